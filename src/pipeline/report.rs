@@ -1,0 +1,104 @@
+//! What processes tell each other about the executions they run: one message a process, over core NATS.
+//!
+//! Every process publishes on `{ns}-reports.{process}` every 5 s what changed, and everything at its start. The holder
+//! counts live executions from them and hands limits back through the admitted state.
+
+use super::id::PipelineId;
+use super::spec::Fingerprint;
+use super::status::Reason;
+use serde::{Deserialize, Serialize};
+
+/// One report of one process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The format: 1.
+    pub schema: u32,
+    /// The reporting process, a UUID v7 made at its start.
+    pub process: uuid::Uuid,
+    /// The hostname, for people.
+    pub host: String,
+    /// Whether this lists every execution of the process (at its start, and every sixth time) or only changed ones.
+    pub complete: bool,
+    /// The executions.
+    pub executions: Vec<ExecutionReport>,
+}
+
+/// One execution in a report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecutionReport {
+    /// The pipeline.
+    pub id: PipelineId,
+    /// The version it runs.
+    pub version: String,
+    /// What it runs.
+    pub fingerprint: Fingerprint,
+    /// Whether it pulls, or why not.
+    pub phase: ExecutionPhase,
+    /// Why it does not make progress, where it does not; one of the closed reasons, with a message for people.
+    pub troubles: Vec<Trouble>,
+    /// Counters since the execution started.
+    pub counters: Counters,
+    /// Limits in force.
+    pub limits: EffectiveLimits,
+    /// Whether this config has ever stored a document.
+    pub proven: bool,
+    /// Milliseconds since the epoch of the last pull that was answered; 0 for never.
+    pub last_pull_ms: u64,
+    /// Milliseconds since the epoch of the last confirmed write; 0 for never.
+    pub last_write_ms: u64,
+}
+
+/// What an execution is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutionPhase {
+    /// Reads its config, connects, checks the target.
+    Starting,
+    /// Pulls and writes.
+    Running,
+    /// Holds what it has and does not pull: the database or NATS is away, or refuses.
+    Blocked,
+    /// Writes what it has and ends.
+    Stopping,
+    /// Has ended.
+    Stopped,
+}
+
+/// Why an execution does not make progress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// One of the closed reasons.
+    pub reason: Reason,
+    /// For people; without secrets.
+    pub message: String,
+}
+
+/// What an execution has done since it started. Messages unless said otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Received from NATS.
+    pub received: u64,
+    /// Stored, and acknowledged or about to be.
+    pub written: u64,
+    /// Found to be stored already.
+    pub duplicates: u64,
+    /// Put into the dead letters.
+    pub dead_lettered: u64,
+    /// Received with a delivery count above 1.
+    pub redelivered: u64,
+    /// Held in memory now.
+    pub buffered: u64,
+}
+
+/// The limits in force, and why they are lower than the config's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectiveLimits {
+    /// Documents a batch.
+    pub batch_count: u32,
+    /// `ack_wait` of the live consumer, milliseconds.
+    pub ack_wait_ms: u64,
+    /// `max_ack_pending` of the live consumer; 0 or less for none.
+    pub max_ack_pending: i64,
+    /// Whether the batch is smaller than the config's `count` because of `max_ack_pending`.
+    pub limited: bool,
+}

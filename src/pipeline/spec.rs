@@ -1,0 +1,166 @@
+//! The execution spec: everything an executor needs to know about one execution, serializable and free of secrets.
+//!
+//! The same spec starts a task, a container or a Deployment; docker and kubernetes only render it.
+
+use super::id::{Namespace, PipelineId, VersionName};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// Where documents end up. Two specs with different targets never run at the same time. No credentials in it: a
+/// changed password moves nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Target {
+    /// The hosts of the MongoDB connection, sorted, `host:port`.
+    pub hosts: Vec<String>,
+    /// Database.
+    pub database: String,
+    /// Collection.
+    pub collection: String,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}.{}", self.hosts.join(","), self.database, self.collection)
+    }
+}
+
+/// A hash of what makes an execution differ; equal fingerprints need no restart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(pub String);
+
+impl Fingerprint {
+    /// The first eight hex digits, as names and labels use them.
+    pub fn short(&self) -> &str {
+        self.0.get(..8).unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What one execution is to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutionSpec {
+    /// The format of this document: 1.
+    pub schema: u32,
+    /// The installation it belongs to.
+    pub installation: uuid::Uuid,
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The pipeline.
+    pub id: PipelineId,
+    /// The config's version.
+    pub version: VersionName,
+    /// The config's digest as the Object Store states it, `SHA-256=…`.
+    pub digest: String,
+    /// The stream to read.
+    pub stream: String,
+    /// The durable to read it by.
+    pub consumer: String,
+    /// Where documents go.
+    pub target: Target,
+    /// How many of it run, where the executor has replicas. Not part of the fingerprint.
+    pub replicas: u32,
+    /// Whether this config has stored a document before, so that single documents may be dead-lettered. Not part of
+    /// the fingerprint.
+    pub proven: bool,
+    /// Hash of the settings that matter to an execution (addresses, not secrets).
+    pub settings_digest: String,
+    /// Hash over all of the above that makes an execution differ.
+    pub fingerprint: Fingerprint,
+}
+
+impl ExecutionSpec {
+    /// Computes the fingerprint from the other fields and sets it: SHA-256 over length-prefixed fields. `image` is the
+    /// container image, empty in-process. Frozen by a golden vector: a release that changed it would restart every
+    /// execution of every installation at once.
+    pub fn seal(mut self, image: &str) -> Self {
+        let mut hash = Sha256::new();
+        for field in [
+            "sluice-fingerprint-1",
+            self.namespace.as_str(),
+            self.id.as_str(),
+            self.version.as_str(),
+            &self.digest,
+            &self.stream,
+            &self.consumer,
+            &self.target.to_string(),
+            &self.settings_digest,
+            image,
+        ] {
+            hash.update((field.len() as u64).to_be_bytes());
+            hash.update(field.as_bytes());
+        }
+        self.fingerprint = Fingerprint(hex(&hash.finalize()[..16]));
+        self
+    }
+}
+
+/// Lowercase hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> ExecutionSpec {
+        ExecutionSpec {
+            schema: 1,
+            installation: uuid::Uuid::nil(),
+            namespace: Namespace::parse("alpha").unwrap(),
+            id: PipelineId::parse("metrics").unwrap(),
+            version: VersionName::parse("1-0a0b0c0d").unwrap(),
+            digest: "SHA-256=abc".into(),
+            stream: "alpha_metrics".into(),
+            consumer: "default".into(),
+            target: Target { hosts: vec!["localhost:27017".into()], database: "example".into(), collection: "metrics".into() },
+            replicas: 1,
+            proven: false,
+            settings_digest: "s".into(),
+            fingerprint: Fingerprint(String::new()),
+        }
+        .seal("")
+    }
+
+    #[test]
+    fn a_fingerprint_never_changes_between_releases() {
+        assert_eq!(spec().fingerprint.0, "408026a179d0b136f70e1fe1c7d1a252");
+    }
+
+    #[test]
+    fn replicas_and_proof_do_not_restart_an_execution() {
+        let mut other = spec();
+        other.replicas = 5;
+        other.proven = true;
+        assert_eq!(other.seal("").fingerprint, spec().fingerprint);
+    }
+
+    #[test]
+    fn every_other_field_makes_an_execution_differ() {
+        let change: [fn(&mut ExecutionSpec); 6] = [
+            |s| s.version = VersionName::parse("2").unwrap(),
+            |s| s.digest.push('x'),
+            |s| s.stream.push('x'),
+            |s| s.consumer.push('x'),
+            |s| s.target.collection.push('x'),
+            |s| s.settings_digest.push('x'),
+        ];
+        for change in change {
+            let mut other = spec();
+            change(&mut other);
+            assert_ne!(other.seal("").fingerprint, spec().fingerprint);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! A pipeline's status: what the holder admitted, what it observes, what is wrong, and what deletion will need.
+//!
+//! Written by the holder only, by compare-and-set with its epoch, into `{ns}-status`; read by every controller (which
+//! run what is admitted, never the entry itself), by the CLI and by the HTTP API.
+
+use super::config::OnDelete;
+use super::id::{PipelineId, VersionName};
+use super::report::{Counters, EffectiveLimits};
+use super::spec::{ExecutionSpec, Fingerprint};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The status document of one pipeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PipelineStatus {
+    /// The format: 1.
+    pub schema: u32,
+    /// The pipeline.
+    pub id: PipelineId,
+    /// The fencing epoch of the holder that wrote this: the lease's revision when it was acquired.
+    pub epoch: u64,
+    /// When it was written.
+    pub updated: Timestamp,
+    /// What the entry asks for.
+    pub desired: DesiredSummary,
+    /// What executors are to do. This, not the entry, is what is run.
+    pub admitted: Admitted,
+    /// What runs, as reports and executors say.
+    pub observed: ObservedSummary,
+    /// What is right and what is wrong, each with its remedy.
+    pub conditions: Vec<Condition>,
+    /// What deletion will need when the entry is gone.
+    pub kept: Kept,
+}
+
+/// What the entry asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredSummary {
+    /// `draft`, `published`, `paused`, `deleted`, `absent` or `unreadable`.
+    pub status: String,
+    /// The version the entry names.
+    pub version: Option<String>,
+    /// The entry's revision in the bucket; 0 where there is none.
+    pub revision: u64,
+    /// The name in the entry.
+    pub name: Option<String>,
+    /// The description in the entry.
+    pub description: Option<String>,
+}
+
+/// What executors are to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// Which of the phases.
+    pub phase: Phase,
+    /// What to run; present in `run`, `switch`, `drain`, and in `stopped` what publishing again would start.
+    pub spec: Option<ExecutionSpec>,
+    /// How many executions share the durable, for the effective batch.
+    pub live_executions: u32,
+}
+
+/// The phase that the holder admitted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Run exactly this spec.
+    Run,
+    /// Between two targets: nothing of the old one may run any more, nothing of the new one yet.
+    Switch,
+    /// Stopped and kept.
+    Stopped,
+    /// Runs until the stream is empty, then goes.
+    Drain,
+    /// No trace of an execution.
+    #[default]
+    Absent,
+}
+
+/// What runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedSummary {
+    /// The version that runs.
+    pub version: Option<String>,
+    /// The fingerprint that runs.
+    pub fingerprint: Option<Fingerprint>,
+    /// Live executions.
+    pub executions: u32,
+    /// Limits in force.
+    pub limits: EffectiveLimits,
+    /// Counters, summed over the live executions, since they started.
+    pub counters: Counters,
+}
+
+/// What deletion needs, kept while the pipeline lives because the entry is gone by then.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// When the entries' bucket that held the entry was created: a marker in any other bucket deletes nothing.
+    pub bucket_created: Option<Timestamp>,
+    /// When the pipeline's stream was created.
+    pub stream_created: Option<Timestamp>,
+    /// The stream.
+    pub stream: Option<String>,
+    /// The subjects that the stream listened on, to restore them when a drain is cancelled.
+    pub subjects: Vec<String>,
+    /// The effective `on_delete`.
+    pub on_delete: OnDelete,
+    /// The effective `drain_timeout`, seconds.
+    pub drain_timeout_s: u64,
+    /// The last entry that could be read, as it was.
+    pub entry: Option<String>,
+    /// The last version that was good, with its digest.
+    pub last_good: Option<(VersionName, String)>,
+    /// The config digests that have ever stored a document, newest last, at most 8.
+    pub proven: Vec<String>,
+    /// When the drain began.
+    pub drain_started: Option<Timestamp>,
+}
+
+/// One condition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub kind: ConditionType,
+    /// Whether it holds.
+    pub status: bool,
+    /// Why.
+    pub reason: Reason,
+    /// For people, with the particulars.
+    pub message: String,
+    /// Since when the condition has had this status and reason.
+    pub since: Timestamp,
+}
+
+/// What a condition is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ConditionType {
+    /// The entry, its config, the stream and the target are fit to run.
+    Valid,
+    /// What the entry asks for is what is running.
+    Ready,
+    /// Documents are being stored, or nothing waits.
+    Progressing,
+    /// Something is doubtful but works: a setting that could lose messages, a limit, an ignored field.
+    Advisory,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident => $remedy:literal,)*) => {
+        /// Why a condition is as it is: a closed set, so that programs can match on it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+            /// A reason of a newer release.
+            #[serde(other)]
+            Unknown,
+        }
+
+        impl Reason {
+            /// Every reason, for tests and documentation.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name),*];
+
+            /// What a person can do about it; empty where nothing needs doing.
+            pub fn remedy(self) -> &'static str {
+                match self {
+                    $(Reason::$name => $remedy,)*
+                    Reason::Unknown => "read the status with the release that wrote it",
+                }
+            }
+
+            /// The name as it stands in the status, in `CamelCase`.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Reason::$name => stringify!($name),)*
+                    Reason::Unknown => "Unknown",
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// All is as it should be.
+    AsDesired => "",
+    /// Being brought about.
+    InProgress => "",
+    /// The entry says paused.
+    Paused => "publish the pipeline to go on",
+    /// The entry says draft.
+    Draft => "publish the pipeline to run it",
+    /// The entry is no JSON object or has a wrong field.
+    EntryUnreadable => "put a valid entry; `sluice publish` or `nats kv put` with the JSON from the README",
+    /// The key is gone without a delete marker, or the bucket was made anew.
+    EntryMissing => "put the entry again, or `sluice delete ID` if it is really to go",
+    /// The entry has fields that nobody reads.
+    UnknownEntryField => "check the field's spelling; it is kept but has no effect",
+    /// The entry's `schema` is newer than this release knows.
+    SchemaTooNew => "upgrade sluice, or write the entry with schema 1",
+    /// The Object Store holds no such version.
+    VersionMissing => "store the config under `ID/VERSION` in the configs' Object Store, or name a version that is there (`sluice rollback ID`)",
+    /// The config does not pass lint.
+    ConfigInvalid => "`sluice lint FILE` shows each problem; publish a corrected version",
+    /// The config is larger than 1 MiB.
+    ConfigTooLarge => "a config may have 1 MiB; publish a smaller one",
+    /// The object's bytes do not have its digest.
+    DigestMismatch => "store the config again and publish it; the stored object is damaged",
+    /// The entry's digest is not the object's.
+    DigestDiffers => "the object under this version is not what was published; publish a new version",
+    /// The object is a link.
+    ConfigIsLink => "store the config itself; links are not followed",
+    /// The object was overwritten in place.
+    ConfigOverwritten => "publish a new version instead of overwriting one",
+    /// The config names a connection that the settings do not have.
+    UnknownConnection => "add the connection to `mongodb.connections` in the settings, or name one that is there",
+    /// No database is named in the config or settings.
+    NoDatabase => "name the database in the config or in the settings",
+    /// The stream belongs to something else.
+    StreamForeign => "the stream of that name does not listen on this pipeline's subject; rename one of the two",
+    /// The stream is set up so that unacknowledged messages can be deleted silently.
+    StreamUnsafe => "set discard new and remove max age, per-subject limits, message TTLs and rollups from the stream",
+    /// The stream is no work queue.
+    StreamNotWorkQueue => "the stream must have work-queue retention; delete it or name another in the config",
+    /// Two pipelines read the same stream and durable.
+    StreamShared => "one pipeline per stream; give the second its own",
+    /// The stream cannot be created.
+    StreamUnavailable => "look at the message; JetStream refused the stream or the consumer",
+    /// The durable is of a kind that cannot be read.
+    ConsumerUnusable => "the durable must be a pull consumer with explicit acknowledgement, without a filter",
+    /// `ack_wait` or `max_ack_pending` of a durable that is not ours differ from the config.
+    ConsumerDiffers => "change the durable with the nats CLI, or take the values out of the config",
+    /// The batch is smaller than asked for, because of `max_ack_pending`.
+    BatchLimited => "raise max_ack_pending of the durable, or lower `count`",
+    /// Time-series collections are at least once.
+    AtLeastOnce => "a crash between insert and acknowledgement can store a measurement twice; use a normal collection where that matters",
+    /// MongoDB cannot be reached or answers that it cannot write now.
+    DatabaseUnavailable => "nothing is lost; writing goes on by itself when MongoDB is back",
+    /// MongoDB refuses the whole command: credentials, permissions, names, options.
+    DatabaseRefuses => "look at the message; correct credentials, roles or names, and it goes on by itself",
+    /// The collection is not of the kind that the config says.
+    CollectionKindDiffers => "drop or rename the collection, or make the config's `time_series` agree with it",
+    /// No document of this config was ever stored and all are refused.
+    NothingStoredYet => "all documents are refused; check `time_field`, the validator and the unique indexes against the documents",
+    /// Single documents are refused and lie in the dead letters.
+    DocumentsRefused => "`sluice dlq list ID` shows them with their reasons",
+    /// The dead letters are full or cannot be written.
+    DeadLettersUnavailable => "make room in the dead letters' stream; the pipeline holds the messages until then",
+    /// NATS cannot be reached.
+    NatsUnavailable => "nothing is lost; reading goes on by itself when NATS is back",
+    /// The byte budget of the process is used up.
+    MemoryLimited => "raise `limits.memory`, or run more processes",
+    /// The execution ended in an error and is started again.
+    ExecutionFailed => "look at the message; it is started again with growing delays",
+    /// The entry's `replicas` have no effect with this executor.
+    ReplicasIgnored => "in-process, run more controllers instead",
+    /// Waiting messages are written before the stream goes.
+    Draining => "",
+    /// The drain takes longer than `drain_timeout`.
+    DrainSlow => "look at the other conditions; or delete the stream by hand if the messages are not needed",
+    /// A deleted pipeline's stream was kept, since it is not empty and nothing ran.
+    StreamKept => "publish the pipeline again to write what waits, or delete the stream by hand",
+    /// The stream is another one than the one that was recorded.
+    StreamReplaced => "the stream was made anew while the pipeline was being deleted; it is kept",
+}
+
+impl Condition {
+    /// Replaces the condition of `kind` in `conditions`, keeping `since` where status and reason stay the same.
+    pub fn set(
+        conditions: &mut Vec<Condition>,
+        kind: ConditionType,
+        status: bool,
+        reason: Reason,
+        message: impl Into<String>,
+        now: Timestamp,
+    ) {
+        let message = message.into();
+        match conditions.iter_mut().find(|c| c.kind == kind && (kind != ConditionType::Advisory || c.reason == reason)) {
+            Some(old) => {
+                if old.status != status || old.reason != reason {
+                    old.since = now;
+                }
+                old.status = status;
+                old.reason = reason;
+                old.message = message;
+            }
+            None => conditions.push(Condition { kind, status, reason, message, since: now }),
+        }
+    }
+}

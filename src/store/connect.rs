@@ -1,0 +1,1 @@
+//! NATS connection from settings.

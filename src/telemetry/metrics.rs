@@ -1,0 +1,193 @@
+//! The metrics: their names, types and help texts, in one place. Labels come from closed sets, but for `pipeline`,
+//! whose series die with the pipeline ([`Metrics::forget`]).
+//!
+//! The collector holds one [`PipelineMetrics`] per execution and counts by batch, never by message.
+
+use crate::pipeline::id::PipelineId;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info};
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::{Arc, atomic::AtomicU64};
+
+/// A gauge of seconds.
+pub type SecondsGauge = Gauge<f64, AtomicU64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PipelineLabel {
+    pipeline: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReconcileLabel {
+    result: ReconcileResult,
+}
+
+/// How a reconcile ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ReconcileResult {
+    /// Nothing was left to do.
+    Converged,
+    /// It did something, or waits for something.
+    Progressed,
+    /// It failed and is tried again.
+    Failed,
+}
+
+type Histograms = Family<PipelineLabel, Histogram, fn() -> Histogram>;
+
+/// All metrics of a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    received: Family<PipelineLabel, Counter>,
+    written: Family<PipelineLabel, Counter>,
+    duplicates: Family<PipelineLabel, Counter>,
+    dead_lettered: Family<PipelineLabel, Counter>,
+    redelivered: Family<PipelineLabel, Counter>,
+    batch_documents: Histograms,
+    insert: Histograms,
+    end_to_end: Histograms,
+    lag: Family<PipelineLabel, Gauge>,
+    oldest: Family<PipelineLabel, SecondsGauge>,
+    in_flight: Family<PipelineLabel, Gauge>,
+    reconciles: Family<ReconcileLabel, Counter>,
+}
+
+/// The metrics of one pipeline: shared handles, cheap to count on.
+#[derive(Debug, Clone)]
+pub struct PipelineMetrics {
+    /// Messages received.
+    pub received: Counter,
+    /// Documents stored.
+    pub written: Counter,
+    /// Documents found to be stored already.
+    pub duplicates: Counter,
+    /// Messages put into the dead letters.
+    pub dead_lettered: Counter,
+    /// Messages received with a delivery count above 1.
+    pub redelivered: Counter,
+    /// Documents a batch.
+    pub batch_documents: Histogram,
+    /// Seconds an insert command took.
+    pub insert: Histogram,
+    /// Seconds from publish to acknowledgement, of the oldest message of each batch.
+    pub end_to_end: Histogram,
+    /// Messages that wait in the stream.
+    pub lag: Gauge,
+    /// Age of the oldest message without an acknowledgement, seconds.
+    pub oldest: SecondsGauge,
+    /// Messages received and not yet acknowledged.
+    pub in_flight: Gauge,
+}
+
+fn documents() -> Histogram {
+    Histogram::new([1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0])
+}
+
+fn seconds() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A registry with everything registered.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("sluice");
+        let histograms = |make: fn() -> Histogram| Histograms::new_with_constructor(make);
+        let metrics = Self {
+            received: Family::default(),
+            written: Family::default(),
+            duplicates: Family::default(),
+            dead_lettered: Family::default(),
+            redelivered: Family::default(),
+            batch_documents: histograms(documents),
+            insert: histograms(seconds),
+            end_to_end: histograms(seconds),
+            lag: Family::default(),
+            oldest: Family::default(),
+            in_flight: Family::default(),
+            reconciles: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("received_messages", "Messages received from NATS", metrics.received.clone());
+        registry.register("written_documents", "Documents stored in MongoDB", metrics.written.clone());
+        registry.register("duplicate_documents", "Documents found to be stored already", metrics.duplicates.clone());
+        registry.register("dead_lettered_messages", "Messages put into the dead letters", metrics.dead_lettered.clone());
+        registry.register("redelivered_messages", "Messages received with a delivery count above 1", metrics.redelivered.clone());
+        registry.register("batch_documents", "Documents a batch", metrics.batch_documents.clone());
+        registry.register_with_unit("insert", "Time an insert command took", Unit::Seconds, metrics.insert.clone());
+        registry.register_with_unit(
+            "end_to_end",
+            "Time from publish to acknowledgement, oldest message of each batch",
+            Unit::Seconds,
+            metrics.end_to_end.clone(),
+        );
+        registry.register("lag_messages", "Messages that wait in the stream", metrics.lag.clone());
+        registry.register_with_unit(
+            "oldest_unacknowledged",
+            "Age of the oldest message without an acknowledgement",
+            Unit::Seconds,
+            metrics.oldest.clone(),
+        );
+        registry.register("in_flight_messages", "Messages received and not yet acknowledged", metrics.in_flight.clone());
+        registry.register("reconciles", "Reconciles by how they ended", metrics.reconciles.clone());
+        registry.register("build", "The running release", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        Self { registry, ..metrics }
+    }
+
+    /// The handles of `id`, made at the first call.
+    pub fn pipeline(&self, id: &PipelineId) -> PipelineMetrics {
+        let label = PipelineLabel { pipeline: id.to_string() };
+        PipelineMetrics {
+            received: self.received.get_or_create_owned(&label),
+            written: self.written.get_or_create_owned(&label),
+            duplicates: self.duplicates.get_or_create_owned(&label),
+            dead_lettered: self.dead_lettered.get_or_create_owned(&label),
+            redelivered: self.redelivered.get_or_create_owned(&label),
+            batch_documents: self.batch_documents.get_or_create_owned(&label),
+            insert: self.insert.get_or_create_owned(&label),
+            end_to_end: self.end_to_end.get_or_create_owned(&label),
+            lag: self.lag.get_or_create_owned(&label),
+            oldest: self.oldest.get_or_create_owned(&label),
+            in_flight: self.in_flight.get_or_create_owned(&label),
+        }
+    }
+
+    /// Removes the series of a pipeline that is gone.
+    pub fn forget(&self, id: &PipelineId) {
+        let label = PipelineLabel { pipeline: id.to_string() };
+        for family in [&self.received, &self.written, &self.duplicates, &self.dead_lettered, &self.redelivered] {
+            family.remove(&label);
+        }
+        for family in [&self.batch_documents, &self.insert, &self.end_to_end] {
+            family.remove(&label);
+        }
+        for family in [&self.lag, &self.in_flight] {
+            family.remove(&label);
+        }
+        self.oldest.remove(&label);
+    }
+
+    /// Counts a reconcile.
+    pub fn reconciled(&self, result: ReconcileResult) {
+        self.reconciles.get_or_create(&ReconcileLabel { result }).inc();
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    /// The same, shared.
+    pub fn shared() -> Arc<Self> {
+        Arc::new(Self::new())
+    }
+}

@@ -1,0 +1,4 @@
+//! Logs and metrics: the only place that knows their formats, and the only one that names a metric.
+
+pub mod logs;
+pub mod metrics;
