@@ -26,7 +26,7 @@ async fn a_stream_survives_the_death_of_its_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_survive_the_death_of_the_database() {
     require!("database");
-    let mut mongo = Mongo::start().await;
+    let mut mongo = Mongo::start_durable().await;
     if !mongo.is_own() {
         eprintln!("SKIPPED: the server of SLUICE_TEST_MONGO_URL is not ours to kill");
         return;
@@ -36,6 +36,8 @@ async fn documents_survive_the_death_of_the_database() {
     mongo.kill9();
     mongo.restart().await;
     assert_eq!(mongo.documents("a").await, [doc! {"_id": 1}]);
+    mongo.stop().await;
+    mongo.restart().await;
     assert_eq!(mongo.count("a").await, 1);
 }
 

@@ -19,6 +19,7 @@ pub struct Mongo {
 
 struct Own {
     port: u16,
+    durable: bool,
     arguments: Vec<String>,
     dir: PathBuf,
     // Last: the process must be gone before its directory is.
@@ -26,12 +27,12 @@ struct Own {
 }
 
 impl Mongo {
-    /// Starts one that does not wait for the disk: fast, and safe against the death of processes.
+    /// Starts one that does not wait for the disk: fast, but what it confirmed last dies with its process.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// Starts one whose `j: true` is real (`--sync-on-commit`), for tests of durability.
+    /// Starts one whose `j: true` is real (`--sync-on-commit`): for tests that kill it.
     pub async fn start_durable() -> Self {
         Self::start_with(&["--sync-on-commit"]).await
     }
@@ -45,6 +46,7 @@ impl Mongo {
         let temp = temp_dir("mongo");
         let own = Own {
             port: free_port(),
+            durable: arguments.contains(&"--sync-on-commit") || is_mongod(),
             arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
             dir: temp.path().to_owned(),
             _temp: temp,
@@ -97,8 +99,17 @@ impl Mongo {
 
     /// Kills the server at once.
     pub fn kill9(&mut self) {
-        self.own();
+        let own = self.own();
+        assert!(own.durable, "secantusd-rs forgets what it confirmed when it is killed, unless it is started by start_durable()");
         self.process = None;
+    }
+
+    /// Ends the server as its operator would.
+    pub async fn stop(&mut self) {
+        self.own();
+        let mut process = self.process.take().expect("the server runs");
+        process.signal("TERM");
+        process.wait(Duration::from_secs(30)).await;
     }
 
     /// Starts it again on the same port and data (kills it first where it still runs) and waits until it serves.
@@ -106,7 +117,7 @@ impl Mongo {
         self.process = None;
         let program = tool("database").expect("a database");
         let own = self.own();
-        let mongod = program.file_name().is_some_and(|n| n == "mongod");
+        let mongod = is_mongod();
         let data = own.dir.join("data");
         std::fs::create_dir_all(&data).expect("the data directory");
         let mut command = Command::new(program);
@@ -182,6 +193,10 @@ impl Mongo {
         let cursor = collection.find(doc! {}).sort(doc! {"_id": 1}).await.expect("the database finds");
         cursor.try_collect().await.expect("the cursor ends")
     }
+}
+
+fn is_mongod() -> bool {
+    tool("database").is_ok_and(|program| program.file_name().is_some_and(|name| name == "mongod"))
 }
 
 impl Drop for Mongo {
