@@ -1,5 +1,6 @@
-//! The sink: MongoDB clients, collections, inserts, look-ups. The only place outside `doctor` that names the driver.
+//! The MongoDB clients of a process.
 
+use super::CommandFailure;
 use crate::pipeline::spec::Target;
 use crate::settings::MongoSettings;
 use std::sync::Arc;
@@ -45,6 +46,19 @@ impl Databases {
     }
 }
 
-/// One MongoDB client.
+/// One MongoDB client, shared by all pipelines that write through its connection.
 #[derive(Debug)]
-pub struct Database {}
+pub struct Database {
+    client: mongodb::Client,
+}
+
+impl Database {
+    pub(super) fn client(&self) -> &mongodb::Client {
+        &self.client
+    }
+
+    /// Asks the server whether it is there.
+    pub async fn ping(&self) -> Result<(), CommandFailure> {
+        todo!()
+    }
+}
