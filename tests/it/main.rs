@@ -7,5 +7,8 @@
 #[macro_use]
 mod support;
 
+mod controller;
 mod layout;
+mod lint;
+mod settings;
 mod toolbox;
