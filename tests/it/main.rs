@@ -8,4 +8,9 @@
 mod support;
 
 mod layout;
+mod store;
+mod store_configs;
+mod store_lease;
+mod store_streams;
+mod store_watch;
 mod toolbox;
