@@ -227,7 +227,9 @@ impl Composer {
     /// Whether a list or map may begin here, which it may not as a key.
     fn key_is_scalar(&self, mark: &Marker) -> Result<(), Box<Problem>> {
         match self.open.last() {
-            Some(Open::Map { key: None, .. }) => Err(self.refuse(mark, "a list or map cannot be a key", "quote a key that begins with [ or {")),
+            Some(Open::Map { key: None, .. }) => {
+                Err(self.refuse(mark, "a list or map cannot be a key", "quote a key that begins with [ or {"))
+            }
             _ => Ok(()),
         }
     }

@@ -7,5 +7,7 @@
 #[macro_use]
 mod support;
 
+mod cli;
+mod http;
 mod layout;
 mod toolbox;

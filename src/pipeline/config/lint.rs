@@ -265,12 +265,8 @@ fn check_period(period: Option<&Taken<Duration>>, ack_wait: Option<&Taken<Durati
     if value <= longest {
         return;
     }
-    let message = format!(
-        "period {} and the {} that a write may take exceed half of ack_wait {}",
-        show(value),
-        show(WRITE_TIMEOUT),
-        show(wait)
-    );
+    let message =
+        format!("period {} and the {} that a write may take exceed half of ack_wait {}", show(value), show(WRITE_TIMEOUT), show(wait));
     let needed = show((value + WRITE_TIMEOUT) * 2);
     let remedy = match longest {
         Duration::ZERO => format!("raise ack_wait to at least {needed}"),

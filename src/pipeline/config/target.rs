@@ -70,7 +70,12 @@ pub(super) fn time_series(fields: &mut Fields<'_>, report: &mut Report) -> Optio
     let taken = fields.node("time_series")?;
     let mut fields = Fields::of(taken.value, &taken.path, report);
     if !fields.given("time_field") {
-        report.error(&taken.place, &fields.path_of("time_field"), "a time-series collection needs a time_field", "name the field with the date");
+        report.error(
+            &taken.place,
+            &fields.path_of("time_field"),
+            "a time-series collection needs a time_field",
+            "name the field with the date",
+        );
     }
     let time_field = top_level(&mut fields, "time_field", report);
     let meta_field = top_level(&mut fields, "meta_field", report);
