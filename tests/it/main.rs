@@ -8,6 +8,9 @@
 mod support;
 
 mod cli;
+mod controller;
 mod http;
 mod layout;
+mod lint;
+mod settings;
 mod toolbox;
