@@ -7,7 +7,9 @@
 #[macro_use]
 mod support;
 
+mod cli;
 mod controller;
+mod http;
 mod layout;
 mod lint;
 mod settings;
