@@ -11,6 +11,7 @@ mod cli;
 mod controller;
 mod http;
 mod layout;
+mod pipelines;
 mod lint;
 mod settings;
 mod store;
