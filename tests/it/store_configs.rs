@@ -169,13 +169,17 @@ async fn a_thousand_reads_leave_no_consumer_behind_and_take_about_a_millisecond_
     let store = prepared(&nats).await;
     let meta = ObjectMetadata { name: "a/1".into(), ..Default::default() };
     theirs(&nats).await.put(meta, &mut "schema: 1\n".repeat(100).as_bytes()).await.unwrap();
-    let start = Instant::now();
-    for _ in 0..1000 {
-        store.configs.get(&id("a"), &version("1")).await.unwrap();
+    // The best of ten hundreds: the tests beside this one want the machine too.
+    let mut best = Duration::MAX;
+    for _ in 0..10 {
+        let start = Instant::now();
+        for _ in 0..100 {
+            store.configs.get(&id("a"), &version("1")).await.unwrap();
+        }
+        best = best.min(start.elapsed());
     }
-    let took = start.elapsed();
-    println!("1000 configs, one after the other, in {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    println!("100 configs, one after the other, in {best:?}");
+    assert!(best < Duration::from_millis(150), "{best:?}");
     let state = nats.jetstream().await.get_stream("OBJ_alpha-configs").await.unwrap().cached_info().state.clone();
     assert_eq!(state.consumer_count, 0);
 }
