@@ -16,6 +16,7 @@
 
 pub mod budget;
 pub mod classify;
+mod compare;
 pub mod core;
 pub mod dead_letters;
 mod driver;

@@ -30,6 +30,9 @@ pub enum ConnectionError {
     /// The settings have no connection of this name.
     #[error("the settings have no MongoDB connection '{0}'")]
     Unknown(String),
+    /// Neither the config nor the settings name a database.
+    #[error("neither the config nor the connection '{0}' of the settings names a database")]
+    NoDatabase(String),
     /// The connection's settings are not usable.
     #[error("MongoDB connection '{name}': {message}")]
     Invalid {
@@ -81,9 +84,7 @@ impl Databases {
         hosts.sort_unstable();
         hosts.dedup();
         let database = database.or(settings.database.as_deref()).or(url.default_database.as_deref());
-        let database = database.ok_or_else(|| {
-            invalid("neither the config nor the settings name a database: set output.mongodb.database, or the connection's database")
-        })?;
+        let database = database.ok_or_else(|| ConnectionError::NoDatabase(connection.to_owned()))?;
         Ok(Target { hosts, database: database.to_owned(), collection: collection.to_owned() })
     }
 
