@@ -119,7 +119,8 @@ async fn a_pipeline_goes_through_its_life_by_edits_of_one_entry() {
     rig.set(&id, EntryStatus::Paused).await;
     rig.called("stop metrics").await;
     rig.set(&id, EntryStatus::Published).await;
-    eventually("it is ensured again", SOON, || async { rig.fake.calls().iter().filter(|call| *call == "ensure metrics 1").count() == 2 }).await;
+    eventually("it is ensured again", SOON, || async { rig.fake.calls().iter().filter(|call| *call == "ensure metrics 1").count() == 2 })
+        .await;
     rig.set(&id, EntryStatus::Draft).await;
     rig.called("destroy metrics").await;
     rig.set(&id, EntryStatus::Published).await;
@@ -187,7 +188,10 @@ async fn a_bucket_that_comes_back_empty_stops_and_deletes_nothing() {
     let jetstream = nats.jetstream().await;
     jetstream.delete_key_value(rig.store.names.entries()).await.unwrap();
     rig.store.prepare().await.unwrap();
-    rig.status_is("the missing entry is reported", &id, |status| invalid(status, Reason::EntryMissing) && status.admitted.phase == Phase::Run).await;
+    rig.status_is("the missing entry is reported", &id, |status| {
+        invalid(status, Reason::EntryMissing) && status.admitted.phase == Phase::Run
+    })
+    .await;
     assert!(!rig.controller.health().ready, "{:?}", rig.controller.health());
     assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
     // A marker in the new bucket, by the way of `sluice delete`, is not enough: the entry has to be put there first.
