@@ -105,7 +105,21 @@ pub struct Source {
     inbox: Inbox,
 }
 
+/// Asks about stream and consumer beside a source.
+#[derive(Debug, Clone)]
+pub struct Inspector {}
+impl Inspector {
+    /// What stream and consumer are like now.
+    pub async fn info(&self) -> Result<ConsumerFacts, SourceError> {
+        todo!()
+    }
+}
+
 impl Source {
+    /// Asks beside it.
+    pub fn inspector(&self) -> Inspector {
+        todo!()
+    }
     /// Subscribes the inbox. Asks nothing of the server: whether the consumer exists is said by [`Self::info`] and by what
     /// becomes of pulls.
     pub async fn open(nats: Client, stream: &str, consumer: &str) -> Result<Self, SourceError> {
