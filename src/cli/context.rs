@@ -3,6 +3,7 @@
 use super::failure::{Exit, Failure};
 use super::output::Output;
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::problem::Problem;
 use crate::settings::{self, Settings};
 use crate::store::{EntryRecord, Operation, Store, StoreErrorKind};
 use std::path::{Path, PathBuf};
@@ -17,21 +18,20 @@ pub struct Context {
     pub settings: Settings,
     /// The settings file, where there is one.
     pub file: Option<PathBuf>,
+    /// What is doubtful in the settings.
+    pub warnings: Vec<Problem>,
     /// Where results go.
     pub out: Output,
 }
 
 impl Context {
-    /// Loads the settings and shows their warnings.
+    /// Loads the settings.
     pub fn load(file: Option<&Path>, set: &[String], out: Output) -> Result<Self, Failure> {
         // A variable that is not Unicode cannot be one of ours.
         let env: Vec<(String, String)> =
             std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
         let loaded = settings::load::load(file, &env, set)?;
-        for warning in &loaded.warnings {
-            out.warn(&warning.to_string());
-        }
-        Ok(Self { settings: loaded.settings, file: loaded.file, out })
+        Ok(Self { settings: loaded.settings, file: loaded.file, warnings: loaded.warnings, out })
     }
 
     /// Connects to NATS, or says after [`CONNECT_TIMEOUT`] that nobody answers.

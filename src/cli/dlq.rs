@@ -207,7 +207,10 @@ fn print_letter(context: &Context, letter: &Letter, message: &StreamMessage) -> 
     out.line("")?;
     match &letter.document {
         Some(document) => out.json(document),
-        None if message.payload.is_empty() => out.line("(no payload)"),
+        None if message.payload.is_empty() => match letter.headers.get("Sluice-Object") {
+            Some(object) => out.line(&format!("(too large for a dead letter: the payload is the object {})", clean(object))),
+            None => out.line("(no payload)"),
+        },
         None => {
             let text: String = String::from_utf8_lossy(&message.payload).chars().take(4000).collect();
             out.line(&format!("(no BSON) {}", clean(&text)))

@@ -41,17 +41,28 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     exit: Exit,
     message: String,
+    problems: bool,
 }
 
 impl Failure {
     /// A failure with its message, which names the place and the remedy.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self { exit, message: message.into(), problems: false }
     }
 
     /// The code that the process ends with.
     pub fn exit(&self) -> Exit {
         self.exit
+    }
+
+    /// A failure that has been told already: only the exit code is left to say.
+    pub fn told(exit: Exit) -> Self {
+        Self::new(exit, "")
+    }
+
+    /// Whether the message is a list of problems, each of which says that it is an error or a warning.
+    pub fn is_problems(&self) -> bool {
+        self.problems
     }
 
     /// A failure of the kind that a store error means, with a remedy where the store's own message has none.
@@ -76,7 +87,7 @@ impl From<StoreError> for Failure {
 
 impl From<Problems> for Failure {
     fn from(problems: Problems) -> Self {
-        Self::new(Exit::Invalid, problems.to_string())
+        Self { exit: Exit::Invalid, message: problems.to_string(), problems: true }
     }
 }
 

@@ -37,8 +37,9 @@ Exit codes:
   6  --wait ran out of time
   7  NATS or MongoDB cannot be reached
 
-Settings come from --settings, else $SLUICE_SETTINGS, config/sluice.yml, config/values.yml, else defaults; then
-SLUICE_… variables, then --set. Results go to stdout, notes and errors to stderr.";
+Settings come from --settings, else $SLUICE_SETTINGS, config/sluice.yml or
+config/values.yml, else defaults; SLUICE_… variables override them, and --set both.
+Results go to stdout, notes and errors to stderr.";
 
 /// Pipelines from NATS JetStream into MongoDB: published, paused and withdrawn by editing one entry.
 #[derive(Debug, Parser)]
@@ -50,8 +51,9 @@ struct Cli {
     command: Command,
 }
 
-/// Options of every command.
+// A doc comment here would replace the description of the whole command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// The settings file
     #[arg(long, global = true, value_name = "FILE")]
@@ -104,9 +106,7 @@ pub fn main() -> ExitCode {
     match dispatch(cli, &out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.to_string().is_empty() {
-                out.error(&failure.to_string());
-            }
+            out.error(&failure);
             failure.exit().into()
         }
     }
@@ -119,6 +119,9 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
     let context = Context::load(cli.global.settings.as_deref(), &cli.global.set, out.clone())?;
     if let Command::Run = cli.command {
         return run::run(context, cli.global.color);
+    }
+    for warning in &context.warnings {
+        out.warn(warning);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use super::failure::Failure;
+use crate::pipeline::problem::Problem;
 use clap::ValueEnum;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use serde::Serialize;
@@ -149,14 +150,20 @@ impl Output {
         }
     }
 
-    /// A warning, on stderr.
-    pub fn warn(&self, text: &str) {
-        eprintln!("{} {}", self.paint_err("warning:", Tone::Doubtful), clean(text));
+    /// A problem that does not end the command, on stderr.
+    pub fn warn(&self, problem: &Problem) {
+        eprintln!("{}", self.paint_err(&clean(&problem.to_string()), Tone::Doubtful));
     }
 
-    /// The one error of a command, on stderr.
-    pub fn error(&self, text: &str) {
-        eprintln!("{} {}", self.paint_err("error:", Tone::Bad), clean_lines(text));
+    /// The one error of a command, on stderr; nothing where it has been told already.
+    pub fn error(&self, failure: &Failure) {
+        let text = failure.to_string();
+        let text = text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect::<String>();
+        match (text.is_empty(), failure.is_problems()) {
+            (true, _) => {}
+            (false, true) => eprintln!("{}", self.paint_err(&text, Tone::Bad)),
+            (false, false) => eprintln!("{} {text}", self.paint_err("error:", Tone::Bad)),
+        }
     }
 
     /// Asks on the terminal; `false` unless the answer is yes. Only for when both ends are a terminal.
@@ -197,10 +204,6 @@ fn cell(text: String, tone: Tone) -> Cell {
 /// Entries are written by anyone: control characters in a name must not reach a terminal.
 pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn clean_lines(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 
 fn write_stdout(text: &str) -> Result<(), Failure> {

@@ -118,7 +118,7 @@ async fn checked_config(context: &Context, id: &PipelineId, file: &PathBuf) -> R
         return Err(Problems(problems).into());
     }
     for problem in problems.iter().filter(|problem| problem.severity == Severity::Warning) {
-        context.out.warn(&problem.to_string());
+        context.out.warn(problem);
     }
     Ok(bytes.into())
 }

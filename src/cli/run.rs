@@ -23,12 +23,24 @@ pub fn run(context: Context, color: ColorChoice) -> Result<(), Failure> {
     let format = if json { logs::Format::Json } else { logs::Format::Text { colors: color.enabled(terminal) } };
     logs::init(format, &log.level)
         .map_err(|error| Failure::new(Exit::Invalid, format!("{}: log.level: {error}", context.settings_place())))?;
+    for problem in &context.warnings {
+        tracing::warn!(file = problem.file, path = problem.path, problem = %problem, "doubtful setting");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let stop = CancellationToken::new();
-        tokio::spawn(watch_signals(stop.clone())?);
-        crate::app::run(context.settings, stop).await.map_err(|error| failure(&error))
-    })
+    runtime
+        .block_on(async {
+            let stop = CancellationToken::new();
+            tokio::spawn(watch_signals(stop.clone())?);
+            crate::app::run(context.settings, stop).await.map_err(|error| failure(&error))
+        })
+        .map_err(|failure| {
+            if !json {
+                return failure;
+            }
+            // Whoever reads these logs reads JSON, to the last line.
+            tracing::error!(error = %failure, "sluice ends");
+            Failure::told(failure.exit())
+        })
 }
 
 /// Ours keep their exit code through anyhow; everything else failed at run time.

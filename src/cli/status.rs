@@ -11,7 +11,7 @@ use super::output::{Tone, clean};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::{Counters, EffectiveLimits};
 use crate::pipeline::status::{Condition, ConditionType};
-use crate::store::Store;
+use crate::store::{Operation, Store, StoreErrorKind};
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -65,6 +65,8 @@ pub struct View {
     conditions: Vec<ConditionView>,
     /// When the controller wrote the status.
     updated: Option<Timestamp>,
+    /// Whether a controller holds the lease; where none does, all but lag, rate and dead letters may be out of date.
+    controller: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,7 +90,12 @@ pub async fn status(context: &Context, args: StatusArgs) -> Result<(), Failure> 
         let all = chosen(context, &store, args.id.as_ref()).await?;
         let now = sample(context, &store, &all).await?;
         let dead = dead_letters(context, &store, args.id.as_ref()).await?;
-        let views: Vec<View> = all.into_iter().map(|(id, overview)| view(id, overview, &previous, &now, &dead)).collect();
+        let controller = match store.lease.current().await {
+            Err(error) if error.kind() == StoreErrorKind::Missing => false,
+            result => result?.is_some(),
+        };
+        let mut views: Vec<View> = all.into_iter().map(|(id, overview)| view(id, overview, &previous, &now, &dead)).collect();
+        views.iter_mut().for_each(|view| view.controller = controller);
         show(context, &views, &args)?;
         if !args.watch {
             return Ok(());
@@ -102,10 +109,10 @@ async fn chosen(context: &Context, store: &Store, id: Option<&PipelineId>) -> Re
     let Some(id) = id else { return Ok(overviews(store).await?.into_iter().collect()) };
     let record = context.record(store, id).await?;
     let status = match store.status.get(id).await {
-        Err(error) if error.kind() == crate::store::StoreErrorKind::Missing => None,
+        Err(error) if error.kind() == StoreErrorKind::Missing => None,
         result => result?.map(|record| record.status),
     };
-    if status.is_none() && record.as_ref().is_none_or(|record| record.operation != crate::store::Operation::Put) {
+    if status.is_none() && record.as_ref().is_none_or(|record| record.operation != Operation::Put) {
         return Err(context.no_pipeline(id));
     }
     Ok(vec![(id.to_string(), Overview { record, status })])
@@ -146,6 +153,7 @@ fn view(id: String, overview: Overview, previous: &Sample, now: &Sample, dead: &
         limits: observed.limits,
         conditions: conditions.into_iter().map(|condition| ConditionView { remedy: condition.reason.remedy(), condition }).collect(),
         updated,
+        controller: false,
         id,
     }
 }
@@ -162,13 +170,19 @@ fn show(context: &Context, views: &[View], args: &StatusArgs) -> Result<(), Fail
                 out.clear()?;
             }
             match views {
-                [view] if args.id.is_some() => detail(context, view),
-                [] => {
-                    out.note(&format!("no pipelines in namespace '{}'", context.settings.namespace));
-                    Ok(())
-                }
-                _ => table(context, views),
+                [view] if args.id.is_some() => detail(context, view)?,
+                [] => out.note(&format!("no pipelines in namespace '{}'", context.settings.namespace)),
+                _ => table(context, views)?,
             }
+            if views.iter().any(|view| !view.controller) {
+                out.line(
+                    &out.paint(
+                        "no controller holds the lease: what is shown may be out of date (is `sluice run` running?)",
+                        Tone::Doubtful,
+                    ),
+                )?;
+            }
+            Ok(())
         }
     }
 }
@@ -209,9 +223,6 @@ fn detail(context: &Context, view: &View) -> Result<(), Failure> {
     let conditions: Vec<Condition> = view.conditions.iter().map(|view| view.condition.clone()).collect();
     for (text, tone) in condition_lines(&conditions, true) {
         out.line(&out.paint(&text, tone))?;
-    }
-    if view.updated.is_none() {
-        out.line("no controller has read the entry yet (is `sluice run` running?)")?;
     }
     Ok(())
 }
