@@ -3,6 +3,7 @@
 mod dlq;
 mod edit;
 mod offline;
+mod run;
 mod send;
 mod status;
 

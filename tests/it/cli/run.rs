@@ -1,0 +1,45 @@
+//! `run` as a process: its logs, its signals, its exit codes.
+
+use super::{Cli, stderr};
+use crate::support::Nats;
+use serde_json::Value;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+#[tokio::test]
+async fn run_logs_json_off_a_terminal_and_ends_with_0_on_either_signal() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let cli = Cli::new(&nats.url());
+    for signal in ["-TERM", "-INT"] {
+        let mut child = cli.command(&["run", "--set", "http.listen=127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        while json(&lines.next_line().await.unwrap().expect("it runs"))["message"] != "controller started" {}
+        let pid = child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        while let Some(line) = lines.next_line().await.unwrap() {
+            json(&line);
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(20), child.wait()).await.unwrap().unwrap();
+        assert_eq!(ended.code(), Some(0), "{signal}");
+    }
+}
+
+#[tokio::test]
+async fn an_http_address_that_is_taken_ends_run_with_1_and_a_last_line_of_json() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let cli = Cli::new(&nats.url());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let output = cli.run(&["run", "--set", &format!("http.listen={address}")]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let last = json(stderr(&output).lines().last().unwrap());
+    let error = last["error"].as_str().unwrap();
+    assert!(error.contains(&address.to_string()) && error.contains("http.listen"), "{error}");
+}
