@@ -11,6 +11,9 @@ use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Write};
 
+/// A terminal that is narrower than this gets long lines instead of columns of single letters.
+const NARROWEST: u16 = 60;
+
 /// `--output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -113,20 +116,15 @@ impl Output {
     pub fn table(&self, header: &[&str], rows: Vec<Vec<(String, Tone)>>) -> Result<(), Failure> {
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
-        if self.terminal {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-        } else {
-            table.force_no_tty();
+        // Fitted to a terminal that says how wide it is; a serial line or a recorder says 0.
+        let width = table.width().filter(|width| self.terminal && *width >= NARROWEST);
+        // The table itself does not know about `NO_COLOR` and `--color`.
+        table.force_no_tty();
+        if let Some(width) = width {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         }
         if self.color {
             table.enforce_styling();
-        } else {
-            // Also on a terminal: `NO_COLOR` and `--color never` mean no attributes either.
-            let width = table.width();
-            table.force_no_tty();
-            if let Some(width) = width {
-                table.set_width(width);
-            }
         }
         table.set_header(header.iter().map(|name| Cell::new(name.to_uppercase()).add_attribute(Attribute::Bold)).collect::<Vec<_>>());
         for row in rows {
