@@ -43,3 +43,19 @@ async fn an_http_address_that_is_taken_ends_run_with_1_and_a_last_line_of_json()
     let error = last["error"].as_str().unwrap();
     assert!(error.contains(&address.to_string()) && error.contains("http.listen"), "{error}");
 }
+
+#[tokio::test]
+async fn a_secret_stands_in_no_output_of_any_command() {
+    require!("nats-server");
+    let nats = Nats::start_with("authorization: {user: a, password: right}\n").await;
+    let cli = Cli::new(&nats.url());
+    let secrets = ["nats.user=a", "nats.password=canary-p", "mongodb.connections.default.password=canary-m", "http.token=canary-t"];
+    let set: Vec<&str> = secrets.iter().flat_map(|secret| ["--set", secret]).collect();
+    let trace = ["--set", "log.level=trace,async_nats=trace,mongodb=trace", "--set", "mongodb.connections.default.username=m"];
+    for command in [&["list"] as &[&str], &["status", "metrics"], &["run", "--set", "http.listen=off"]] {
+        let output = cli.run(&[command, &set, &trace].concat()).await;
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {}", stderr(&output));
+        let all = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert!(all.to_lowercase().contains("authorization") && !all.contains("canary"), "{command:?}: {all}");
+    }
+}
