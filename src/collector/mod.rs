@@ -16,13 +16,14 @@
 
 pub mod budget;
 pub mod classify;
+mod compare;
 pub mod core;
-mod dead_letters;
+pub mod dead_letters;
 mod driver;
 pub mod identity;
 mod payload;
 pub mod sink;
-mod source;
+pub mod source;
 mod state;
 
 pub use budget::ByteBudget;

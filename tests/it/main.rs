@@ -1,4 +1,21 @@
-//! The one integration binary: a file per area, each test named as a sentence.
+//! The one integration test binary: one file per area, real servers from `support`, tests named as sentences.
+//!
+//! Tests that need a program begin with `require!`; without it they say what is missing (and fail where `CI=true`).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod support;
+
+mod cli;
+mod controller;
+mod http;
+mod layout;
 mod lint;
 mod settings;
+mod store;
+mod store_configs;
+mod store_lease;
+mod store_streams;
+mod store_watch;
+mod toolbox;

@@ -1,0 +1,89 @@
+//! Whether a stored document is the one that a message brought.
+//!
+//! Pure. The server moves `_id` to the front, replaces a top-level Timestamp(0,0) by its own time, and time-series
+//! collections reorder fields; so documents are compared as sets of fields, and such a timestamp matches anything. Called
+//! when an insert met a duplicate key.
+
+use bson::{RawBson, RawDocument};
+
+/// Whether `stored` holds what `sent` has; `sent` is valid. Fields that the server added (an `_id` that `sent` lacks)
+/// make a difference, but for `_id` itself.
+pub fn same(sent: &RawDocument, stored: &RawDocument) -> bool {
+    let (Some(sent), Some(mut stored)) = (fields(sent), fields(stored)) else { return false };
+    if !sent.iter().any(|(name, ..)| *name == "_id") {
+        stored.retain(|(name, ..)| *name != "_id");
+    }
+    sent.len() == stored.len()
+        && sent.iter().zip(&stored).all(|(sent, stored)| sent == stored || (sent.0 == stored.0 && is_blank_timestamp(sent)))
+}
+
+/// The `_id` of a document.
+pub fn id_of(document: &RawDocument) -> Option<RawBson> {
+    document.get("_id").ok().flatten().map(RawBson::from)
+}
+
+/// Name, type and bytes.
+type Field<'a> = (&'a str, u8, Vec<u8>);
+
+fn is_blank_timestamp((_, kind, bytes): &Field<'_>) -> bool {
+    *kind == bson::spec::ElementType::Timestamp as u8 && bytes.iter().all(|byte| *byte == 0)
+}
+
+/// The fields, by name; `None` where one cannot be read.
+fn fields(document: &RawDocument) -> Option<Vec<Field<'_>>> {
+    let mut fields = document
+        .iter_elements()
+        .map(|element| {
+            let element = element.ok()?;
+            let mut one = bson::RawDocumentBuf::new();
+            one.append(bson::raw::cstr!("v"), element.value().ok()?);
+            // Frame (4), type (1), name with its end (2), value, end (1).
+            let bytes = one.as_bytes().get(7..one.as_bytes().len() - 1)?.to_vec();
+            Some((element.key().as_str(), element.element_type() as u8, bytes))
+        })
+        .collect::<Option<Vec<_>>>()?;
+    fields.sort_by(|a, b| a.0.cmp(b.0));
+    Some(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::{Timestamp, rawdoc};
+
+    #[test]
+    fn the_order_of_top_level_fields_does_not_matter() {
+        assert!(same(&rawdoc! { "a": 1, "_id": 2, "b": { "x": 1, "y": 2 } }, &rawdoc! { "_id": 2, "b": { "x": 1, "y": 2 }, "a": 1 }));
+        assert!(!same(&rawdoc! { "_id": 2, "b": { "x": 1, "y": 2 } }, &rawdoc! { "_id": 2, "b": { "y": 2, "x": 1 } }));
+    }
+
+    #[test]
+    fn a_blank_timestamp_at_the_top_level_matches_what_the_server_put_there() {
+        let blank = Timestamp { time: 0, increment: 0 };
+        let set = Timestamp { time: 5, increment: 1 };
+        assert!(same(&rawdoc! { "_id": 1, "t": blank }, &rawdoc! { "_id": 1, "t": set }));
+        assert!(!same(&rawdoc! { "_id": 1, "t": set }, &rawdoc! { "_id": 1, "t": blank }));
+        assert!(!same(&rawdoc! { "_id": 1, "d": { "t": blank } }, &rawdoc! { "_id": 1, "d": { "t": set } }));
+    }
+
+    #[test]
+    fn another_value_type_or_field_is_a_difference() {
+        let sent = rawdoc! { "_id": 1, "a": 1 };
+        for stored in
+            [rawdoc! { "_id": 1, "a": 2 }, rawdoc! { "_id": 1, "a": 1i64 }, rawdoc! { "_id": 1 }, rawdoc! { "_id": 1, "a": 1, "b": 1 }]
+        {
+            assert!(!same(&sent, &stored), "{stored:?}");
+        }
+        assert!(same(&sent, &sent));
+    }
+
+    #[test]
+    fn not_a_number_equals_itself() {
+        assert!(same(&rawdoc! { "_id": 1, "a": f64::NAN }, &rawdoc! { "_id": 1, "a": f64::NAN }));
+    }
+
+    #[test]
+    fn an_id_that_we_added_is_no_difference() {
+        assert!(same(&rawdoc! { "a": 1 }, &rawdoc! { "_id": 7, "a": 1 }));
+    }
+}

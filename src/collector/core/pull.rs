@@ -1,0 +1,144 @@
+//! Asks for more messages: four batches ahead while more is known to wait, a few otherwise, never more than the consumer's
+//! share, the process's budget and this pipeline's own bounds allow; nothing at all while what is held cannot be written.
+//! Part of the core.
+
+use super::Core;
+use super::types::{Effect, MS, Nanos, Now, SECOND, Target};
+use crate::pipeline::backoff::Backoff;
+use std::time::Duration;
+
+/// Messages that an idle pipeline asks for.
+const IDLE: u64 = 256;
+/// Bytes that an idle pipeline asks for; the source raises it to one message of the largest size.
+const IDLE_BYTES: u64 = 1 << 20;
+/// How long after the last message that had others behind it a pipeline counts as busy.
+const BUSY: Nanos = 2 * SECOND;
+/// How often a pipeline looks whether the process's budget has room again.
+const BUDGET_AGAIN: Nanos = 50 * MS;
+
+const REFUSED: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+const GAP: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
+
+/// What is known about pulling.
+#[derive(Debug)]
+pub(super) struct Pulls {
+    /// How many waited behind the last message.
+    pending: u64,
+    busy_until: Nanos,
+    pub(super) last_at: Nanos,
+    next_at: Nanos,
+    gaps: u32,
+    refusals: u32,
+    there: bool,
+    starved: bool,
+}
+
+impl Pulls {
+    pub(super) fn new() -> Self {
+        Self { pending: 0, busy_until: 0, last_at: 0, next_at: 0, gaps: 0, refusals: 0, there: true, starved: false }
+    }
+
+    pub(super) fn delivered(&mut self, pending: u64, now: Nanos) {
+        self.pending = pending;
+        self.last_at = now;
+        self.gaps = 0;
+        self.refusals = 0;
+        if pending > 0 {
+            self.busy_until = now + BUSY;
+        }
+    }
+
+    /// The first time at once, then with growing pauses until a message comes.
+    pub(super) fn gap(&mut self, now: Nanos) {
+        let pause = if self.gaps == 0 { Duration::ZERO } else { GAP.delay(self.gaps, 1.0) };
+        self.gaps += 1;
+        self.next_at = self.next_at.max(now + nanos(pause));
+    }
+
+    pub(super) fn refused(&mut self, now: Nanos, random: f64) {
+        self.refusals += 1;
+        self.next_at = now + nanos(REFUSED.delay(self.refusals, random));
+    }
+
+    pub(super) fn consumer(&mut self, there: bool, now: Nanos) {
+        if there && !self.there {
+            self.next_at = now;
+        }
+        self.there = there;
+    }
+
+    /// Whether the last message said that more wait.
+    pub(super) fn more_pending(&self) -> bool {
+        self.pending > 0
+    }
+
+    /// Whether the process's budget is all that keeps it from pulling.
+    pub(super) fn starved(&self) -> bool {
+        self.starved
+    }
+
+    pub(super) fn due(&self, now: Nanos) -> Nanos {
+        if self.starved {
+            now + BUDGET_AGAIN
+        } else if self.there && self.next_at > now {
+            self.next_at
+        } else {
+            Nanos::MAX
+        }
+    }
+}
+
+fn nanos(delay: Duration) -> Nanos {
+    Nanos::try_from(delay.as_nanos()).unwrap_or(SECOND)
+}
+
+impl Core {
+    /// How many messages this execution may have unacknowledged.
+    pub(super) fn share(&self) -> u64 {
+        match u64::try_from(self.limits.max_ack_pending) {
+            Ok(pending @ 1..) => (pending / u64::from(self.limits.live.max(1))).max(1),
+            _ => u64::MAX,
+        }
+    }
+
+    /// How many bytes this pipeline may hold: its batches under way, and one being filled.
+    fn byte_bound(&self) -> u64 {
+        self.batches.bytes * u64::from(self.batches.max_in_flight + 2)
+    }
+
+    pub(super) fn pull_more(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.pulls.starved = false;
+        let blocked = self.stopping.is_some()
+            || !self.pulls.there
+            || self.target == Target::Bad
+            || !self.breaker.closed()
+            || self.burials.failing()
+            || self.aside_full();
+        if blocked || now.at < self.pulls.next_at {
+            return;
+        }
+        let batch = self.batch_count();
+        let share = self.share();
+        let busy = now.at < self.pulls.busy_until;
+        let window = if busy { (4 * batch).min(share) } else { IDLE.min(batch) };
+        if now.outstanding > window / 2 {
+            return;
+        }
+        let bound = share.min(batch * u64::from(self.batches.max_in_flight + 5));
+        let room = bound.saturating_sub(now.outstanding + self.in_hand);
+        let wanted = (window - now.outstanding).min(room);
+        if wanted < (batch.min(window) / 2).max(1) {
+            return;
+        }
+        let bytes = (4 * self.batches.bytes).min(self.byte_bound().saturating_sub(self.in_hand_bytes));
+        if bytes == 0 {
+            return;
+        }
+        if now.free == 0 {
+            self.pulls.starved = true;
+            return;
+        }
+        let max_bytes = if busy { bytes.min(now.free / 2 + 1) } else { IDLE_BYTES };
+        out.push(Effect::Pull { batch: wanted, max_bytes });
+    }
+}

@@ -1,0 +1,28 @@
+//! Why a call of the source failed.
+
+/// What to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceErrorKind {
+    /// There is no connection now; a gap is reported when there is one again.
+    Disconnected,
+    /// No answer in time.
+    Timeout,
+    /// The stream or the consumer does not exist.
+    NotFound,
+    /// JetStream does not answer, or answers that it cannot at the moment.
+    Unavailable,
+    /// The server refused.
+    Refused,
+}
+
+/// Why a call of the source failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct SourceError {
+    /// What to do about it.
+    pub kind: SourceErrorKind,
+    /// JetStream's error code, where it gave one.
+    pub code: Option<u64>,
+    /// For people.
+    pub message: String,
+}

@@ -1,0 +1,1 @@
+//! The state of the one NATS connection, watched once for all sources.

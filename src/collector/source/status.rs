@@ -1,0 +1,1 @@
+//! What the status messages of pull requests mean.
