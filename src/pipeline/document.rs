@@ -174,6 +174,7 @@ impl Composer {
             Kind::UnknownAnchor => ALIAS,
             Kind::RecursionLimitExceeded => "nest less deeply",
             Kind::MappingValueNotAllowed => "put a text that holds ': ' in quotes, and align the keys of a map",
+            Kind::ExpectedFlowMappingSeparator => "put a comma between fields, and a text that holds ': ' in quotes",
             Kind::UnclosedQuotedScalar => "close the quote",
             Kind::UnclosedFlowCollection { .. } | Kind::MismatchedFlowCollectionEnd { .. } => "close every bracket",
             _ => "",

@@ -153,13 +153,13 @@ impl<'a> Fields<'a> {
     /// Takes a string: the scalar's source text.
     pub fn string(&mut self, name: &'static str, report: &mut Report) -> Option<Taken<String>> {
         let taken = self.node(name)?;
-        scalar(taken, report, "a text").map(|taken| taken.map(|(text, _)| text.to_owned()))
+        scalar(taken, report, TEXT).map(|taken| taken.map(|(text, _)| text.to_owned()))
     }
 
     /// Takes a boolean, strictly `true` or `false`.
     pub fn boolean(&mut self, name: &'static str, report: &mut Report) -> Option<Taken<bool>> {
-        let taken = plain(self.node(name)?, report, "true or false")?;
-        self.typed(taken, report, "true or false", |text| match text {
+        let taken = plain(self.node(name)?, report, BOOLEAN)?;
+        typed(taken, report, BOOLEAN, |text| match text {
             "true" => Some(true),
             "false" => Some(false),
             _ => None,
@@ -168,8 +168,8 @@ impl<'a> Fields<'a> {
 
     /// Takes a whole number within `range`.
     pub fn integer(&mut self, name: &'static str, range: RangeInclusive<i64>, report: &mut Report) -> Option<Taken<i64>> {
-        let taken = plain(self.node(name)?, report, "a whole number")?;
-        let taken = self.typed(taken, report, "a whole number", decimal)?;
+        let taken = plain(self.node(name)?, report, NUMBER)?;
+        let taken = typed(taken, report, NUMBER, decimal)?;
         if range.contains(&taken.value) {
             return Some(taken);
         }
@@ -184,7 +184,7 @@ impl<'a> Fields<'a> {
     /// Takes a duration such as `30s`, `5m` or `1h 30m`, of at least `least`.
     pub fn duration(&mut self, name: &'static str, least: Duration, report: &mut Report) -> Option<Taken<Duration>> {
         let taken = scalar(self.node(name)?, report, DURATION)?.map(|(text, _)| text);
-        let taken = self.typed(taken, report, DURATION, |text| humantime::parse_duration(text).ok())?;
+        let taken = typed(taken, report, DURATION, |text| humantime::parse_duration(text).ok())?;
         if taken.value < least {
             taken.error(
                 report,
@@ -203,7 +203,7 @@ impl<'a> Fields<'a> {
     /// Takes a number of bytes such as `16MiB`, within `range`.
     pub fn bytes(&mut self, name: &'static str, range: RangeInclusive<u64>, report: &mut Report) -> Option<Taken<u64>> {
         let taken = scalar(self.node(name)?, report, BYTES)?.map(|(text, _)| text);
-        let taken = self.typed(taken, report, BYTES, byte_size)?;
+        let taken = typed(taken, report, BYTES, byte_size)?;
         if range.contains(&taken.value) {
             return Some(taken);
         }
@@ -249,25 +249,9 @@ impl<'a> Fields<'a> {
         let mut strings = Vec::with_capacity(items.len());
         for (at, node) in items.iter().enumerate() {
             let item = Taken { value: node, place: node.place.clone(), path: format!("{}[{at}]", taken.path) };
-            strings.extend(scalar(item, report, "a text").map(|taken| taken.map(|(text, _)| text.to_owned())));
+            strings.extend(scalar(item, report, TEXT).map(|taken| taken.map(|(text, _)| text.to_owned())));
         }
         Some(taken.map(|_| strings))
-    }
-
-    fn typed<T>(
-        &self,
-        taken: Taken<&'a str>,
-        report: &mut Report,
-        expected: &str,
-        read: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<Taken<T>> {
-        match read(taken.value) {
-            Some(value) => Some(taken.map(|_| value)),
-            None => {
-                taken.error(report, format!("'{}' is not {expected}", shown(taken.value)), format!("write {expected}"));
-                None
-            }
-        }
     }
 
     /// Reports every field that nobody took.
@@ -288,8 +272,14 @@ impl<'a> Fields<'a> {
     }
 }
 
-const DURATION: &str = "a duration like 500ms, 30s, 5m or 30d";
-const BYTES: &str = "a number of bytes like 65536, 512KiB or 16MiB";
+/// What a scalar should have been, and how that is written.
+type Kind = (&'static str, &'static str);
+
+const TEXT: Kind = ("a text", "write one text, in quotes if need be");
+const BOOLEAN: Kind = ("true or false", "write true or false");
+const NUMBER: Kind = ("a whole number", "write its digits alone, without a leading zero");
+const DURATION: Kind = ("a duration", "write it like 500ms, 30s, 5m or 30d");
+const BYTES: Kind = ("a number of bytes", "write it like 65536, 512KiB or 16MiB");
 
 fn join(path: &str, name: &str) -> String {
     let name = shown(name);
@@ -305,7 +295,17 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-fn scalar<'a>(taken: Taken<&'a Node>, report: &mut Report, expected: &str) -> Option<Taken<(&'a str, Style)>> {
+fn typed<T>(taken: Taken<&str>, report: &mut Report, kind: Kind, read: impl FnOnce(&str) -> Option<T>) -> Option<Taken<T>> {
+    match read(taken.value) {
+        Some(value) => Some(taken.map(|_| value)),
+        None => {
+            taken.error(report, format!("'{}' is not {}", shown(taken.value), kind.0), kind.1);
+            None
+        }
+    }
+}
+
+fn scalar<'a>(taken: Taken<&'a Node>, report: &mut Report, expected: Kind) -> Option<Taken<(&'a str, Style)>> {
     match &taken.value.value {
         Value::Scalar(text, style) => {
             if let Some((message, remedy)) = report.scalar_check.and_then(|check| check(text)) {
@@ -316,17 +316,17 @@ fn scalar<'a>(taken: Taken<&'a Node>, report: &mut Report, expected: &str) -> Op
             Some(taken.map(|_| (text.as_str(), style)))
         }
         other => {
-            taken.error(report, format!("expected {expected}, found {}", kind(other)), format!("write {expected}"));
+            taken.error(report, format!("expected {}, found {}", expected.0, kind(other)), expected.1);
             None
         }
     }
 }
 
 /// A scalar that is no text: `"5"` in quotes is not a number.
-fn plain<'a>(taken: Taken<&'a Node>, report: &mut Report, expected: &str) -> Option<Taken<&'a str>> {
+fn plain<'a>(taken: Taken<&'a Node>, report: &mut Report, expected: Kind) -> Option<Taken<&'a str>> {
     let taken = scalar(taken, report, expected)?;
     if taken.value.1 == Style::Quoted {
-        taken.error(report, format!("expected {expected}, found a text in quotes"), "remove the quotes");
+        taken.error(report, format!("expected {}, found a text in quotes", expected.0), "remove the quotes");
         return None;
     }
     Some(taken.map(|(text, _)| text))

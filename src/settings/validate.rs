@@ -168,7 +168,9 @@ fn connection(name: &Taken<String>, fields: &mut Fields<'_>, files: &Files, repo
                     warn_inline(&url, "url_file, or the password alone as password_file", report);
                 }
                 user_in_url = address.user.is_some();
-                connection.database = connection.database.or(address.database);
+                // `/admin` in a URL is where the user is defined, not where documents go.
+                let named = address.database.filter(|name| !matches!(name.as_str(), "admin" | "local" | "config"));
+                connection.database = connection.database.or(named);
             }
             Err(message) => url.error(report, message, "write mongodb://host:27017, or mongodb+srv://cluster.example.com"),
         }

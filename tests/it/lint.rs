@@ -2,7 +2,7 @@
 //!
 //! Beside each bad file lies `NAME.expected`, one problem a line; `SLUICE_TEST_BLESS=1` writes them anew.
 
-use sluice::pipeline::config::{Granularity, LintContext, OnDelete, PipelineConfig, lint};
+use sluice::pipeline::config::{Granularity, LintContext, MAX_CONFIG_BYTES, OnDelete, PipelineConfig, lint};
 use sluice::pipeline::id::{Namespace, PipelineId};
 use sluice::pipeline::names::{NameTemplates, Names};
 use sluice::pipeline::problem::Problem;
@@ -126,5 +126,32 @@ fn no_credential_of_a_config_is_repeated_in_a_problem() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/configs/bad/addresses.yml");
     for problem in check(&path).1 {
         assert!(!problem.to_string().contains("secret"), "{problem}");
+    }
+}
+
+#[test]
+fn a_hostile_mebibyte_is_answered_quickly_and_briefly() {
+    let fill = |piece: &dyn Fn(usize) -> String| {
+        (0..)
+            .map(piece)
+            .scan(0, |size, piece| {
+                *size += piece.len();
+                (*size < MAX_CONFIG_BYTES - 100).then_some(piece)
+            })
+            .collect::<String>()
+    };
+    let unknown = fill(&|n| format!("f{n}: 1\n"));
+    let subjects = format!("input: {{nats_jetstream: {{subjects: [{}]}}}}\noutput: {{mongodb: {{}}}}\n", fill(&|n| format!("s{n},")));
+    let long = format!("output: {{mongodb: {{collection: {}}}}}\n", fill(&|_| "x".repeat(1000)));
+    let keys = format!("? {}\n: 1\n", fill(&|_| "x y ".repeat(100)));
+    let flow = format!("[{}]", fill(&|_| "[[[]]],".into()));
+    for text in [unknown, subjects, long, keys, flow, "[".repeat(1 << 20), "- ".repeat(1 << 19), "a:\n".repeat(1 << 18)] {
+        let began = std::time::Instant::now();
+        let (config, problems) = lint("x", text.as_bytes(), &context());
+        assert!(config.is_none() && problems.len() <= 101, "{}", problems.len());
+        let said: usize = problems.iter().map(|problem| problem.to_string().len()).sum();
+        assert!(said < 64 << 10, "{said}");
+        // A debug build on a busy machine: quadratic work would take minutes.
+        assert!(began.elapsed().as_secs() < 20, "{:?} for {:?}", began.elapsed(), &text[..20]);
     }
 }

@@ -10,7 +10,7 @@ use crate::pipeline::document::{self, Place, Value, shown};
 use crate::pipeline::fields::{Fields, Report, Taken};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::names::{Names, subject_matches};
-use crate::pipeline::problem::Problem;
+use crate::pipeline::problem::{Problem, Severity};
 use crate::pipeline::subject;
 use humantime::format_duration as show;
 use std::time::Duration;
@@ -25,6 +25,11 @@ pub struct LintContext {
     /// The names in the settings' `mongodb.connections`.
     pub connections: Option<Vec<String>>,
 }
+
+/// Problems beyond these are only counted.
+const MAX_PROBLEMS: usize = 100;
+/// Subjects that one stream may list, which are compared with each other.
+const MAX_SUBJECTS: usize = 100;
 
 const ONE_MILLISECOND: Duration = Duration::from_millis(1);
 const ONE_SECOND: Duration = Duration::from_secs(1);
@@ -62,9 +67,25 @@ pub fn lint(file: &str, bytes: &[u8], context: &LintContext) -> (Option<Pipeline
         report.error(&root.place, "", "the config is empty", "it needs at least 'output: {mongodb: {}}'");
         return (None, report.problems);
     }
+    if !matches!(root.value, Value::Map(_)) {
+        report.error(&root.place, "", "the config is not a map", "it needs at least 'output: {mongodb: {}}'");
+        return (None, report.problems);
+    }
     let config = walk(Fields::of(&root, "", &mut report), context, &mut report);
     let config = if report.failed() { None } else { config };
-    (config, report.sorted())
+    (config, first_ones(report.sorted()))
+}
+
+/// A config is anybody's, and its problems go into a status: of a thousand, the first ones will do.
+fn first_ones(mut problems: Vec<Problem>) -> Vec<Problem> {
+    let more = problems.len().saturating_sub(MAX_PROBLEMS);
+    if more > 0 {
+        let severity = problems.iter().map(|problem| problem.severity).max().unwrap_or(Severity::Warning);
+        problems.truncate(MAX_PROBLEMS);
+        let last = problems.last().map(|last| Place { origin: last.file.as_str().into(), line: last.line, column: last.column });
+        problems.extend(last.map(|place| place.problem(severity, "", format!("and {more} more problems"), "correct the first ones")));
+    }
+    problems
 }
 
 /// Refuses what a config may not hold in any field.
@@ -127,29 +148,63 @@ fn walk(mut root: Fields<'_>, context: &LintContext, report: &mut Report) -> Opt
     Some(PipelineConfig { input, output: output?, on_delete, drain_timeout })
 }
 
+/// A field as the checks across fields see it.
+enum Field<T> {
+    /// Not written: the default holds.
+    Absent,
+    /// Written, and understood.
+    Given(Taken<T>),
+    /// Written and already reported: nothing can be said about what it is combined with.
+    Wrong,
+}
+
+impl<T: Copy> Field<T> {
+    fn new(given: bool, taken: Option<Taken<T>>) -> Self {
+        match taken {
+            Some(taken) => Self::Given(taken),
+            None if given => Self::Wrong,
+            None => Self::Absent,
+        }
+    }
+
+    fn value(&self) -> Option<T> {
+        self.taken().map(|taken| taken.value)
+    }
+
+    fn taken(&self) -> Option<&Taken<T>> {
+        match self {
+            Self::Given(taken) => Some(taken),
+            Self::Absent | Self::Wrong => None,
+        }
+    }
+
+    fn is_wrong(&self) -> bool {
+        matches!(self, Self::Wrong)
+    }
+}
+
 /// What the output is checked against.
 struct Limits {
-    ack_wait: Option<Taken<Duration>>,
-    max_ack_pending: Option<Taken<i64>>,
+    ack_wait: Field<Duration>,
+    max_ack_pending: Field<i64>,
 }
 
 fn input(fields: &mut Fields<'_>, context: &LintContext, report: &mut Report) -> (InputConfig, Limits) {
     let stream = name(fields, "stream", report);
     let subjects = fields.strings("subjects", report);
+    if let Some(many) = subjects.as_ref().filter(|taken| taken.value.len() > MAX_SUBJECTS) {
+        many.error(report, format!("{} subjects are too many", many.value.len()), format!("at most {MAX_SUBJECTS}; use wildcards"));
+    }
+    let subjects = subjects.filter(|taken| taken.value.len() <= MAX_SUBJECTS);
     let subjects = subjects.map(|taken| checked_subjects(taken.value, context, report)).unwrap_or_default();
     let consumer = name(fields, "consumer", report);
-    let ack_wait = fields.duration("ack_wait", ONE_SECOND, report);
-    let max_ack_pending = fields.integer("max_ack_pending", -1..=i64::from(i32::MAX), report);
-    if let Some(zero) = max_ack_pending.as_ref().filter(|taken| taken.value == 0) {
+    let ack_wait = Field::new(fields.given("ack_wait"), fields.duration("ack_wait", ONE_SECOND, report));
+    let given = fields.given("max_ack_pending");
+    let max_ack_pending = Field::new(given, fields.integer("max_ack_pending", -1..=i64::from(i32::MAX), report));
+    if let Some(zero) = max_ack_pending.taken().filter(|taken| taken.value == 0) {
         zero.error(report, "0 would be read as the server's own default, 1000", "leave it out, or write -1 for no limit");
     }
-    let input = InputConfig {
-        stream,
-        subjects,
-        consumer,
-        ack_wait: ack_wait.as_ref().map(|taken| taken.value),
-        max_ack_pending: max_ack_pending.as_ref().map(|taken| taken.value),
-    };
+    let input = InputConfig { stream, subjects, consumer, ack_wait: ack_wait.value(), max_ack_pending: max_ack_pending.value() };
     (input, Limits { ack_wait, max_ack_pending })
 }
 
@@ -232,16 +287,20 @@ fn output(fields: &mut Fields<'_>, limits: &Limits, context: &LintContext, repor
 
 fn batching(fields: &mut Fields<'_>, limits: &Limits, max_in_flight: i64, report: &mut Report) -> Batching {
     let default = Batching::default();
-    let count = fields.integer("count", 1..=100_000, report);
+    let count = Field::new(fields.given("count"), fields.integer("count", 1..=100_000, report));
     let byte_size = fields.bytes("byte_size", 1024..=default.byte_size, report);
-    let period = fields.duration("period", ONE_MILLISECOND, report);
+    let period = Field::new(fields.given("period"), fields.duration("period", ONE_MILLISECOND, report));
     let linger = fields.duration("linger", Duration::ZERO, report);
-    check_period(period.as_ref(), limits.ack_wait.as_ref(), default.period, report);
-    check_count(count.as_ref(), limits.max_ack_pending.as_ref(), max_in_flight, report);
+    if !period.is_wrong() && !limits.ack_wait.is_wrong() {
+        check_period(period.taken(), limits.ack_wait.taken(), default.period, report);
+    }
+    if !count.is_wrong() && !limits.max_ack_pending.is_wrong() {
+        check_count(count.taken(), limits.max_ack_pending.taken(), max_in_flight, report);
+    }
     let batching = Batching {
-        count: count.and_then(|taken| u32::try_from(taken.value).ok()).unwrap_or(default.count),
+        count: count.value().and_then(|value| u32::try_from(value).ok()).unwrap_or(default.count),
         byte_size: byte_size.map_or(default.byte_size, |taken| taken.value),
-        period: period.map_or(default.period, |taken| taken.value),
+        period: period.value().unwrap_or(default.period),
         linger: linger.as_ref().map_or(default.linger, |taken| taken.value),
     };
     if let Some(linger) = linger
