@@ -67,7 +67,7 @@ async fn a_marker_stays_visible_and_the_key_can_be_written_over_it() {
     let marker = entries.get(&id("a")).await.unwrap().unwrap();
     assert_eq!(marker.operation, Operation::Delete);
     assert!(marker.value.is_empty() && marker.created > jiff::Timestamp::UNIX_EPOCH);
-    assert_eq!(entries.list().await.unwrap(), [marker.clone()]);
+    assert_eq!(entries.list().await.unwrap(), std::slice::from_ref(&marker));
     assert_eq!(entries.put(&id("a"), "x".into(), 0).await.unwrap_err().kind(), StoreErrorKind::Conflict);
     entries.put(&id("a"), "2".into(), marker.revision).await.unwrap();
     let operations: Vec<_> = entries.history(&id("a")).await.unwrap().into_iter().map(|record| record.operation).collect();
@@ -344,4 +344,46 @@ async fn tokens_and_nkeys_from_the_settings_are_what_the_server_sees() {
     let error = Store::connect(&with_nkey).await.err().unwrap();
     assert_eq!(error.kind(), StoreErrorKind::Refused);
     assert!(!format!("{error} {error:?}").contains("canary"));
+}
+
+#[tokio::test]
+async fn tls_works_both_ways_and_a_handshake_that_cannot_succeed_is_not_tried_for_ever() {
+    require!("nats-server");
+    let file = |name: &str| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name);
+    let config = format!(
+        "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}\n",
+        file("server.pem"),
+        file("server-key.pem"),
+        file("ca.pem")
+    );
+    let nats = Nats::start_with(&config).await;
+    let mut good = settings(&nats);
+    good.nats.tls.required = true;
+    good.nats.tls.ca_file = Some(file("ca.pem"));
+    good.nats.tls.cert_file = Some(file("client.pem"));
+    good.nats.tls.key_file = Some(file("client-key.pem"));
+    Store::connect(&good).await.unwrap().prepare().await.unwrap();
+
+    let refused = async |settings: &Settings| {
+        let tried = tokio::time::timeout(Duration::from_secs(5), Store::connect(settings)).await;
+        let error = tried.expect("an answer in time").err().expect("no connection");
+        assert_eq!(error.kind(), StoreErrorKind::Refused, "{error}");
+        error.to_string()
+    };
+    let mut unknown = good.clone();
+    unknown.nats.tls.ca_file = None;
+    assert!(refused(&unknown).await.contains("nats.tls"));
+    let mut half = good.clone();
+    half.nats.tls.key_file = None;
+    assert!(refused(&half).await.contains("key_file"));
+    let mut garbage = good.clone();
+    garbage.nats.tls.ca_file = Some(file("README.md"));
+    assert!(refused(&garbage).await.contains("nats.tls"));
+    let mut lost = good.clone();
+    lost.nats.tls.cert_file = Some(file("none.pem"));
+    assert!(refused(&lost).await.contains("none.pem"));
+    let mut anonymous = good;
+    anonymous.nats.tls.cert_file = None;
+    anonymous.nats.tls.key_file = None;
+    assert!(refused(&anonymous).await.contains("TLS"));
 }
