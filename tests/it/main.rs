@@ -8,7 +8,10 @@
 mod support;
 
 mod controller;
+mod dead_letters;
 mod layout;
 mod lint;
 mod settings;
+mod sink;
+mod source;
 mod toolbox;
