@@ -146,7 +146,7 @@ async fn failures_of_a_whole_command_are_told_apart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stalls_is_given_up_and_one_that_is_away_is_not_found() {
     require!("database");
-    let mut mongo = Mongo::start().await;
+    let mut mongo = Mongo::start_durable().await;
     if !mongo.is_own() {
         return eprintln!("SKIPPED: the server is not ours to kill");
     }

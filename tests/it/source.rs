@@ -173,10 +173,12 @@ async fn a_killed_server_is_a_gap_as_soon_as_it_is_back() {
     let got = deliveries(&mut source, 2).await;
     source.pull(10, 0, EXPIRES, Duration::from_secs(10)).await.unwrap();
     nats.kill9();
-    eventually("the connection is known to be gone", PATIENCE, || async { true }).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let refused = source.ack(&replies(&got), 1).await.unwrap_err();
-    assert_eq!(refused.kind, SourceErrorKind::Disconnected);
+    let source_ref = tokio::sync::Mutex::new(&mut source);
+    eventually("calls fail at once without a connection", PATIENCE, || async {
+        let sent = source_ref.lock().await.ack(&replies(&got), 1).await;
+        sent.is_err_and(|error| error.kind == SourceErrorKind::Disconnected)
+    })
+    .await;
     let down = Instant::now();
     nats.restart().await;
     assert_eq!(gap(&mut source).await, "the connection was made anew");
