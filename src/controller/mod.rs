@@ -1,1 +1,209 @@
-//! To be written: controller.
+//! The controller: level-triggered, one holder per namespace.
+//!
+//! ```text
+//! entries' watch ─┐                        ┌ holder: entry + config + stream ─▶ wish ─▶ plan ─▶ admitted state ─┐
+//! configs' watch ─┤                        │                                                  (status, by CAS)  │
+//! status' watch  ─┼─▶ queue ─▶ reconcile(id)                                                                    │
+//! executions     ─┤   (keyed)              └ everyone: admitted state + what runs ─▶ plan ─▶ ensure·stop·destroy ◀┘
+//! resync, 30 s   ─┘
+//! ```
+//!
+//! Every trigger is a hint that puts an id into the queue; `reconcile` reads what counts, plans purely and acts, and
+//! doing it twice is a no-op. The holder alone decides: it writes what is *admitted* into the status. Every controller,
+//! the holder too, runs what is admitted and never the entry itself; without a holder, what runs goes on.
+
+mod act;
+mod conditions;
+mod desire;
+mod lease;
+mod peers;
+mod queue;
+mod reconcile;
+mod report;
+mod resync;
+mod triggers;
+mod view;
+
+use crate::collector::sink::Databases;
+use crate::executor::{Executor, config_reader::ConfigReader};
+use crate::pipeline::id::PipelineId;
+use crate::pipeline::report::ExecutionReport;
+use crate::settings::Settings;
+use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth};
+use crate::telemetry::metrics::Metrics;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicBool};
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, info, info_span, warn};
+
+/// How many pipelines are reconciled at the same time.
+const WORKERS: usize = 16;
+
+/// What a controller works with.
+pub struct Deps {
+    /// What lies on NATS; prepared.
+    pub store: Store,
+    /// Who runs executions.
+    pub executor: Arc<dyn Executor>,
+    /// Reads and checks configs; the executor's own, so that each is read once.
+    pub configs: ConfigReader,
+    /// MongoDB connections, for targets.
+    pub databases: Arc<Databases>,
+    /// The process's settings.
+    pub settings: Arc<Settings>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A controller; [`Controller::run`] runs it, the HTTP API looks into it.
+pub struct Controller {
+    deps: Deps,
+    installation: uuid::Uuid,
+    process: uuid::Uuid,
+    host: String,
+    queue: queue::Queue,
+    holding: Arc<lease::Holding>,
+    peers: peers::Peers,
+    memory: Mutex<HashMap<PipelineId, Memory>>,
+    watches: Watches,
+    last_resync: Mutex<Option<Instant>>,
+    resync_wanted: tokio::sync::Notify,
+    /// What the own executions said last.
+    own: Mutex<Vec<ExecutionReport>>,
+    /// Whether a task that must run for ever has ended.
+    dead: AtomicBool,
+}
+
+/// What the controller remembers of a pipeline between two reconciles: a cache, never the truth.
+#[derive(Default, Clone)]
+struct Memory {
+    /// The status as it was last read or written.
+    status: Option<StatusRecord>,
+    /// Whether the status may have been changed by somebody else since.
+    stale: bool,
+    /// The entry's revision at the last reconcile that ended well.
+    reconciled: Option<u64>,
+    /// Failures in a row.
+    failures: u32,
+}
+
+/// The watches' health.
+#[derive(Default)]
+struct Watches {
+    entries: Arc<WatchHealth>,
+    configs: Arc<WatchHealth>,
+    status: Arc<WatchHealth>,
+}
+
+impl Controller {
+    /// Reads the installation's id and every status. Errors: NATS does not answer or refuses.
+    pub async fn new(deps: Deps) -> Result<Arc<Self>, StoreError> {
+        let installation = deps.store.status.installation().await?;
+        let memory = deps.store.status.list().await?.into_iter().map(|record| {
+            let id = record.status.id.clone();
+            (id, Memory { status: Some(record), ..Memory::default() })
+        });
+        let memory = Mutex::new(memory.collect());
+        Ok(Arc::new(Self {
+            installation,
+            process: uuid::Uuid::now_v7(),
+            host: hostname(),
+            queue: queue::Queue::default(),
+            holding: Arc::default(),
+            peers: peers::Peers::default(),
+            memory,
+            watches: Watches::default(),
+            last_resync: Mutex::new(None),
+            resync_wanted: tokio::sync::Notify::new(),
+            own: Mutex::default(),
+            dead: AtomicBool::new(false),
+            deps,
+        }))
+    }
+
+    /// Runs until `stop`; then gives the lease back, lets the executions write what they hold, and returns.
+    pub async fn run(self: &Arc<Self>, stop: CancellationToken) {
+        info!(controller = %self.process, installation = %self.installation, "controller started");
+        self.resume().await;
+        // Deciding ends first, so that another controller takes over while the executions here finish.
+        let deciding = stop.child_token();
+        let tasks = TaskTracker::new();
+        let me = LeaseHolder {
+            process: self.process,
+            host: self.host.clone(),
+            executor: self.deps.settings.executor.kind.as_str().to_owned(),
+            epoch: 0,
+        };
+        tasks.spawn(lease::keep(self.deps.store.lease.clone(), me, self.holding.clone(), deciding.clone()));
+        self.spawn_triggers(&tasks, &deciding);
+        for _ in 0..WORKERS {
+            let controller = self.clone();
+            let stop = deciding.clone();
+            tasks.spawn(async move { controller.work(stop).await });
+        }
+        let reporting = CancellationToken::new();
+        let reports = tokio::spawn(self.clone().report(reporting.clone()));
+        stop.cancelled().await;
+        info!("controller is stopping");
+        tasks.close();
+        tasks.wait().await;
+        self.deps.executor.shutdown().await;
+        reporting.cancel();
+        if let Err(error) = reports.await {
+            warn!(%error, "reporting ended badly");
+        }
+        info!("controller stopped");
+    }
+
+    /// Starts at once what the status says is to run: the fast way back after a restart, before anything is decided.
+    async fn resume(&self) {
+        let admitted: Vec<_> = {
+            let memory = self.memory();
+            memory.iter().filter_map(|(id, memory)| Some((id.clone(), memory.status.as_ref()?.status.admitted.clone()))).collect()
+        };
+        for (id, admitted) in admitted {
+            if let (crate::pipeline::status::Phase::Run | crate::pipeline::status::Phase::Drain, Some(spec)) =
+                (admitted.phase, &admitted.spec)
+                && let Err(error) = self.deps.executor.ensure(spec).await
+            {
+                warn!(pipeline = %id, %error, "execution could not be started");
+            }
+            self.queue.add(id);
+        }
+    }
+
+    async fn work(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let id = tokio::select! {
+                id = self.queue.next() => id,
+                () = stop.cancelled() => return,
+            };
+            let span = info_span!("reconcile", pipeline = %id);
+            // A task of its own, so that a panic costs this reconcile and not the worker.
+            let controller = self.clone();
+            let reconciled = id.clone();
+            let attempt = tokio::spawn(async move { controller.reconcile_and_requeue(&reconciled).await }.instrument(span));
+            if let Err(error) = attempt.await {
+                warn!(pipeline = %id, %error, "reconcile panicked");
+                self.queue.add_after(id.clone(), std::time::Duration::from_secs(5));
+            }
+            self.queue.done(&id);
+        }
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<PipelineId, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is remembered of `id`.
+    fn remember(&self, id: &PipelineId, change: impl FnOnce(&mut Memory)) {
+        change(self.memory().entry(id.clone()).or_default());
+    }
+}
+
+/// The machine's name, for people.
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}

@@ -3,6 +3,11 @@
 //! A backend's own report (tasks, labels) is the truth after a restart, never the controller's memory. `list` sees this
 //! installation's executions only. The backend is chosen in exactly one `match` on `executor.kind`, in `app`.
 
+pub mod config_reader;
+pub mod execution;
+pub mod fake;
+pub mod in_process;
+
 use crate::pipeline::{id::PipelineId, report::ExecutionReport, spec::ExecutionSpec, spec::Fingerprint};
 use std::{future::Future, pin::Pin};
 use tokio::sync::broadcast;
@@ -43,6 +48,10 @@ pub trait Executor: Send + Sync + 'static {
     fn destroy<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>>;
     /// Everything of this installation, running or kept.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Observed>, ExecutorError>>;
+    /// What there is of one pipeline.
+    fn observe<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<Option<Observed>, ExecutorError>>;
+    /// Tells the executions of `id` how many share their durable, for the effective batch.
+    fn share(&self, id: &PipelineId, live: u32);
     /// Ids of pipelines whose executions changed by themselves: hints only, lossy.
     fn events(&self) -> broadcast::Receiver<PipelineId>;
     /// Ends everything gracefully because the process ends; what outlives a controller by design stays.

@@ -1,1 +1,73 @@
-//! To be written: http.
+//! Metrics, health and status over HTTP. Listens on loopback unless told otherwise, and then only with a token; health
+//! alone never needs one.
+//!
+//! It shows what a [`View`] knows (the controller implements it) and decides nothing. `app` starts it; it ends with
+//! the process's cancellation token, finishing the requests it has.
+
+mod health;
+mod routes;
+
+pub use health::{Check, Health};
+
+use crate::pipeline::{id::PipelineId, report::ExecutionReport, status::PipelineStatus};
+use crate::settings::Secret;
+use crate::telemetry::metrics::Metrics;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What there is to show. All of it is read from memory: a request never waits for NATS or MongoDB.
+pub trait View: Send + Sync {
+    /// Whether the process lives and is ready, and why not.
+    fn health(&self) -> Health;
+    /// The status documents of all pipelines.
+    fn statuses(&self) -> Vec<PipelineStatus>;
+    /// The status document of one pipeline.
+    fn status(&self, id: &PipelineId) -> Option<PipelineStatus>;
+    /// The executions of this process.
+    fn executions(&self) -> Vec<ExecutionReport>;
+}
+
+/// Why the listener cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {source} (set `http.listen` to a free address, 127.0.0.1:0 for any free port, or off)")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// An address that others can reach, without a token.
+    #[error("http.listen is {address}, which others can reach, and there is no token (set `http.token_file`, or listen on 127.0.0.1)")]
+    TokenMissing {
+        /// The address.
+        address: SocketAddr,
+    },
+}
+
+/// Listens on `listen` and serves in a task of its own until `stop`. Returns the address that it has got, which differs
+/// from `listen` where that asked for any free port.
+pub async fn serve(
+    listen: SocketAddr,
+    token: Option<Secret>,
+    view: Arc<dyn View>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<SocketAddr, HttpError> {
+    if !listen.ip().is_loopback() && token.is_none() {
+        return Err(HttpError::TokenMissing { address: listen });
+    }
+    let bind = |source| HttpError::Bind { address: listen, source };
+    let listener = TcpListener::bind(listen).await.map_err(bind)?;
+    let address = listener.local_addr().map_err(bind)?;
+    let router = routes::router(token.as_ref(), view, metrics);
+    tokio::spawn(async move {
+        // Without metrics and health a process is blind, not broken: the pipelines go on, and the log says so.
+        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
+            tracing::error!(%address, %error, "http listener ended");
+        }
+    });
+    Ok(address)
+}

@@ -1,1 +1,271 @@
-//! Entries.
+//! A pipeline's entry: the JSON value under its key. Anyone may write it with any NATS client, so it is hostile input.
+//!
+//! `status` is read first: a paused or draft entry needs nothing else to be valid. Fields that nobody reads are kept by
+//! our own edits and reported. Called by the controller for every change and by the CLI for every edit.
+
+use super::id::VersionName;
+use super::status::Reason;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// The largest entry that is read, in bytes: 64 KiB.
+pub const MAX_ENTRY_BYTES: usize = 64 << 10;
+
+/// The newest entry format this release knows.
+pub const ENTRY_SCHEMA: u64 = 1;
+
+const KNOWN_FIELDS: &[&str] = &["schema", "name", "description", "status", "version", "digest", "labels", "replicas", "author"];
+
+/// What an entry asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryStatus {
+    /// Not to be run; no trace of an execution.
+    Draft,
+    /// To be run in exactly the version named.
+    Published,
+    /// Stopped and kept.
+    Paused,
+}
+
+impl EntryStatus {
+    /// The word in the entry.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Published => "published",
+            Self::Paused => "paused",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [Self::Draft, Self::Published, Self::Paused].into_iter().find(|status| status.as_str() == word)
+    }
+}
+
+/// An entry that can be acted on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// What it asks for.
+    pub status: EntryStatus,
+    /// A name for people.
+    pub name: Option<String>,
+    /// A description for people.
+    pub description: Option<String>,
+    /// Which config; always there when published.
+    pub version: Option<VersionName>,
+    /// The digest that the config must have, `SHA-256=…`.
+    pub digest: Option<String>,
+    /// Labels for people and tools.
+    pub labels: BTreeMap<String, String>,
+    /// How many executions, where the executor has replicas; at least 1.
+    pub replicas: u32,
+    /// Fields that are there and have no effect, each with what is odd about it.
+    pub ignored: Vec<String>,
+}
+
+/// Why an entry cannot be acted on. What ran goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// Larger than [`MAX_ENTRY_BYTES`].
+    #[error("the entry has {0} bytes, more than {MAX_ENTRY_BYTES}")]
+    TooLarge(usize),
+    /// No JSON.
+    #[error("the entry is not JSON: {0}")]
+    NotJson(String),
+    /// JSON, but no object.
+    #[error("the entry is JSON but not an object")]
+    NotObject,
+    /// A newer format.
+    #[error("the entry's schema is {0}, and this release knows {ENTRY_SCHEMA}")]
+    SchemaTooNew(u64),
+    /// A field is missing or wrong.
+    #[error("field `{field}` {problem}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl EntryError {
+    /// The reason that the status gives.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::SchemaTooNew(_) => Reason::SchemaTooNew,
+            _ => Reason::EntryUnreadable,
+        }
+    }
+}
+
+impl Entry {
+    /// Reads an entry. Where `status` says draft or paused, wrong fields beside it are ignored and reported in
+    /// [`Entry::ignored`]; where it says published, they are errors.
+    pub fn parse(bytes: &[u8]) -> Result<Self, EntryError> {
+        let fields = object(bytes)?;
+        let status = match fields.get("status") {
+            Some(Value::String(word)) => EntryStatus::parse(word)
+                .ok_or_else(|| field("status", format!("is '{}'; it must be draft, published or paused", shown(word))))?,
+            Some(_) => return Err(field("status", "must be a string: draft, published or paused")),
+            None => return Err(field("status", "is missing; it must be draft, published or paused")),
+        };
+        let mut ignored = Vec::new();
+        let strict = status == EntryStatus::Published;
+        let mut check = |error: EntryError| if strict { Err(error) } else { Ok(ignored.push(error.to_string())) };
+
+        if let Some(schema) = fields.get("schema") {
+            match schema.as_u64() {
+                Some(0) | None => check(field("schema", "must be 1"))?,
+                Some(newer) if newer > ENTRY_SCHEMA => check(EntryError::SchemaTooNew(newer))?,
+                Some(_) => {}
+            }
+        }
+        let mut text = |name: &'static str| match fields.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => check(field(name, "must be a string")).map(|()| None),
+        };
+        let (name, description, version, digest) = (text("name")?, text("description")?, text("version")?, text("digest")?);
+        let version = match version.as_deref().map(VersionName::parse) {
+            Some(Ok(version)) => Some(version),
+            Some(Err(error)) => {
+                check(field("version", format!("is not allowed: {}", error.rule())))?;
+                None
+            }
+            None if strict => return Err(field("version", "is missing; a published entry names the version to run")),
+            None => None,
+        };
+        if digest.as_ref().is_some_and(|digest| !digest.starts_with("SHA-256=")) {
+            check(field("digest", "must begin with SHA-256="))?;
+        }
+        let labels = match fields.get("labels") {
+            None | Some(Value::Null) => BTreeMap::new(),
+            Some(labels) => serde_json::from_value(labels.clone())
+                .or_else(|_| check(field("labels", "must be an object of strings")).map(|()| BTreeMap::new()))?,
+        };
+        let replicas = match fields.get("replicas").map(Value::as_u64) {
+            None => 1,
+            Some(Some(replicas @ 1..=1000)) => replicas as u32,
+            Some(_) => check(field("replicas", "must be a number from 1 to 1000")).map(|()| 1)?,
+        };
+        let unknown = fields.keys().filter(|key| !KNOWN_FIELDS.contains(&key.as_str()));
+        ignored.extend(unknown.map(|key| format!("field `{}` is not known", shown(key))));
+        Ok(Self { status, name, description, version, digest, labels, replicas, ignored })
+    }
+}
+
+/// Changes to an entry; what is `None` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edit {
+    /// Set `status`.
+    pub status: Option<EntryStatus>,
+    /// Set `version` and `digest` together, so that they never disagree.
+    pub version: Option<(VersionName, String)>,
+    /// Set `name`.
+    pub name: Option<String>,
+    /// Set `description`.
+    pub description: Option<String>,
+    /// Set `replicas`.
+    pub replicas: Option<u32>,
+    /// Set `author`: who edits, for the history.
+    pub author: Option<String>,
+}
+
+/// The entry `old` (nothing, where there is none or it cannot be read) with `edit` applied. Fields that we do not know
+/// are kept as they are.
+pub fn edited(old: Option<&[u8]>, edit: &Edit) -> Vec<u8> {
+    let mut fields = old.and_then(|bytes| object(bytes).ok()).unwrap_or_default();
+    fields.entry("schema").or_insert_with(|| ENTRY_SCHEMA.into());
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            fields.insert(name.to_owned(), value);
+        }
+    };
+    set("status", edit.status.map(|status| status.as_str().into()));
+    set("version", edit.version.as_ref().map(|(version, _)| version.as_str().into()));
+    set("digest", edit.version.as_ref().map(|(_, digest)| digest.as_str().into()));
+    set("name", edit.name.as_deref().map(Value::from));
+    set("description", edit.description.as_deref().map(Value::from));
+    set("replicas", edit.replicas.map(Value::from));
+    set("author", edit.author.as_deref().map(Value::from));
+    Value::Object(fields).to_string().into_bytes()
+}
+
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, EntryError> {
+    if bytes.len() > MAX_ENTRY_BYTES {
+        return Err(EntryError::TooLarge(bytes.len()));
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(EntryError::NotObject),
+        Err(error) => Err(EntryError::NotJson(error.to_string())),
+    }
+}
+
+fn field(field: &'static str, problem: impl Into<String>) -> EntryError {
+    EntryError::Field { field, problem: problem.into() }
+}
+
+/// Hostile text, short and without control characters.
+fn shown(text: &str) -> String {
+    text.chars().take(40).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_entry_needs_a_version() {
+        let entry = Entry::parse(br#"{"schema":1,"status":"published","version":"3-9f2c41aa","name":"M","replicas":2}"#).unwrap();
+        assert_eq!((entry.status, entry.version.unwrap().as_str(), entry.replicas), (EntryStatus::Published, "3-9f2c41aa", 2));
+        let error = Entry::parse(br#"{"status":"published"}"#).unwrap_err();
+        assert_eq!(error.to_string(), "field `version` is missing; a published entry names the version to run");
+    }
+
+    #[test]
+    fn pausing_and_drafting_need_nothing_but_the_status() {
+        for status in ["paused", "draft"] {
+            let text = format!(r#"{{"status":"{status}","version":7,"schema":99,"replicas":"x","labels":[]}}"#);
+            let entry = Entry::parse(text.as_bytes()).unwrap();
+            assert_eq!(entry.status.as_str(), status);
+            assert_eq!(entry.ignored.len(), 4, "{:?}", entry.ignored);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_acted_on_says_why() {
+        for (text, part) in [
+            ("", "not JSON"),
+            ("[]", "not an object"),
+            ("{}", "`status` is missing"),
+            (r#"{"status":"Published"}"#, "must be draft, published or paused"),
+            (r#"{"status":7}"#, "must be a string"),
+            (r#"{"status":"published","version":"../x"}"#, "`version` is not allowed"),
+            (r#"{"status":"published","version":"1","schema":2}"#, "schema is 2"),
+            (r#"{"status":"published","version":"1","digest":"md5"}"#, "`digest` must begin"),
+            (r#"{"status":"published","version":"1","replicas":0}"#, "`replicas` must be"),
+        ] {
+            let error = Entry::parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        assert_eq!(Entry::parse(&vec![b' '; MAX_ENTRY_BYTES + 1]).unwrap_err(), EntryError::TooLarge(MAX_ENTRY_BYTES + 1));
+    }
+
+    #[test]
+    fn an_edit_keeps_the_fields_it_does_not_know() {
+        let old = br#"{"status":"published","version":"1","x":{"y":[1]},"labels":{"team":"core"}}"#;
+        let new = edited(Some(old), &Edit { status: Some(EntryStatus::Paused), ..Edit::default() });
+        let value: Value = serde_json::from_slice(&new).unwrap();
+        assert_eq!(value["x"]["y"][0], 1);
+        assert_eq!((value["status"].as_str(), value["version"].as_str()), (Some("paused"), Some("1")));
+        assert_eq!(value["labels"]["team"], "core");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = Entry::parse(&bytes);
+        }
+    }
+}

@@ -210,6 +210,8 @@ reasons! {
     ConfigIsLink => "store the config itself; links are not followed",
     /// The object was overwritten in place.
     ConfigOverwritten => "publish a new version instead of overwriting one",
+    /// Lint warns of something in the config.
+    ConfigDoubtful => "`sluice lint FILE` shows each warning",
     /// The config names a connection that the settings do not have.
     UnknownConnection => "add the connection to `mongodb.connections` in the settings, or name one that is there",
     /// No database is named in the config or settings.

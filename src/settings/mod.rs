@@ -2,9 +2,16 @@
 //!
 //! Every default stands in this file and nowhere else. Secrets are [`Secret`]s, which show themselves to nobody.
 
+mod address;
+mod digest;
 pub mod load;
+mod overrides;
+mod secrets;
+mod templates;
+#[cfg(test)]
+mod tests;
 mod validate;
-pub mod values;
+mod values;
 
 use crate::pipeline::config::OnDelete;
 use crate::pipeline::id::Namespace;

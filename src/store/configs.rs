@@ -1,10 +1,23 @@
 //! The Object Store of the configs: safe reads (metadata first, then the chunks by direct get, digest checked before a
 //! byte is handed out, size capped, links refused), immutable writes.
+//!
+//! Metadata is read from the stream's leader, so that it is never staler than a watch's hint. Chunks are named by a
+//! unique id and never change, so any replica may answer for them; one that lags is asked again, then the leader is.
 
-use super::error::StoreError;
+use super::api::{Api, Failure, Stored, TIMEOUT, header};
+use super::collect::Which;
+use super::error::{StoreError, StoreErrorKind, Unfit};
+use crate::pipeline::config::MAX_CONFIG_BYTES;
 use crate::pipeline::id::{PipelineId, VersionName};
-use bytes::Bytes;
+use async_nats::{Client, HeaderMap};
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE};
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 /// A config as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,36 +43,262 @@ pub struct VersionInfo {
     pub stored: Timestamp,
 }
 
+/// Bytes a chunk, as every client library cuts them.
+const CHUNK: usize = 128 * 1024;
+/// Chunks that a config may have: a config of the largest size in chunks of 1 KiB. More would only waste round trips.
+const MAX_CHUNKS: u64 = 1024;
+/// Base64url as names and digests are written, read with or without padding.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&base64::alphabet::URL_SAFE, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+
 /// The Object Store of the configs.
 #[derive(Clone)]
-pub struct Configs {}
+pub struct Configs {
+    api: Api,
+    bucket: String,
+    stream: String,
+}
+
+/// An object's metadata, as far as it matters here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Meta {
+    name: String,
+    nuid: String,
+    size: u64,
+    chunks: u64,
+    digest: String,
+    deleted: bool,
+    options: Option<Options>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Options {
+    link: Option<serde::de::IgnoredAny>,
+}
 
 impl Configs {
+    pub(super) fn new(client: Client, bucket: &str) -> Self {
+        Self { api: Api::new(client), bucket: bucket.to_owned(), stream: format!("OBJ_{bucket}") }
+    }
+
+    /// The Object Store's stream, for a watch.
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
     /// Reads `{id}/{version}`.
     ///
     /// Errors: [`super::StoreErrorKind::Missing`]; `Unfit` with `TooLarge`, `DigestMismatch`, `Link` or `Unreadable`;
     /// `Unavailable`.
     pub async fn get(&self, id: &PipelineId, version: &VersionName) -> Result<StoredConfig, StoreError> {
-        let _ = (id, version);
-        todo!()
+        let name = format!("{id}/{version}");
+        let (meta, revision) = self.meta(&name).await?;
+        let sum = self.check(&name, &meta)?;
+        let read = tokio::time::timeout(TIMEOUT, self.chunks(&name, &meta)).await;
+        let bytes = read.map_err(|_| Failure::TimedOut.during(self.reading(&name)))??;
+        if Sha256::digest(&bytes).as_slice() != sum {
+            return Err(self.unfit(&name, Unfit::DigestMismatch, "its bytes do not have its digest"));
+        }
+        Ok(StoredConfig { bytes, digest: written(&sum), revision })
     }
 
-    /// Only the digest and revision of `{id}/{version}`, for a resync.
+    /// Only the digest and revision of `{id}/{version}`, for a resync. The same errors as [`Self::get`], but for those
+    /// that only the bytes can show.
     pub async fn peek(&self, id: &PipelineId, version: &VersionName) -> Result<(String, u64), StoreError> {
-        let _ = (id, version);
-        todo!()
+        let name = format!("{id}/{version}");
+        let (meta, revision) = self.meta(&name).await?;
+        Ok((written(&self.check(&name, &meta)?), revision))
     }
 
     /// Stores `bytes` as `{id}/{version}` and returns the digest. [`super::StoreErrorKind::Conflict`] where the name
-    /// is taken by other bytes; the same bytes again are no error.
+    /// is taken by other bytes; the same bytes again are no error (and mend an object whose chunks are damaged).
     pub async fn put(&self, id: &PipelineId, version: &VersionName, bytes: Bytes) -> Result<String, StoreError> {
-        let _ = (id, version, bytes);
-        todo!()
+        let name = format!("{id}/{version}");
+        let what = || format!("store config {name} in {}", self.stream);
+        if bytes.len() > MAX_CONFIG_BYTES {
+            let message = format!("{}: {} bytes are more than the {MAX_CONFIG_BYTES} that a config may have", what(), bytes.len());
+            return Err(StoreError::new(StoreErrorKind::Unfit(Unfit::TooLarge), message));
+        }
+        let digest = written(&Sha256::digest(&bytes));
+        // Twice, since the metadata may be written by another between our look at it and our own writing.
+        for _ in 0..2 {
+            let expected = match self.newest(&name).await? {
+                Some((meta, revision)) if !meta.deleted => {
+                    let same = self.check(&name, &meta).is_ok_and(|sum| written(&sum) == digest);
+                    if !same {
+                        let message = format!("{}: the name is taken by another config", what());
+                        return Err(StoreError::new(StoreErrorKind::Conflict, message));
+                    }
+                    match self.get(id, version).await {
+                        Ok(_) => return Ok(digest),
+                        Err(error) if matches!(error.kind(), StoreErrorKind::Unfit(_)) => revision,
+                        Err(error) => return Err(error),
+                    }
+                }
+                Some((_, revision)) => revision,
+                None => 0,
+            };
+            match self.write(&name, &bytes, &digest, expected).await {
+                Ok(()) => return Ok(digest),
+                Err(failure) if failure.kind() == StoreErrorKind::Conflict => {}
+                Err(failure) => return Err(failure.during(what())),
+            }
+        }
+        Err(StoreError::new(StoreErrorKind::Conflict, format!("{}: it is being written by others", what())))
     }
 
-    /// The stored versions of `id`, oldest first.
+    /// The stored versions of `id`, oldest first. Links and objects without a readable digest are left out.
     pub async fn versions(&self, id: &PipelineId) -> Result<Vec<VersionInfo>, StoreError> {
-        let _ = id;
-        todo!()
+        let found = self.api.collect(&self.stream, &format!("$O.{}.M.>", self.bucket), Which::Newest).await;
+        let found = found.map_err(|failure| failure.during(format!("list the configs of {id} in {}", self.stream)))?;
+        let prefix = format!("{id}/");
+        let mut versions = Vec::new();
+        for message in found {
+            let Ok(meta) = serde_json::from_slice::<Meta>(&message.payload) else { continue };
+            let Some(version) = meta.name.strip_prefix(&prefix).and_then(|version| VersionName::parse(version).ok()) else { continue };
+            let Some(sum) = sum(&meta.digest).filter(|_| !meta.deleted && !meta.is_link()) else { continue };
+            versions.push(VersionInfo { version, digest: written(&sum), size: meta.size, stored: message.time });
+        }
+        Ok(versions)
     }
+
+    async fn newest(&self, name: &str) -> Result<Option<(Meta, u64)>, StoreError> {
+        let found = self.api.last(&self.stream, &self.meta_subject(name)).await;
+        let Some(message) = found.map_err(|failure| failure.during(self.reading(name)))? else { return Ok(None) };
+        match serde_json::from_slice::<Meta>(&message.payload) {
+            Ok(meta) => Ok(Some((meta, message.sequence))),
+            Err(error) => Err(self.unfit(name, Unfit::Unreadable, &format!("its metadata does not parse, {error}"))),
+        }
+    }
+
+    async fn meta(&self, name: &str) -> Result<(Meta, u64), StoreError> {
+        let found = self.newest(name).await?.filter(|(meta, _)| !meta.deleted);
+        found.ok_or_else(|| StoreError::new(StoreErrorKind::Missing, format!("{}: there is no such object", self.reading(name))))
+    }
+
+    /// What can be refused by the metadata alone; gives the SHA-256.
+    fn check(&self, name: &str, meta: &Meta) -> Result<[u8; 32], StoreError> {
+        if meta.is_link() {
+            return Err(self.unfit(name, Unfit::Link, "it is a link"));
+        }
+        if meta.size > MAX_CONFIG_BYTES as u64 || meta.chunks > MAX_CHUNKS {
+            let message = format!("it has {} bytes in {} chunks, more than the {MAX_CONFIG_BYTES} allowed", meta.size, meta.chunks);
+            return Err(self.unfit(name, Unfit::TooLarge, &message));
+        }
+        if !meta.nuid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') || meta.nuid.is_empty() {
+            return Err(self.unfit(name, Unfit::Unreadable, "its metadata names no chunks"));
+        }
+        sum(&meta.digest).ok_or_else(|| self.unfit(name, Unfit::DigestMismatch, "its metadata states no SHA-256 digest"))
+    }
+
+    async fn chunks(&self, name: &str, meta: &Meta) -> Result<Bytes, StoreError> {
+        let subject = self.chunk_subject(&meta.nuid);
+        let mut bytes = BytesMut::with_capacity(usize::try_from(meta.size).unwrap_or_default());
+        let mut from = 1;
+        for _ in 0..meta.chunks {
+            let chunk = self.chunk(&subject, from).await.map_err(|failure| failure.during(self.reading(name)))?;
+            let Some((sequence, chunk)) = chunk else {
+                return Err(self.unfit(name, Unfit::DigestMismatch, "some of its chunks are gone"));
+            };
+            if bytes.len() + chunk.len() > MAX_CONFIG_BYTES {
+                return Err(self.unfit(name, Unfit::TooLarge, "its chunks hold more than its metadata says"));
+            }
+            bytes.extend_from_slice(&chunk);
+            from = sequence + 1;
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// The first chunk on `subject` at sequence `from` or later.
+    async fn chunk(&self, subject: &str, from: u64) -> Result<Option<(u64, Bytes)>, Failure> {
+        let query = json!({ "seq": from, "next_by_subj": subject });
+        let direct = format!("$JS.API.DIRECT.GET.{}", self.stream);
+        match self.api.exchange(&direct, None, Bytes::from(query.to_string())).await {
+            Ok(message) if message.status.is_none() => {
+                let sequence = message.headers.as_ref().and_then(|headers| headers.get("Nats-Sequence"));
+                if let Some(sequence) = sequence.and_then(|sequence| sequence.as_str().parse().ok()) {
+                    return Ok(Some((sequence, message.payload)));
+                }
+            }
+            // Not there (yet, on this replica), or no direct gets on this stream: the leader knows.
+            Ok(_) | Err(Failure::NoResponders) => {}
+            Err(failure) => return Err(failure),
+        }
+        let found: Option<Stored> = self.api.message(&self.stream, query).await?;
+        Ok(found.map(|message| (message.sequence, message.payload)))
+    }
+
+    async fn write(&self, name: &str, bytes: &Bytes, digest: &str, expected: u64) -> Result<(), Failure> {
+        let nuid = uuid::Uuid::new_v4().simple().to_string();
+        let subject = self.chunk_subject(&nuid);
+        let chunk = CHUNK.min(self.api.client.max_payload() / 2).max(1024);
+        let mut chunks = 0_u64;
+        for start in (0..bytes.len()).step_by(chunk) {
+            let part = bytes.slice(start..(start + chunk).min(bytes.len()));
+            match self.api.publish(&subject, HeaderMap::new(), part).await {
+                Err(Failure::NoResponders) => return Err(self.api.absent(&self.stream).await),
+                written => written?,
+            };
+            chunks += 1;
+        }
+        let meta = json!({
+            "name": name,
+            "bucket": self.bucket,
+            "nuid": nuid,
+            "size": bytes.len(),
+            "mtime": Timestamp::now().to_string(),
+            "chunks": chunks,
+            "digest": digest,
+            "options": { "max_chunk_size": chunk },
+        });
+        let headers = header("Nats-Rollup", "sub");
+        let meta = Bytes::from(meta.to_string());
+        let written = self.api.publish_expecting(&self.stream, &self.meta_subject(name), headers, meta, expected).await;
+        if written.is_err() {
+            let purge = json!({ "filter": subject });
+            if let Err(failure) = self.api.call::<serde_json::Value>(&format!("STREAM.PURGE.{}", self.stream), purge).await {
+                tracing::debug!(%failure, "could not remove the chunks of a config that was not stored");
+            }
+        }
+        written.map(|_| ())
+    }
+
+    fn meta_subject(&self, name: &str) -> String {
+        format!("$O.{}.M.{}", self.bucket, URL_SAFE.encode(name))
+    }
+
+    fn chunk_subject(&self, nuid: &str) -> String {
+        format!("$O.{}.C.{nuid}", self.bucket)
+    }
+
+    fn reading(&self, name: &str) -> String {
+        format!("read config {name} in {}", self.stream)
+    }
+
+    fn unfit(&self, name: &str, unfit: Unfit, why: &str) -> StoreError {
+        StoreError::new(StoreErrorKind::Unfit(unfit), format!("{}: {why}", self.reading(name)))
+    }
+}
+
+impl Meta {
+    fn is_link(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.link.is_some())
+    }
+}
+
+/// The SHA-256 in a digest as the Object Store writes it.
+fn sum(digest: &str) -> Option<[u8; 32]> {
+    let text = digest.strip_prefix("SHA-256=")?;
+    LENIENT.decode(text).ok()?.try_into().ok()
+}
+
+/// A SHA-256 as the Object Store writes it.
+fn written(sum: &[u8]) -> String {
+    format!("SHA-256={}", URL_SAFE.encode(sum))
+}
+
+/// The name of the object whose metadata subject ends in `token`.
+pub(super) fn object_name(token: &str) -> Option<String> {
+    String::from_utf8(LENIENT.decode(token).ok()?).ok()
 }

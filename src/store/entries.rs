@@ -1,5 +1,7 @@
-//! The entries' bucket: reading, compare-and-set writing, history.
+//! The entries' bucket: reading, compare-and-set writing, history. Read by controllers, written by the CLI only.
 
+use super::api::{Failure, Stored};
+use super::bucket::Bucket;
 use super::error::StoreError;
 use crate::pipeline::id::PipelineId;
 use bytes::Bytes;
@@ -33,42 +35,70 @@ pub struct EntryRecord {
 
 /// The entries' bucket.
 #[derive(Clone)]
-pub struct Entries {}
+pub struct Entries {
+    bucket: Bucket,
+}
 
 impl Entries {
+    pub(super) fn new(client: async_nats::Client, name: &str) -> Self {
+        Self { bucket: Bucket::new(client, name) }
+    }
+
+    /// The bucket's stream, for a watch.
+    pub fn stream(&self) -> &str {
+        self.bucket.stream()
+    }
+
     /// When the bucket was created. [`super::StoreErrorKind::Missing`] where there is no bucket.
     pub async fn bucket_created(&self) -> Result<Timestamp, StoreError> {
-        todo!()
+        self.bucket.created().await.map_err(|failure| self.during("look at the entries' bucket", failure))
     }
 
     /// The newest record of `id`, marker or value; `None` where the bucket holds nothing under the key.
+    /// [`super::StoreErrorKind::Missing`] where there is no bucket. Never staler than a watch's hint.
     pub async fn get(&self, id: &PipelineId) -> Result<Option<EntryRecord>, StoreError> {
-        let _ = id;
-        todo!()
+        let found = self.bucket.get(id.as_str()).await;
+        Ok(found.map_err(|failure| self.during(&format!("read entry {id}"), failure))?.map(|message| self.record(message)))
     }
 
     /// The newest record of every key, markers included, in no order. One consumer for the whole listing, whatever the
-    /// number of keys; an empty bucket gives an empty list.
+    /// number of keys; an empty bucket gives an empty list. Never staler than a watch's hint.
     pub async fn list(&self) -> Result<Vec<EntryRecord>, StoreError> {
-        todo!()
+        let found = self.bucket.list().await.map_err(|failure| self.during("list the entries", failure))?;
+        Ok(found.into_iter().map(|message| self.record(message)).collect())
     }
 
     /// Writes `value` where the newest revision is `expected` (0: the key must not exist, a marker counts as its own
     /// revision). Returns the new revision. [`super::StoreErrorKind::Conflict`] where somebody was faster.
     pub async fn put(&self, id: &PipelineId, value: Bytes, expected: u64) -> Result<u64, StoreError> {
-        let _ = (id, value, expected);
-        todo!()
+        let written = self.bucket.put(id.as_str(), value, expected).await;
+        written.map_err(|failure| self.during(&format!("write entry {id}"), failure))
     }
 
     /// Puts a delete marker where the newest revision is `expected`.
     pub async fn delete(&self, id: &PipelineId, expected: u64) -> Result<(), StoreError> {
-        let _ = (id, expected);
-        todo!()
+        let written = self.bucket.mark(id.as_str(), Operation::Delete, expected).await;
+        written.map(|_| ()).map_err(|failure| self.during(&format!("delete entry {id}"), failure))
     }
 
     /// Every kept revision of `id`, oldest first, markers included.
     pub async fn history(&self, id: &PipelineId) -> Result<Vec<EntryRecord>, StoreError> {
-        let _ = id;
-        todo!()
+        let found = self.bucket.history(id.as_str()).await;
+        let found = found.map_err(|failure| self.during(&format!("read the history of entry {id}"), failure))?;
+        Ok(found.into_iter().map(|message| self.record(message)).collect())
+    }
+
+    fn record(&self, message: Stored) -> EntryRecord {
+        EntryRecord {
+            key: self.bucket.key(&message).to_owned(),
+            value: message.payload,
+            revision: message.sequence,
+            operation: message.operation,
+            created: message.time,
+        }
+    }
+
+    fn during(&self, what: &str, failure: Failure) -> StoreError {
+        failure.during(format!("{what} in {}", self.bucket.stream()))
     }
 }

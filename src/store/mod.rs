@@ -3,11 +3,15 @@
 //! Buckets and streams are created where they are missing and never changed where they are not ours. Watches are
 //! supervised and only hint; what counts is read by [`Entries::list`] and [`StatusStore::list`].
 
+mod api;
+mod bucket;
+mod collect;
 pub mod configs;
-pub mod connect;
+mod connect;
 pub mod entries;
 pub mod error;
 pub mod lease;
+mod prepare;
 pub mod reports;
 pub mod status;
 pub mod streams;
@@ -44,21 +48,45 @@ pub struct Store {
     pub reports: Reports,
     /// The pipelines' streams and durables.
     pub streams: Streams,
+    replicas: usize,
 }
 
 impl Store {
     /// Connects to NATS with the settings' addresses and credentials (retrying while no server answers, for as long as
     /// the caller waits) and binds the namespace's names. Creates nothing.
     ///
-    /// Errors: a credentials or TLS file that cannot be read; an address that does not parse; authorization refused.
+    /// Errors, all of kind `Refused`: a credentials or TLS file that cannot be read; an address that does not parse;
+    /// authorization refused; a TLS handshake that fails.
     pub async fn connect(settings: &Settings) -> Result<Self, StoreError> {
-        let _ = settings;
-        todo!()
+        let client = connect::connect(&settings.nats).await?;
+        let names = settings.names();
+        Ok(Self {
+            entries: Entries::new(client.clone(), &names.entries()),
+            configs: Configs::new(client.clone(), &names.configs()),
+            status: StatusStore::new(client.clone(), &names.status()),
+            lease: LeaseStore::new(client.clone(), &names.lease()),
+            reports: Reports::new(client.clone(), names.clone()),
+            streams: Streams::new(client.clone(), names.clone()),
+            replicas: settings.jetstream.replicas,
+            client,
+            names,
+        })
     }
 
     /// Creates the buckets, the Object Store and the stream of the dead letters where they are missing, with
     /// `settings.jetstream.replicas`. Leaves what exists as it is.
     pub async fn prepare(&self) -> Result<(), StoreError> {
-        todo!()
+        prepare::prepare(&self.client, &self.names, self.replicas).await
+    }
+
+    /// Whether NATS is connected now.
+    pub fn connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// How often the connection was made, the first time included: a change means that everything core NATS delivered in
+    /// between may be missing.
+    pub fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
     }
 }

@@ -1,7 +1,11 @@
 //! The status bucket: one document a pipeline, written by the holder only, and the installation's uuid.
 
-use super::error::StoreError;
+use super::api::{Failure, Stored};
+use super::bucket::Bucket;
+use super::entries::Operation;
+use super::error::{StoreError, StoreErrorKind, Unfit};
 use crate::pipeline::{id::PipelineId, status::PipelineStatus};
+use bytes::Bytes;
 
 /// A status document with its revision.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,37 +16,118 @@ pub struct StatusRecord {
     pub revision: u64,
 }
 
+/// The key of the installation's uuid, which is no pipeline id.
+const INSTALLATION: &str = "_installation";
+
 /// The status bucket.
 #[derive(Clone)]
-pub struct StatusStore {}
+pub struct StatusStore {
+    bucket: Bucket,
+}
 
 impl StatusStore {
+    pub(super) fn new(client: async_nats::Client, name: &str) -> Self {
+        Self { bucket: Bucket::new(client, name) }
+    }
+
+    /// The bucket's stream, for a watch.
+    pub fn stream(&self) -> &str {
+        self.bucket.stream()
+    }
+
     /// The installation's uuid; made and stored under `_installation` by whoever is first.
     pub async fn installation(&self) -> Result<uuid::Uuid, StoreError> {
-        todo!()
+        let what = "read the installation's uuid";
+        let made = uuid::Uuid::new_v4();
+        // Twice, since another may be first between our reading and our writing.
+        for _ in 0..2 {
+            let found = self.bucket.get(INSTALLATION).await.map_err(|failure| self.during(what, failure))?;
+            if let Some(message) = found.as_ref().filter(|message| message.operation == Operation::Put) {
+                let text = std::str::from_utf8(&message.payload).unwrap_or_default();
+                return text
+                    .trim()
+                    .parse()
+                    .map_err(|error: uuid::Error| StoreError::caused(StoreErrorKind::Unfit(Unfit::Unreadable), what, error));
+            }
+            let expected = found.map_or(0, |marker| marker.sequence);
+            match self.bucket.put(INSTALLATION, Bytes::from(made.to_string()), expected).await {
+                Ok(_) => return Ok(made),
+                Err(failure) if failure.kind() == StoreErrorKind::Conflict => {}
+                Err(failure) => return Err(self.during(what, failure)),
+            }
+        }
+        Err(StoreError::new(StoreErrorKind::Conflict, what))
     }
 
     /// The status of `id`; `None` where there is none or it was deleted. A document that does not parse is `Unfit(Unreadable)`.
     pub async fn get(&self, id: &PipelineId) -> Result<Option<StatusRecord>, StoreError> {
-        let _ = id;
-        todo!()
+        let what = || format!("read the status of {id}");
+        let found = self.bucket.get(id.as_str()).await.map_err(|failure| self.during(&what(), failure))?;
+        let Some(message) = found.filter(|message| message.operation == Operation::Put) else { return Ok(None) };
+        let record = parse(id.as_str(), &message);
+        record.map(Some).map_err(|error| StoreError::caused(StoreErrorKind::Unfit(Unfit::Unreadable), what(), error))
     }
 
     /// All status documents; those that do not parse are logged and left out.
     pub async fn list(&self) -> Result<Vec<StatusRecord>, StoreError> {
-        todo!()
+        let found = self.bucket.list().await.map_err(|failure| self.during("list the status", failure))?;
+        let mut records = Vec::with_capacity(found.len());
+        for message in found.iter().filter(|message| message.operation == Operation::Put) {
+            let key = self.bucket.key(message);
+            if key == INSTALLATION {
+                continue;
+            }
+            match parse(key, message) {
+                Ok(record) => records.push(record),
+                Err(error) => tracing::warn!(key, error, "left out an unreadable status"),
+            }
+        }
+        Ok(records)
+    }
+
+    /// The newest revision under `id`, be it a document, readable or not, or a marker; 0 for none: what [`Self::put`]
+    /// needs to replace a document that cannot be read.
+    pub async fn revision(&self, id: &PipelineId) -> Result<u64, StoreError> {
+        let found = self.bucket.get(id.as_str()).await;
+        let found = found.map_err(|failure| self.during(&format!("read the status of {id}"), failure))?;
+        Ok(found.map_or(0, |message| message.sequence))
     }
 
     /// Writes the document where the newest revision is `expected` (0 for none; after a deletion too). Returns the new
     /// revision. `Conflict` where somebody else wrote.
     pub async fn put(&self, status: &PipelineStatus, expected: u64) -> Result<u64, StoreError> {
-        let _ = (status, expected);
-        todo!()
+        let id = &status.id;
+        let what = || format!("write the status of {id}");
+        let document = serde_json::to_vec(status).map_err(|error| StoreError::caused(StoreErrorKind::Refused, what(), error))?;
+        let document = Bytes::from(document);
+        let conflict = match self.bucket.put(id.as_str(), document.clone(), expected).await {
+            Err(failure) if expected == 0 && failure.kind() == StoreErrorKind::Conflict => failure,
+            written => return written.map_err(|failure| self.during(&what(), failure)),
+        };
+        match self.bucket.get(id.as_str()).await.map_err(|failure| self.during(&what(), failure))? {
+            Some(marker) if marker.operation != Operation::Put => {
+                let written = self.bucket.put(id.as_str(), document, marker.sequence).await;
+                written.map_err(|failure| self.during(&what(), failure))
+            }
+            _ => Err(self.during(&what(), conflict)),
+        }
     }
 
     /// Removes the document (purge: a status has no history worth keeping).
     pub async fn delete(&self, id: &PipelineId, expected: u64) -> Result<(), StoreError> {
-        let _ = (id, expected);
-        todo!()
+        let written = self.bucket.mark(id.as_str(), Operation::Purge, expected).await;
+        written.map(|_| ()).map_err(|failure| self.during(&format!("delete the status of {id}"), failure))
     }
+
+    fn during(&self, what: &str, failure: Failure) -> StoreError {
+        failure.during(format!("{what} in {}", self.bucket.stream()))
+    }
+}
+
+fn parse(key: &str, message: &Stored) -> Result<StatusRecord, String> {
+    let status: PipelineStatus = serde_json::from_slice(&message.payload).map_err(|error| error.to_string())?;
+    if status.id.as_str() != key {
+        return Err(format!("the document under {key} is another pipeline's"));
+    }
+    Ok(StatusRecord { status, revision: message.sequence })
 }

@@ -1,8 +1,16 @@
 //! The pipelines' streams and durables: created where missing, looked at, moved aside for a drain, deleted.
+//!
+//! Configurations are read and written back as the server's own JSON, so that a field this release does not know
+//! survives a change of another.
 
-use super::error::StoreError;
+use super::api::{Api, Failure, code, field};
+use super::error::{StoreError, StoreErrorKind, Unfit};
+use super::prepare::metadata;
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::names::{Names, subject_matches};
+use async_nats::Client;
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How to create a pipeline's stream.
@@ -71,36 +79,283 @@ pub struct PipelineConsumer {
 
 /// The pipelines' streams.
 #[derive(Clone)]
-pub struct Streams {}
+pub struct Streams {
+    api: Api,
+    names: Names,
+}
 
 impl Streams {
-    /// The stream `name` with its durable `consumer` as they are; `None` where there is no such stream.
+    pub(super) fn new(client: Client, names: Names) -> Self {
+        Self { api: Api::new(client), names }
+    }
+
+    /// The stream `name` with its durable `consumer` as they are; `None` where there is no such stream. One round trip.
+    ///
+    /// A stream that listens neither on the pipeline's subject nor on its closed one is `Unfit(Foreign)`; what else may
+    /// be wrong with it is in the answer.
     pub async fn observe(&self, id: &PipelineId, name: &str, consumer: &str) -> Result<Option<PipelineStream>, StoreError> {
-        let _ = (id, name, consumer);
-        todo!()
+        Ok(self.look(id, name, consumer).await?.map(|(stream, _)| stream))
     }
 
     /// Creates stream and durable where they are missing, with our metadata, and says how they are then. Changes
-    /// nothing that exists, but for `ack_wait` and `max_ack_pending` of a durable with our metadata.
+    /// nothing that exists, but for `ack_wait` and `max_ack_pending` of a durable with our metadata. One round trip
+    /// where both exist.
+    ///
+    /// Errors: `Unfit` with `Foreign`, `NotWorkQueue` or `Consumer`, and then nothing was changed; `Refused` where
+    /// JetStream says no.
     pub async fn ensure(
         &self,
         id: &PipelineId,
         stream: &StreamSettings,
         consumer: &ConsumerSettings,
     ) -> Result<PipelineStream, StoreError> {
-        let _ = (id, stream, consumer);
-        todo!()
+        let during = |failure: Failure| failure.during(format!("create stream {} or its consumer {}", stream.name, consumer.name));
+        // Four: the stream, the consumer, a change to it, and one lost race.
+        for _ in 0..4 {
+            let Some((found, durable)) = self.look(id, &stream.name, &consumer.name).await? else {
+                self.create_stream(id, stream).await.map_err(during)?;
+                continue;
+            };
+            if !found.work_queue {
+                let message = format!("stream {} has no work-queue retention", stream.name);
+                return Err(StoreError::new(StoreErrorKind::Unfit(Unfit::NotWorkQueue), message));
+            }
+            let Some(live) = &found.consumer else {
+                self.create_consumer(id, &stream.name, consumer).await.map_err(during)?;
+                continue;
+            };
+            if !live.usable {
+                let message = format!(
+                    "consumer {} of stream {} is no pull consumer with explicit acknowledgement, whole messages, no filter, no priority \
+                     group and no max_deliver",
+                    consumer.name, stream.name
+                );
+                return Err(StoreError::new(StoreErrorKind::Unfit(Unfit::Consumer), message));
+            }
+            let same = live.ack_wait == consumer.ack_wait && live.max_ack_pending == consumer.max_ack_pending;
+            if same || !live.ours {
+                return Ok(found);
+            }
+            self.update_consumer(&stream.name, durable, consumer).await.map_err(during)?;
+        }
+        let message = format!("create stream {}: it or its consumer is being changed by others", stream.name);
+        Err(StoreError::new(StoreErrorKind::Conflict, message))
     }
 
-    /// Sets the stream's subjects, nothing else, where it was created at `created`: `Conflict` where it is another one.
+    /// Sets the stream's subjects, nothing else, where it was created at `created`: `Conflict` where it is another one,
+    /// `Missing` where there is none.
     pub async fn set_subjects(&self, name: &str, created: Timestamp, subjects: Vec<String>) -> Result<(), StoreError> {
-        let _ = (name, created, subjects);
-        todo!()
+        let during = |failure: Failure| failure.during(format!("set the subjects of stream {name}"));
+        let info = self.api.info(name).await.map_err(during)?;
+        same_stream(name, &info, created)?;
+        let mut config: Value = field(&info, "/config").map_err(during)?;
+        if field::<Vec<String>>(&config, "/subjects").is_ok_and(|now| now == subjects) {
+            return Ok(());
+        }
+        config["subjects"] = json!(subjects);
+        self.api.call::<Value>(&format!("STREAM.UPDATE.{name}"), config).await.map(|_| ()).map_err(during)
     }
 
     /// Deletes the stream where it was created at `created`: `Conflict` where it is another one. Missing is no error.
     pub async fn delete(&self, name: &str, created: Timestamp) -> Result<(), StoreError> {
-        let _ = (name, created);
-        todo!()
+        let during = |failure: Failure| failure.during(format!("delete stream {name}"));
+        match self.api.info(name).await {
+            Ok(info) => same_stream(name, &info, created)?,
+            Err(failure) if failure.is(code::STREAM_NOT_FOUND) => return Ok(()),
+            Err(failure) => return Err(during(failure)),
+        }
+        match self.api.call::<Value>(&format!("STREAM.DELETE.{name}"), Value::Null).await {
+            Err(failure) if !failure.is(code::STREAM_NOT_FOUND) => Err(during(failure)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stream and durable, and the durable's configuration as the server says it.
+    async fn look(&self, id: &PipelineId, name: &str, consumer: &str) -> Result<Option<(PipelineStream, Value)>, StoreError> {
+        let during = |failure: Failure| failure.during(format!("look at stream {name}"));
+        let of_consumer = format!("CONSUMER.INFO.{name}.{consumer}");
+        let (info, durable) = tokio::join!(self.api.info(name), self.api.call::<Value>(&of_consumer, Value::Null));
+        let info = match info {
+            Ok(info) => info,
+            Err(failure) if failure.is(code::STREAM_NOT_FOUND) => return Ok(None),
+            Err(failure) => return Err(during(failure)),
+        };
+        let mut stream = observed(&info, id).map_err(during)?;
+        let listens = |wanted: &str| stream.subjects.iter().any(|subject| subject_matches(subject, wanted));
+        if !listens(&self.names.subject(id)) && !listens(&self.names.closed(id)) {
+            let message = format!(
+                "stream {name} listens on {} and not on {}: it belongs to something else",
+                stream.subjects.join(", "),
+                self.names.subject(id)
+            );
+            return Err(StoreError::new(StoreErrorKind::Unfit(Unfit::Foreign), message));
+        }
+        match durable {
+            Ok(durable) => {
+                stream.consumer = Some(observed_consumer(&durable, id).map_err(during)?);
+                Ok(Some((stream, durable["config"].clone())))
+            }
+            Err(failure) if failure.is(code::CONSUMER_NOT_FOUND) || failure.is(code::STREAM_NOT_FOUND) => Ok(Some((stream, Value::Null))),
+            Err(failure) => Err(during(failure)),
+        }
+    }
+
+    async fn create_stream(&self, id: &PipelineId, stream: &StreamSettings) -> Result<(), Failure> {
+        let config = json!({
+            "name": stream.name,
+            "subjects": stream.subjects,
+            "retention": "workqueue",
+            "discard": "new",
+            "storage": "file",
+            "max_msgs": -1,
+            "max_bytes": -1,
+            "max_consumers": -1,
+            "max_msgs_per_subject": -1,
+            "max_msg_size": -1,
+            "num_replicas": stream.replicas,
+            "allow_direct": true,
+            "metadata": metadata(Some(id)),
+        });
+        match self.api.call::<Value>(&format!("STREAM.CREATE.{}", stream.name), config).await {
+            Err(failure) if !failure.is(code::STREAM_NAME_IN_USE) => Err(failure),
+            // Somebody else was faster: it is looked at again.
+            _ => Ok(()),
+        }
+    }
+
+    async fn create_consumer(&self, id: &PipelineId, stream: &str, consumer: &ConsumerSettings) -> Result<(), Failure> {
+        let config = json!({
+            "durable_name": consumer.name,
+            "name": consumer.name,
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "ack_wait": nanoseconds(consumer.ack_wait),
+            "max_deliver": -1,
+            "max_ack_pending": consumer.max_ack_pending,
+            "replay_policy": "instant",
+            "metadata": metadata(Some(id)),
+        });
+        let body = json!({ "stream_name": stream, "config": config, "action": "create" });
+        match self.api.call::<Value>(&format!("CONSUMER.CREATE.{stream}.{}", consumer.name), body).await {
+            Err(failure) if !failure.is(code::CONSUMER_EXISTS) && !failure.is(code::CONSUMER_NAME_EXISTS) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    async fn update_consumer(&self, stream: &str, mut config: Value, consumer: &ConsumerSettings) -> Result<(), Failure> {
+        config["ack_wait"] = json!(nanoseconds(consumer.ack_wait));
+        config["max_ack_pending"] = json!(consumer.max_ack_pending);
+        let body = json!({ "stream_name": stream, "config": config, "action": "update" });
+        self.api.call::<Value>(&format!("CONSUMER.CREATE.{stream}.{}", consumer.name), body).await.map(|_| ())
+    }
+}
+
+fn same_stream(name: &str, info: &Value, created: Timestamp) -> Result<(), StoreError> {
+    let now: Timestamp = field(info, "/created").map_err(|failure| failure.during(format!("look at stream {name}")))?;
+    if now == created {
+        return Ok(());
+    }
+    let message = format!("stream {name} was created at {now} and is not the one of {created}");
+    Err(StoreError::new(StoreErrorKind::Conflict, message))
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What `STREAM.INFO` says, without the durable.
+fn observed(info: &Value, id: &PipelineId) -> Result<PipelineStream, Failure> {
+    let config = &info["config"];
+    let messages = field(info, "/state/messages")?;
+    Ok(PipelineStream {
+        name: field(config, "/name")?,
+        created: field(info, "/created")?,
+        subjects: field::<Option<_>>(config, "/subjects")?.unwrap_or_default(),
+        ours: is_ours(config, id),
+        work_queue: config["retention"] == "workqueue",
+        unsafe_settings: unsafe_settings(config),
+        messages,
+        first_time: if messages > 0 { Some(field(info, "/state/first_ts")?) } else { None },
+        consumer: None,
+    })
+}
+
+/// What `CONSUMER.INFO` says.
+fn observed_consumer(info: &Value, id: &PipelineId) -> Result<PipelineConsumer, Failure> {
+    let config = &info["config"];
+    let filters = config["filter_subjects"].as_array().map_or(0, Vec::len);
+    let unfiltered = filters == 0 && matches!(config["filter_subject"].as_str(), None | Some("" | ">"));
+    let pull = config["deliver_subject"].as_str().is_none_or(str::is_empty);
+    let whole = config["headers_only"] != json!(true);
+    let ungrouped = config["priority_groups"].as_array().is_none_or(Vec::is_empty);
+    Ok(PipelineConsumer {
+        ours: is_ours(config, id),
+        usable: pull
+            && whole
+            && ungrouped
+            && unfiltered
+            && config["ack_policy"] == "explicit"
+            && config["max_deliver"].as_i64().unwrap_or(-1) <= 0,
+        ack_wait: Duration::from_nanos(config["ack_wait"].as_u64().unwrap_or_default()),
+        max_ack_pending: config["max_ack_pending"].as_i64().unwrap_or_default(),
+        pending: field(info, "/num_pending")?,
+        ack_pending: field(info, "/num_ack_pending")?,
+        paused: info["paused"] == json!(true),
+    })
+}
+
+fn is_ours(config: &Value, id: &PipelineId) -> bool {
+    config["metadata"]["sluice"].is_string() && config["metadata"]["sluice-pipeline"] == id.as_str()
+}
+
+/// The settings of a stream by which it may delete messages that nobody has acknowledged.
+fn unsafe_settings(config: &Value) -> Vec<String> {
+    let number = |name: &str| config[name].as_i64().unwrap_or_default();
+    let is = |name: &str| config[name] == json!(true);
+    let mut found = Vec::new();
+    if config["discard"] != "new" {
+        for limit in ["max_msgs", "max_bytes"] {
+            if number(limit) > 0 {
+                found.push(format!("discard old with {limit} {}", number(limit)));
+            }
+        }
+    }
+    if number("max_age") > 0 {
+        found.push(format!("max_age {}", humantime::format_duration(Duration::from_nanos(number("max_age").unsigned_abs()))));
+    }
+    // With discard new alone the oldest of a subject still goes.
+    if number("max_msgs_per_subject") > 0 && !(config["discard"] == "new" && is("discard_new_per_subject")) {
+        found.push(format!("max_msgs_per_subject {}", number("max_msgs_per_subject")));
+    }
+    for flag in ["allow_msg_ttl", "allow_rollup_hdrs"] {
+        if is(flag) {
+            found.push(flag.to_owned());
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_lose_messages_silently_is_named() {
+        let config = json!({
+            "discard": "old", "max_msgs": 10, "max_bytes": 20, "max_age": 60_000_000_000_u64, "max_msgs_per_subject": 1,
+            "allow_msg_ttl": true, "allow_rollup_hdrs": true,
+        });
+        let expected = [
+            "discard old with max_msgs 10",
+            "discard old with max_bytes 20",
+            "max_age 1m",
+            "max_msgs_per_subject 1",
+            "allow_msg_ttl",
+            "allow_rollup_hdrs",
+        ];
+        assert_eq!(unsafe_settings(&config), expected);
+        let refusing = json!({ "discard": "new", "discard_new_per_subject": true, "max_msgs": 10, "max_msgs_per_subject": 1 });
+        assert!(unsafe_settings(&refusing).is_empty());
+        assert!(unsafe_settings(&json!({ "discard": "old", "max_msgs": -1, "max_bytes": -1 })).is_empty());
     }
 }

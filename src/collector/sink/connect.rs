@@ -1,9 +1,28 @@
-//! The MongoDB clients of a process.
+//! The MongoDB clients of a process: one per distinct connection of the settings, made when first asked for.
+//!
+//! No secret leaves this file: what the driver says about a connection string is not passed on, since it quotes it.
 
-use super::CommandFailure;
+use super::failure::{CommandFailure, FailureKind, may_be_unknown_host};
+use super::tls;
+use crate::pipeline::config::WRITE_TIMEOUT;
 use crate::pipeline::spec::Target;
-use crate::settings::MongoSettings;
-use std::sync::Arc;
+use crate::settings::{MongoConnection, MongoSettings};
+use bson::doc;
+use mongodb::event::{EventHandler, sdam::SdamEvent};
+use mongodb::options::{ClientOptions, ConnectionString, Credential, HostInfo, ServerAddress};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long to look for a server, and to connect to one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Our own bound around every command: the server's, and some for the way. A server that is stopped or cut off answers
+/// nothing, and the driver would wait for ever.
+const COMMAND_TIMEOUT: Duration = WRITE_TIMEOUT.saturating_add(Duration::from_secs(2));
+/// Connections are made as they are needed; more than these only queue inside the server.
+const POOL_SIZE: u32 = 16;
+/// Those not used for so long are closed.
+const IDLE_TIME: Duration = Duration::from_secs(60);
 
 /// Why a connection cannot be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +30,9 @@ pub enum ConnectionError {
     /// The settings have no connection of this name.
     #[error("the settings have no MongoDB connection '{0}'")]
     Unknown(String),
+    /// Neither the config nor the settings name a database.
+    #[error("neither the config nor the connection '{0}' of the settings names a database")]
+    NoDatabase(String),
     /// The connection's settings are not usable.
     #[error("MongoDB connection '{name}': {message}")]
     Invalid {
@@ -23,42 +45,186 @@ pub enum ConnectionError {
 
 /// The MongoDB clients of a process: one per distinct connection, made when first asked for.
 #[derive(Debug)]
-pub struct Databases {}
+pub struct Databases {
+    connections: BTreeMap<String, MongoConnection>,
+    made: tokio::sync::Mutex<Vec<(MongoConnection, Arc<Database>)>>,
+}
 
 impl Databases {
     /// Makes no connection yet.
     pub fn new(settings: &MongoSettings) -> Self {
-        let _ = settings;
-        todo!()
+        Self { connections: settings.connections.clone(), made: tokio::sync::Mutex::default() }
     }
 
-    /// The client of the connection `name`.
+    /// The client of the connection `name`. Waits for no server (but for the DNS, with mongodb+srv).
     pub async fn get(&self, name: &str) -> Result<Arc<Database>, ConnectionError> {
-        let _ = name;
-        todo!()
+        // Names that differ in nothing but the default database share a client.
+        let connection = MongoConnection { database: None, ..self.connection(name)?.clone() };
+        let mut made = self.made.lock().await;
+        if let Some((_, database)) = made.iter().find(|(key, _)| *key == connection) {
+            return Ok(database.clone());
+        }
+        let database = Database::new(&connection).await;
+        let database = Arc::new(database.map_err(|message| ConnectionError::Invalid { name: name.to_owned(), message })?);
+        made.push((connection, database.clone()));
+        Ok(database)
     }
 
     /// Where a pipeline's documents go: the connection's hosts, the config's or the connection's database (an error
     /// where neither names one), the collection. Opens no connection; mongodb+srv names its one host name.
     pub fn target(&self, connection: &str, database: Option<&str>, collection: &str) -> Result<Target, ConnectionError> {
-        let _ = (connection, database, collection);
-        todo!()
+        let settings = self.connection(connection)?;
+        let invalid = |message: &str| ConnectionError::Invalid { name: connection.to_owned(), message: message.to_owned() };
+        let url = ConnectionString::parse(settings.url.expose()).map_err(|_| invalid(BAD_URL))?;
+        let mut hosts = match &url.host_info {
+            HostInfo::HostIdentifiers(addresses) => addresses.iter().map(ServerAddress::to_string).collect(),
+            HostInfo::DnsRecord(name) => vec![name.clone()],
+            _ => return Err(invalid(BAD_URL)),
+        };
+        hosts.sort_unstable();
+        hosts.dedup();
+        let database = database.or(settings.database.as_deref()).or(url.default_database.as_deref());
+        let database = database.ok_or_else(|| ConnectionError::NoDatabase(connection.to_owned()))?;
+        Ok(Target { hosts, database: database.to_owned(), collection: collection.to_owned() })
+    }
+
+    fn connection(&self, name: &str) -> Result<&MongoConnection, ConnectionError> {
+        self.connections.get(name).ok_or_else(|| ConnectionError::Unknown(name.to_owned()))
     }
 }
+
+const BAD_URL: &str = "the url is no MongoDB connection string (mongodb://host:port/…; in user names and passwords, \
+                       the characters : / ? # [ ] @ % must be percent-encoded)";
 
 /// One MongoDB client, shared by all pipelines that write through its connection.
 #[derive(Debug)]
 pub struct Database {
     client: mongodb::Client,
+    hosts: Vec<String>,
+    /// Why the last look at a server failed; the driver tells nobody else, and a failed selection has only a text.
+    cause: Arc<Mutex<Option<Cause>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Cause {
+    failure: CommandFailure,
+    may_be_unknown_host: bool,
 }
 
 impl Database {
+    async fn new(settings: &MongoConnection) -> Result<Self, String> {
+        let url = ConnectionString::parse(settings.url.expose()).map_err(|_| BAD_URL)?;
+        let mut options = ClientOptions::parse(url).await.map_err(|error| match CommandFailure::from_driver(&error) {
+            failure if failure.kind == FailureKind::UnknownHost => failure.message,
+            _ => BAD_URL.to_owned(),
+        })?;
+        options.app_name = Some("sluice".into());
+        options.server_selection_timeout = Some(CONNECT_TIMEOUT);
+        options.connect_timeout = Some(CONNECT_TIMEOUT);
+        options.max_pool_size = Some(options.max_pool_size.unwrap_or(POOL_SIZE));
+        options.max_idle_time = Some(options.max_idle_time.unwrap_or(IDLE_TIME));
+        // Commands carry their own concerns; one from the connection string would stand beside them.
+        options.write_concern = None;
+        options.read_concern = None;
+        options.selection_criteria = None;
+        credentials(&mut options, settings);
+        let files = tls::apply(&mut options, &settings.tls)?;
+        let cause = Arc::new(Mutex::new(None));
+        options.sdam_event_handler = Some(watch_servers(cause.clone()));
+        let hosts = options.hosts.iter().map(ServerAddress::to_string).collect();
+        let client = mongodb::Client::with_options(options).map_err(|error| CommandFailure::from_driver(&error).message)?;
+        // Read by now; a combined file of certificate and key goes again.
+        drop(files);
+        Ok(Self { client, hosts, cause })
+    }
+
     pub(super) fn client(&self) -> &mongodb::Client {
         &self.client
     }
 
     /// Asks the server whether it is there.
     pub async fn ping(&self) -> Result<(), CommandFailure> {
-        todo!()
+        let reply = bounded(self.client.database("admin").run_command(doc! {"ping": 1})).await;
+        match reply {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(self.explain(failure).await),
+        }
+    }
+
+    /// Replaces "no server was found" by why, where that is known: wrong credentials, TLS and unknown hosts need a
+    /// person, and a server that is merely away does not.
+    pub(super) async fn explain(&self, failure: CommandFailure) -> CommandFailure {
+        if failure.kind != FailureKind::Selection {
+            return failure;
+        }
+        let Some(cause) = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+            return failure;
+        };
+        if matches!(cause.failure.kind, FailureKind::Auth | FailureKind::Tls | FailureKind::UnknownHost) {
+            return cause.failure;
+        }
+        if cause.may_be_unknown_host && self.no_host_resolves().await {
+            return CommandFailure { kind: FailureKind::UnknownHost, ..cause.failure };
+        }
+        failure
+    }
+
+    async fn no_host_resolves(&self) -> bool {
+        for host in &self.hosts {
+            match tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(host.as_str())).await {
+                Ok(Err(_)) => {}
+                Ok(Ok(_)) | Err(_) => return false,
+            }
+        }
+        !self.hosts.is_empty()
     }
 }
+
+/// Waits for a command, but not for ever.
+pub(super) async fn bounded<T>(command: impl IntoFuture<Output = mongodb::error::Result<T>>) -> Result<T, CommandFailure> {
+    match tokio::time::timeout(COMMAND_TIMEOUT, command.into_future()).await {
+        Ok(reply) => reply.map_err(|error| CommandFailure::from_driver(&error)),
+        Err(_) => Err(CommandFailure::new(FailureKind::Timeout, format!("no reply within {} s", COMMAND_TIMEOUT.as_secs()))),
+    }
+}
+
+fn watch_servers(cause: Arc<Mutex<Option<Cause>>>) -> EventHandler<SdamEvent> {
+    EventHandler::callback(move |event| {
+        let now = match event {
+            SdamEvent::ServerHeartbeatSucceeded(_) => None,
+            SdamEvent::ServerHeartbeatFailed(event) => Some(Cause {
+                failure: CommandFailure::from_driver(&event.failure),
+                may_be_unknown_host: may_be_unknown_host(&event.failure),
+            }),
+            _ => return,
+        };
+        *cause.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    })
+}
+
+/// What the settings say goes before what the connection string says.
+fn credentials(options: &mut ClientOptions, settings: &MongoConnection) {
+    if settings.username.is_none() && settings.password.is_none() && settings.auth_source.is_none() {
+        return;
+    }
+    let given = options.credential.take();
+    if given.is_none() && settings.username.is_none() {
+        return;
+    }
+    let mut credential: Credential = given.unwrap_or_default();
+    if let Some(username) = &settings.username {
+        credential.username = Some(username.clone());
+    }
+    if let Some(password) = &settings.password {
+        credential.password = Some(password.expose().to_owned());
+    }
+    if let Some(source) = &settings.auth_source {
+        credential.source = Some(source.clone());
+    } else if credential.source.is_none() {
+        credential.source = Some("admin".into());
+    }
+    options.credential = Some(credential);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,15 @@
 //! What went wrong with a command, as facts: the driver's errors mapped by kind, code and labels, never by text.
 
+use mongodb::error::{Error, ErrorKind, WriteFailure};
+
 /// What the driver could tell about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// The connection broke; the command may have been carried out.
+    /// The connection broke, or its pool was cleared; the command may have been carried out.
     Network,
     /// No server was there to send it to.
     Selection,
-    /// Ours ran out, or the server's `maxTimeMS`; the command may have been carried out.
+    /// No reply in our own time; the command may have been carried out. (The server's `maxTimeMS` is `Server`, code 50.)
     Timeout,
     /// Wrong credentials.
     Auth,
@@ -35,4 +37,76 @@ pub struct CommandFailure {
     pub labels: Vec<String>,
     /// For people; holds no secret, no payload, and is short.
     pub message: String,
+}
+
+impl CommandFailure {
+    /// A failure of our own finding.
+    pub(super) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, code: None, labels: Vec::new(), message: message.into() }
+    }
+
+    /// What the driver says.
+    pub(super) fn from_driver(error: &Error) -> Self {
+        let (kind, code, message) = match error.kind.as_ref() {
+            ErrorKind::Command(refusal) => (FailureKind::Server, Some(refusal.code), named(&refusal.code_name, &refusal.message)),
+            ErrorKind::Write(WriteFailure::WriteConcernError(refusal)) => {
+                (FailureKind::Server, Some(refusal.code), named(&refusal.code_name, &refusal.message))
+            }
+            ErrorKind::Authentication { message, .. } => (FailureKind::Auth, None, message.clone()),
+            ErrorKind::DnsResolve { message, .. } => (FailureKind::UnknownHost, None, message.clone()),
+            ErrorKind::InvalidTlsConfig { message, .. } => (FailureKind::Tls, None, message.clone()),
+            ErrorKind::ServerSelection { message, .. } => (FailureKind::Selection, None, message.clone()),
+            ErrorKind::ConnectionPoolCleared { message, .. } => (FailureKind::Network, None, message.clone()),
+            ErrorKind::Io(cause) if is_tls(cause) => (FailureKind::Tls, None, cause.to_string()),
+            ErrorKind::Io(cause) => (FailureKind::Network, None, cause.to_string()),
+            other => (FailureKind::Other, None, other.to_string()),
+        };
+        let mut labels: Vec<String> = error.labels().iter().cloned().collect();
+        labels.sort_unstable();
+        Self { kind, code, labels, message: shorten(&message) }
+    }
+}
+
+/// Whether the driver's failure might be a name that does not resolve: the standard library gives the resolver's errors
+/// neither a stable kind nor a code of the operating system.
+pub(super) fn may_be_unknown_host(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Io(cause) if cause.raw_os_error().is_none() && cause.get_ref().is_some())
+}
+
+fn is_tls(cause: &std::io::Error) -> bool {
+    cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+fn named(name: &str, message: &str) -> String {
+    if name.is_empty() { message.to_owned() } else { format!("{name}: {message}") }
+}
+
+/// One line of at most 300 characters.
+pub(super) fn shorten(message: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut short: String = message.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if message.chars().nth(LONGEST).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_connections_tls_and_dns_are_told_apart_by_kind() {
+        let kind = |error: Error| CommandFailure::from_driver(&error).kind;
+        assert_eq!(kind(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()), FailureKind::Network);
+        let tls = std::io::Error::new(std::io::ErrorKind::InvalidData, rustls::Error::DecryptError);
+        assert_eq!(kind(tls.into()), FailureKind::Tls);
+    }
+
+    #[test]
+    fn messages_are_one_short_line() {
+        let short = shorten(&format!("a\nb{}", "ä".repeat(1000)));
+        assert!(short.starts_with("a bä") && short.chars().count() == 301, "{short}");
+        assert_eq!(shorten("as it is"), "as it is");
+    }
 }

@@ -9,6 +9,7 @@ mod connect;
 mod failure;
 mod open;
 mod reply;
+mod tls;
 
 pub use command::{MAX_COMMAND_BYTES, MAX_DOCUMENT_BYTES};
 pub use connect::{ConnectionError, Database, Databases};
@@ -17,8 +18,10 @@ pub use reply::{DocumentFailure, InsertReply};
 
 use crate::pipeline::config::{OutputConfig, WRITE_TIMEOUT};
 use crate::pipeline::spec::Target;
-use bson::{RawBson, RawDocumentBuf};
+use bson::{Bson, RawBson, RawDocumentBuf, doc};
 use bytes::Bytes;
+use futures_util::TryStreamExt;
+use mongodb::options::ReadConcern;
 use std::sync::Arc;
 
 /// One document to insert.
@@ -59,35 +62,59 @@ impl Collection {
         let handle = database.client().database(&target.database);
         let prologue = command::prologue(&target.collection, &output.write_concern, WRITE_TIMEOUT).into();
         let collection = Self { database, handle, name: target.collection.clone(), prologue };
-        open::ensure(&collection.handle, &collection.name, output.time_series.as_ref()).await?;
-        Ok(collection)
+        match open::ensure(&collection.handle, &collection.name, output.time_series.as_ref()).await {
+            Ok(()) => Ok(collection),
+            Err(OpenError::Failed(failure)) => Err(collection.database.explain(failure).await.into()),
+            Err(differs) => Err(differs),
+        }
     }
 
     /// Inserts `documents` by one unordered command. The caller splits what is larger than [`MAX_COMMAND_BYTES`] by
     /// [`Self::command_bytes`]; a document alone may use the rest that the server leaves for a command, and is refused as
     /// [`FailureKind::TooLarge`] only where it is larger than [`MAX_DOCUMENT_BYTES`].
     pub async fn insert(&self, documents: &[Document]) -> InsertReply {
-        let _ = documents;
-        todo!()
+        if documents.is_empty() {
+            return InsertReply::Executed { failures: Vec::new(), write_concern_error: None };
+        }
+        let alone = documents.len() == 1 && command::stored_size(&documents[0]) <= MAX_DOCUMENT_BYTES;
+        if !alone && self.command_bytes(documents) > MAX_COMMAND_BYTES {
+            let message = format!("{} documents do not fit into one command of 16 MiB", documents.len());
+            return InsertReply::Failed(CommandFailure::new(FailureKind::TooLarge, message));
+        }
+        let command = match RawDocumentBuf::from_bytes(command::build(&self.prologue, documents)) {
+            Ok(command) => command,
+            Err(error) => return InsertReply::Failed(CommandFailure::new(FailureKind::Other, error.to_string())),
+        };
+        match connect::bounded(self.handle.run_raw_command(command)).await {
+            Ok(reply) => reply::read(&reply, documents.len()),
+            Err(failure) => InsertReply::Failed(self.database.explain(failure).await),
+        }
     }
 
     /// The size of the command that inserts `documents`, in bytes.
     pub fn command_bytes(&self, documents: &[Document]) -> usize {
-        let _ = documents;
-        todo!()
+        command::size(&self.prologue, documents)
     }
 
     /// The most that one document adds to a command, in bytes, for counting while a batch grows; a command without
     /// documents is within 1 KiB.
     pub fn document_bytes(payload: usize, adds_id: bool) -> usize {
-        let _ = (payload, adds_id);
-        todo!()
+        command::document_bytes(payload, adds_id)
     }
 
     /// The stored documents with one of these `_id`s, by a majority read.
     pub async fn find(&self, ids: Vec<RawBson>) -> Result<Vec<RawDocumentBuf>, CommandFailure> {
-        let _ = ids;
-        todo!()
+        let ids: Result<Vec<Bson>, _> = ids.into_iter().map(Bson::try_from).collect();
+        let ids = ids.map_err(|error| CommandFailure::new(FailureKind::Other, error.to_string()))?;
+        let found = connect::bounded(async {
+            let collection = self.handle.collection::<RawDocumentBuf>(&self.name);
+            let find = collection.find(doc! {"_id": {"$in": ids}}).read_concern(ReadConcern::majority()).max_time(WRITE_TIMEOUT);
+            find.await?.try_collect().await
+        });
+        match found.await {
+            Ok(found) => Ok(found),
+            Err(failure) => Err(self.database.explain(failure).await),
+        }
     }
 
     /// Asks the server whether it is there.

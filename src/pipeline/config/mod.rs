@@ -2,6 +2,14 @@
 //!
 //! This file holds the types and their defaults; `lint` turns bytes into them and reports every problem at once.
 
+mod lint;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use lint::{LintContext, ON_DELETE, lint, longest_period};
+pub use target::check_database;
+
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

@@ -1,0 +1,37 @@
+# The commands that people and CI use; each is one line to type and works on a machine with Rust and nothing else.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+TOOLS := bash deploy/local/tools.sh
+
+.PHONY: help build demo test lint bench instructions clean-cache
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the binary, optimized: target/release/sluice
+	cargo build --release --locked --bin sluice
+
+demo: ## servers up, a pipeline published, documents flow, all stopped again
+	@bash deploy/local/demo.sh
+
+test: ## every test, on real servers; what they need beside Rust is found or installed while the code compiles
+	@$(TOOLS) nats-server database nats valgrind >/dev/null & tools=$$!; \
+	cargo test --locked --no-run || { kill $$tools 2>/dev/null; exit 1; }; \
+	wait $$tools || echo 'make: not all tools could be had: the tests that need them say so' >&2; \
+	cargo test --locked
+
+lint: ## formatting, clippy, licences, banned crates, sources, advisories
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	@bash deploy/local/deny.sh
+
+bench: ## documents per second, CPU and memory beside the bare loops; options: make bench ARGS='--help'
+	cargo build --release --locked --bin sluice
+	cargo bench --locked --bench throughput -- $(ARGS)
+
+instructions: ## instructions per document of the hot path, counted by valgrind
+	@bash deploy/local/instructions.sh
+
+clean-cache: ## remove the tools that were installed into the cache
+	rm -rf "$${SLUICE_CACHE:-$$HOME/.cache/sluice}/tools"

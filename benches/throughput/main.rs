@@ -1,0 +1,93 @@
+//! `make bench`: documents per second, CPU, memory and what the servers pay, of Sluice and of two bare loops without any
+//! safety, in interleaved rounds on servers of the benchmark's own.
+//!
+//! Each contender is a process of its own, drains a work-queue stream of its own that was filled beforehand, and is done
+//! when every message is acknowledged; then every document must be in MongoDB exactly once. Ratios are what counts:
+//! absolute figures move from machine to machine.
+
+#![allow(missing_docs, clippy::print_stdout, clippy::print_stderr)]
+
+mod bare;
+mod contender;
+mod measure;
+mod report;
+mod servers;
+mod stream;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use contender::Contender;
+use servers::Servers;
+use std::path::PathBuf;
+
+/// Compares Sluice with bare loops on filled work-queue streams.
+#[derive(Debug, Parser)]
+#[command(name = "throughput")]
+struct Args {
+    /// Documents in each stream
+    #[arg(long, default_value_t = 400_000)]
+    documents: u64,
+    /// Bytes of each document
+    #[arg(long, default_value_t = 130)]
+    size: usize,
+    /// Rounds; each runs every contender once, in a rotated order
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// A further contender, `name=command`: sh runs it with NATS_URL, MONGO_URL, STREAM, SUBJECT, CONSUMER, DATABASE, COLLECTION
+    /// and COUNT, and it is ended by SIGTERM once everything is acknowledged
+    #[arg(long, value_name = "NAME=COMMAND")]
+    contender: Vec<String>,
+    /// Only these contenders, by name
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Seconds after which a contender is given up
+    #[arg(long, default_value_t = 120)]
+    timeout: u64,
+    /// Further arguments for secantusd-rs, `--sync-on-commit`
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    database_args: String,
+    /// Where the figures go as JSON
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench/throughput.json"))]
+    json: PathBuf,
+    /// Given by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    // The bare loops are this very program, started again.
+    if let Ok(way) = std::env::var(bare::WAY) {
+        return runtime()?.block_on(bare::run(&way));
+    }
+    let args = Args::parse();
+    runtime()?.block_on(compare(args))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+async fn compare(args: Args) -> Result<()> {
+    let mut contenders = vec![Contender::bare(bare::INSERT_MANY)?, Contender::bare(bare::COMMAND)?, Contender::sluice()];
+    for contender in &args.contender {
+        contenders.push(Contender::command(contender)?);
+    }
+    contenders.retain(|c| args.only.is_empty() || args.only.contains(&c.name));
+    anyhow::ensure!(!contenders.is_empty(), "--only names no contender");
+
+    let servers = Servers::start(&args.database_args)?;
+    let mut report = report::Report::new(args.documents, args.size, args.rounds, &servers);
+    for round in 0..args.rounds {
+        for place in 0..contenders.len() {
+            let contender = &contenders[(round + place) % contenders.len()];
+            let job = stream::Job::prepare(&servers, &contender.name, round, args.documents, args.size).await?;
+            let figures = contender.run(&servers, &job, args.timeout).await;
+            let figures = figures.with_context(|| format!("{} in round {}", contender.name, round + 1))?;
+            job.clean_up().await?;
+            eprintln!("round {}: {:<12} {:>8.0} docs/s", round + 1, contender.name, figures.documents_per_second(args.documents));
+            report.add(&contender.name, figures);
+        }
+    }
+    print!("{}", report.table());
+    report.write(&args.json)
+}

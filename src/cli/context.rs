@@ -1,0 +1,106 @@
+//! What commands work with: settings, output, and a connection to NATS that gives up after a while.
+
+use super::failure::{Exit, Failure};
+use super::output::Output;
+use crate::pipeline::id::PipelineId;
+use crate::settings::{self, Settings};
+use crate::store::{EntryRecord, Operation, Store, StoreErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a command waits for NATS before it says that nobody answers.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Settings and output of one command.
+pub struct Context {
+    /// The effective settings.
+    pub settings: Settings,
+    /// The settings file, where there is one.
+    pub file: Option<PathBuf>,
+    /// Where results go.
+    pub out: Output,
+}
+
+impl Context {
+    /// Loads the settings and shows their warnings.
+    pub fn load(file: Option<&Path>, set: &[String], out: Output) -> Result<Self, Failure> {
+        // A variable that is not Unicode cannot be one of ours.
+        let env: Vec<(String, String)> =
+            std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
+        let loaded = settings::load::load(file, &env, set)?;
+        for warning in &loaded.warnings {
+            out.warn(&warning.to_string());
+        }
+        Ok(Self { settings: loaded.settings, file: loaded.file, out })
+    }
+
+    /// Connects to NATS, or says after [`CONNECT_TIMEOUT`] that nobody answers.
+    pub async fn connect(&self) -> Result<Store, Failure> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, Store::connect(&self.settings)).await {
+            Ok(Ok(store)) => Ok(store),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Failure::new(
+                Exit::Unreachable,
+                format!(
+                    "NATS does not answer at {} (start it, or correct `nats.urls` in {})",
+                    self.settings.nats.urls.iter().map(|url| without_secrets(url)).collect::<Vec<_>>().join(", "),
+                    self.settings_place()
+                ),
+            )),
+        }
+    }
+
+    /// The settings file for messages.
+    pub fn settings_place(&self) -> String {
+        match &self.file {
+            Some(file) => file.display().to_string(),
+            None => "the settings (no settings file was found; --settings FILE names one)".to_owned(),
+        }
+    }
+
+    /// The newest record of `id`, value or marker; `None` where there is none, or no bucket at all.
+    pub async fn record(&self, store: &Store, id: &PipelineId) -> Result<Option<EntryRecord>, Failure> {
+        match store.entries.get(id).await {
+            Err(error) if error.kind() == StoreErrorKind::Missing => Ok(None),
+            result => Ok(result?),
+        }
+    }
+
+    /// The newest record of `id`, which must be a value.
+    pub async fn existing(&self, store: &Store, id: &PipelineId) -> Result<EntryRecord, Failure> {
+        match self.record(store, id).await? {
+            Some(record) if record.operation == Operation::Put => Ok(record),
+            _ => Err(self.no_pipeline(id)),
+        }
+    }
+
+    /// There is no such pipeline.
+    pub fn no_pipeline(&self, id: &PipelineId) -> Failure {
+        let namespace = &self.settings.namespace;
+        Failure::new(
+            Exit::NotFound,
+            format!(
+                "there is no pipeline '{id}' in namespace '{namespace}' (`sluice list` shows what is there; {} names the namespace)",
+                self.settings_place()
+            ),
+        )
+    }
+}
+
+/// A server address without a user name and password in it.
+fn without_secrets(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        assert_eq!(without_secrets("nats://user:p@ss@host:4222"), "nats://host:4222");
+        assert_eq!(without_secrets("host:4222"), "host:4222");
+    }
+}

@@ -1,0 +1,230 @@
+//! The only place of the CLI that writes to stdout: tables and lines for people, JSON for programs.
+//!
+//! Results go to stdout, notes and errors to stderr, so that `--output json | jq` always works. Colours are used only
+//! on a terminal without `NO_COLOR`, or where asked for. A reader that has gone away (`| head`) is no error.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use super::failure::Failure;
+use clap::ValueEnum;
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use serde::Serialize;
+use std::io::{ErrorKind, IsTerminal, Write};
+
+/// `--output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables and lines for people.
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+/// `--color`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Even into a pipe.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+impl ColorChoice {
+    /// Whether to use colours on a stream that is a terminal or not.
+    pub fn enabled(self, terminal: bool) -> bool {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => terminal && !no_color && !dumb,
+        }
+    }
+}
+
+/// How a word is meant, for its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// No colour.
+    Plain,
+    /// As it should be.
+    Good,
+    /// Doubtful, or on its way.
+    Doubtful,
+    /// Wrong.
+    Bad,
+    /// Of less interest.
+    Faint,
+}
+
+/// Where and how results are printed.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// For people or for programs.
+    pub format: Format,
+    color: bool,
+    color_err: bool,
+    terminal: bool,
+}
+
+impl Output {
+    /// Output in `format`, with colours as `choice` and the terminal say.
+    pub fn new(format: Format, choice: ColorChoice) -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        let color_err = choice.enabled(std::io::stderr().is_terminal());
+        Self { format, color: choice.enabled(terminal), color_err, terminal }
+    }
+
+    /// Whether results are for programs.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Whether a person is watching stdout.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// `text` in the colour of `tone`, where colours are on.
+    pub fn paint(&self, text: &str, tone: Tone) -> String {
+        if self.color { painted(text, tone) } else { text.to_owned() }
+    }
+
+    /// A line of a result.
+    pub fn line(&self, text: &str) -> Result<(), Failure> {
+        write_stdout(&format!("{text}\n"))
+    }
+
+    /// A result as JSON, indented.
+    pub fn json<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from)?;
+        self.line(&text)
+    }
+
+    /// A result as JSON on one line, for those that come one after the other.
+    pub fn json_line<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        let text = serde_json::to_string(value).map_err(std::io::Error::from)?;
+        self.line(&text)
+    }
+
+    /// A table. On a terminal it is fitted to the width; elsewhere no cell is ever wrapped.
+    pub fn table(&self, header: &[&str], rows: Vec<Vec<(String, Tone)>>) -> Result<(), Failure> {
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        if self.terminal {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+        } else {
+            table.force_no_tty();
+        }
+        if self.color {
+            table.enforce_styling();
+        } else {
+            // Also on a terminal: `NO_COLOR` and `--color never` mean no attributes either.
+            let width = table.width();
+            table.force_no_tty();
+            if let Some(width) = width {
+                table.set_width(width);
+            }
+        }
+        table.set_header(header.iter().map(|name| Cell::new(name.to_uppercase()).add_attribute(Attribute::Bold)).collect::<Vec<_>>());
+        for row in rows {
+            table.add_row(row.into_iter().map(|(text, tone)| cell(clean(&text), tone)).collect::<Vec<_>>());
+        }
+        for line in table.to_string().lines() {
+            self.line(line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// Clears a terminal before the next picture of `--watch`.
+    pub fn clear(&self) -> Result<(), Failure> {
+        if self.terminal { write_stdout("\u{1b}[2J\u{1b}[H") } else { Ok(()) }
+    }
+
+    /// A note for people, on stderr; nothing in JSON mode.
+    pub fn note(&self, text: &str) {
+        if !self.is_json() {
+            eprintln!("{text}");
+        }
+    }
+
+    /// A warning, on stderr.
+    pub fn warn(&self, text: &str) {
+        eprintln!("{} {}", self.paint_err("warning:", Tone::Doubtful), clean(text));
+    }
+
+    /// The one error of a command, on stderr.
+    pub fn error(&self, text: &str) {
+        eprintln!("{} {}", self.paint_err("error:", Tone::Bad), clean_lines(text));
+    }
+
+    /// Asks on the terminal; `false` unless the answer is yes. Only for when both ends are a terminal.
+    pub fn confirm(&self, question: &str) -> Result<bool, Failure> {
+        eprint!("{question} [y/N] ");
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+
+    fn paint_err(&self, text: &str, tone: Tone) -> String {
+        if self.color_err { painted(text, tone) } else { text.to_owned() }
+    }
+}
+
+fn painted(text: &str, tone: Tone) -> String {
+    let code = match tone {
+        Tone::Plain => return text.to_owned(),
+        Tone::Good => 32,
+        Tone::Doubtful => 33,
+        Tone::Bad => 31,
+        Tone::Faint => 2,
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
+}
+
+fn cell(text: String, tone: Tone) -> Cell {
+    let cell = Cell::new(text);
+    match tone {
+        Tone::Plain => cell,
+        Tone::Good => cell.fg(Color::Green),
+        Tone::Doubtful => cell.fg(Color::Yellow),
+        Tone::Bad => cell.fg(Color::Red),
+        Tone::Faint => cell.add_attribute(Attribute::Dim),
+    }
+}
+
+/// Entries are written by anyone: control characters in a name must not reach a terminal.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn clean_lines(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
+fn write_stdout(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // The reader has seen enough (`sluice list | head -1`).
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        result => Ok(result?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_used_only_where_they_are_seen_or_asked_for() {
+        assert!(!ColorChoice::Auto.enabled(false));
+        assert!(ColorChoice::Always.enabled(false));
+        assert!(!ColorChoice::Never.enabled(true));
+    }
+
+    #[test]
+    fn control_characters_of_a_hostile_entry_never_reach_the_terminal() {
+        assert_eq!(clean("a\u{1b}[31mb\n"), "a [31mb ");
+    }
+}

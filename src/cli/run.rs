@@ -1,0 +1,62 @@
+//! `sluice run`: the long-lived process. Logs are set up before anything else; the first SIGTERM or SIGINT ends it
+//! gracefully, the second at once.
+
+use super::context::Context;
+use super::failure::{Exit, Failure};
+use super::output::ColorChoice;
+use crate::settings::LogFormat;
+use crate::store::{StoreError, StoreErrorKind};
+use crate::telemetry::logs;
+use std::io::IsTerminal;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Runs until it is told to stop.
+pub fn run(context: Context, color: ColorChoice) -> Result<(), Failure> {
+    let terminal = std::io::stderr().is_terminal();
+    let log = &context.settings.log;
+    let json = match log.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let format = if json { logs::Format::Json } else { logs::Format::Text { colors: color.enabled(terminal) } };
+    logs::init(format, &log.level)
+        .map_err(|error| Failure::new(Exit::Invalid, format!("{}: log.level: {error}", context.settings_place())))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        tokio::spawn(watch_signals(stop.clone())?);
+        crate::app::run(context.settings, stop).await.map_err(|error| failure(&error))
+    })
+}
+
+/// Ours keep their exit code through anyhow; everything else failed at run time.
+fn failure(error: &anyhow::Error) -> Failure {
+    let exit = match error.downcast_ref::<StoreError>().map(StoreError::kind) {
+        Some(StoreErrorKind::Unavailable) => Exit::Unreachable,
+        Some(StoreErrorKind::Unfit(_)) => Exit::Invalid,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, format!("{error:#}"))
+}
+
+/// Listens from now on, so that no signal is missed between the start and the first poll.
+fn watch_signals(stop: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => ("SIGTERM", 143),
+                _ = interrupt.recv() => ("SIGINT", 130),
+            }
+        };
+        let (name, _) = next().await;
+        tracing::info!(signal = name, "stopping, a second signal ends the process at once");
+        stop.cancel();
+        let (name, code) = next().await;
+        tracing::warn!(signal = name, "ending at once, unacknowledged messages will be delivered again");
+        std::process::exit(code);
+    })
+}

@@ -1,0 +1,120 @@
+//! The conditions of a pipeline, from what is wished, what was found and what the executions report. Pure.
+//!
+//! Four types: `Valid` (fit to run), `Ready` (what is asked for is what is), `Progressing` (documents are stored, or
+//! nothing waits), and any number of `Advisory`. `since` is carried over while status and reason stay the same.
+
+use super::desire::{Desire, Finding};
+use crate::pipeline::plan::Wish;
+use crate::pipeline::report::{ExecutionPhase, ExecutionReport};
+use crate::pipeline::status::{Condition, ConditionType, Kept, Phase, Reason};
+use jiff::Timestamp;
+
+/// What the conditions are made of.
+pub(super) struct Facts<'a> {
+    pub desire: &'a Desire,
+    /// Why the last step failed, where it did.
+    pub failure: Option<&'a Finding>,
+    /// What was found in the stream and its durable.
+    pub advice: &'a [Finding],
+    pub phase: Phase,
+    pub kept: &'a Kept,
+    /// Whether a stream was left because it is not empty, or is another one.
+    pub left: Option<&'a Finding>,
+    /// All live executions.
+    pub reports: &'a [ExecutionReport],
+    pub now: Timestamp,
+}
+
+/// The conditions, with `since` carried over from `old`.
+pub(super) fn conditions(facts: &Facts<'_>, old: &[Condition]) -> Vec<Condition> {
+    let mut new = vec![valid(facts), ready(facts), progressing(facts)];
+    let mut advice: Vec<Finding> = facts.desire.advice.iter().chain(facts.advice).cloned().collect();
+    for report in facts.reports {
+        if report.limits.limited {
+            let message = format!("batches of {} because max_ack_pending is {}", report.limits.batch_count, report.limits.max_ack_pending);
+            advice.push(Finding::new(Reason::BatchLimited, message));
+        }
+        if report.counters.dead_lettered > 0 {
+            advice.push(Finding::new(Reason::DocumentsRefused, "single documents were refused and lie in the dead letters"));
+        }
+    }
+    advice.sort_by(|a, b| (a.reason, &a.message).cmp(&(b.reason, &b.message)));
+    advice.dedup();
+    new.extend(advice.into_iter().map(|finding| (ConditionType::Advisory, true, finding)));
+    new.into_iter()
+        .map(|(kind, status, Finding { reason, message })| {
+            let same = |old: &&Condition| old.kind == kind && old.status == status && old.reason == reason;
+            let since = old.iter().find(same).map_or(facts.now, |old| old.since);
+            Condition { kind, status, reason, message, since }
+        })
+        .collect()
+}
+
+type New = (ConditionType, bool, Finding);
+
+fn valid(facts: &Facts<'_>) -> New {
+    match facts.desire.trouble.as_ref().or(facts.failure) {
+        Some(finding) => (ConditionType::Valid, false, finding.clone()),
+        None => (ConditionType::Valid, true, Finding::new(Reason::AsDesired, "")),
+    }
+}
+
+fn ready(facts: &Facts<'_>) -> New {
+    let (status, reason, message) = match &facts.desire.wish {
+        Wish::Run(spec) => running(facts, &spec.version.to_string(), |report| report.fingerprint == spec.fingerprint),
+        Wish::Paused => (facts.reports.is_empty(), Reason::Paused, String::new()),
+        Wish::Draft => (facts.reports.is_empty(), Reason::Draft, String::new()),
+        Wish::Deleted => match facts.left {
+            Some(left) => (true, left.reason, left.message.clone()),
+            None => draining(facts),
+        },
+        Wish::Unknown => match &facts.desire.trouble {
+            Some(finding) => (false, finding.reason, goes_on(facts)),
+            None => (false, Reason::InProgress, String::new()),
+        },
+    };
+    (ConditionType::Ready, status, Finding::new(reason, message))
+}
+
+/// What is said of a pipeline whose wish cannot be known.
+fn goes_on(facts: &Facts<'_>) -> String {
+    match facts.reports.first() {
+        Some(report) => format!("version {} goes on running", report.version),
+        None => "nothing runs".to_owned(),
+    }
+}
+
+fn running(facts: &Facts<'_>, version: &str, right: impl Fn(&ExecutionReport) -> bool) -> (bool, Reason, String) {
+    if let Some(failure) = facts.failure {
+        return (false, failure.reason, goes_on(facts));
+    }
+    let right: Vec<_> = facts.reports.iter().filter(|report| right(report)).collect();
+    let Some(best) = right.iter().find(|report| report.phase == ExecutionPhase::Running).or(right.first()) else {
+        return (false, Reason::InProgress, format!("version {version} is about to start"));
+    };
+    match (best.phase, best.troubles.first()) {
+        (ExecutionPhase::Running, _) => (true, Reason::AsDesired, String::new()),
+        (_, Some(trouble)) => (false, trouble.reason, trouble.message.clone()),
+        (_, None) => (false, Reason::InProgress, format!("version {version} is starting")),
+    }
+}
+
+fn draining(facts: &Facts<'_>) -> (bool, Reason, String) {
+    let Some(started) = facts.kept.drain_started else {
+        return (false, Reason::InProgress, "the pipeline is being removed".to_owned());
+    };
+    let seconds = facts.now.duration_since(started).as_secs().max(0).unsigned_abs();
+    if seconds > facts.kept.drain_timeout_s {
+        (false, Reason::DrainSlow, format!("draining for {seconds} s"))
+    } else {
+        (false, Reason::Draining, "what waits in the stream is written before the stream goes".to_owned())
+    }
+}
+
+fn progressing(facts: &Facts<'_>) -> New {
+    let runs = matches!(facts.phase, Phase::Run | Phase::Drain);
+    match facts.reports.iter().flat_map(|report| &report.troubles).next() {
+        Some(trouble) if runs => (ConditionType::Progressing, false, Finding::new(trouble.reason, trouble.message.clone())),
+        _ => (ConditionType::Progressing, runs, Finding::new(Reason::AsDesired, "")),
+    }
+}

@@ -1,0 +1,261 @@
+//! What is wished of a pipeline: its entry, its config and the settings, read and checked, as a [`Wish`] and findings.
+//!
+//! Reads, never writes. A finding that is an error leaves the wish unknown, so that what ran goes on running.
+
+use super::Controller;
+use crate::executor::config_reader::{CheckedConfig, ConfigError};
+use crate::pipeline::config::{DEFAULT_ACK_WAIT, DEFAULT_MAX_ACK_PENDING, PipelineConfig};
+use crate::pipeline::entry::{Entry, EntryStatus};
+use crate::pipeline::id::PipelineId;
+use crate::pipeline::plan::Wish;
+use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
+use crate::pipeline::status::{DesiredSummary, PipelineStatus, Reason};
+use crate::store::{ConsumerSettings, EntryRecord, Operation, StoreError, StoreErrorKind, StreamSettings};
+use jiff::Timestamp;
+
+/// Something to say in the status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub reason: Reason,
+    pub message: String,
+}
+
+impl Finding {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// What is wished, and what was found on the way.
+pub(super) struct Desire {
+    pub wish: Wish,
+    pub summary: DesiredSummary,
+    /// Why the wish cannot be known or met.
+    pub trouble: Option<Finding>,
+    /// What is doubtful but works.
+    pub advice: Vec<Finding>,
+    /// The entry as it is, where there is one that can be read.
+    pub entry: Option<String>,
+    /// When the entries' bucket was created.
+    pub bucket_created: Option<Timestamp>,
+    /// How to create what is missing, for a wish to run.
+    pub create: Option<(StreamSettings, ConsumerSettings)>,
+    /// The config, for a wish to run.
+    pub config: Option<CheckedConfig>,
+}
+
+impl Desire {
+    fn new(wish: Wish, status: &str, revision: u64, bucket_created: Option<Timestamp>) -> Self {
+        Self {
+            wish,
+            summary: DesiredSummary { status: status.to_owned(), revision, ..DesiredSummary::default() },
+            trouble: None,
+            advice: Vec::new(),
+            entry: None,
+            bucket_created,
+            create: None,
+            config: None,
+        }
+    }
+
+    fn unknown(status: &str, revision: u64, bucket_created: Option<Timestamp>, trouble: Finding) -> Self {
+        Self { trouble: Some(trouble), ..Self::new(Wish::Unknown, status, revision, bucket_created) }
+    }
+}
+
+impl Controller {
+    /// Reads the entry of `id` and what it names. Errors are worth a retry: NATS did not answer.
+    pub(super) async fn desire(&self, id: &PipelineId, status: Option<&PipelineStatus>) -> Result<Desire, StoreError> {
+        let entries = &self.deps.store.entries;
+        let (record, created) = tokio::join!(entries.get(id), entries.bucket_created());
+        let created = match created {
+            Ok(created) => created,
+            Err(error) if error.kind() == StoreErrorKind::Missing => {
+                let finding = Finding::new(Reason::EntryMissing, "the bucket of the entries is gone");
+                return Ok(Desire::unknown("absent", 0, None, finding));
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(record) = record? else {
+            let finding = Finding::new(Reason::EntryMissing, "the key is not in the bucket and has no delete marker");
+            return Ok(Desire::unknown("absent", 0, Some(created), finding));
+        };
+        match record.operation {
+            Operation::Put => self.desire_of_entry(id, &record, created, status).await,
+            Operation::Delete | Operation::Purge => Ok(deleted(&record, created, status)),
+        }
+    }
+
+    async fn desire_of_entry(
+        &self,
+        id: &PipelineId,
+        record: &EntryRecord,
+        created: Timestamp,
+        status: Option<&PipelineStatus>,
+    ) -> Result<Desire, StoreError> {
+        let entry = match Entry::parse(&record.value) {
+            Ok(entry) => entry,
+            Err(error) => {
+                let finding = Finding::new(error.reason(), error.to_string());
+                return Ok(Desire::unknown("unreadable", record.revision, Some(created), finding));
+            }
+        };
+        let wish = match entry.status {
+            EntryStatus::Draft => Wish::Draft,
+            EntryStatus::Paused => Wish::Paused,
+            EntryStatus::Published => Wish::Unknown,
+        };
+        let mut desire = Desire::new(wish, entry.status.as_str(), record.revision, Some(created));
+        desire.summary.version = entry.version.as_ref().map(ToString::to_string);
+        desire.summary.name.clone_from(&entry.name);
+        desire.summary.description.clone_from(&entry.description);
+        desire.entry = std::str::from_utf8(&record.value).ok().map(str::to_owned);
+        desire.advice.extend(entry.ignored.iter().map(|field| Finding::new(Reason::UnknownEntryField, field.clone())));
+        if entry.status == EntryStatus::Published {
+            match self.resolve(id, &entry, status, &mut desire).await {
+                Ok(()) => {}
+                Err(Unresolved::Store(error)) => return Err(error),
+                Err(Unresolved::Finding(finding)) => desire.trouble = Some(finding),
+            }
+        }
+        Ok(desire)
+    }
+
+    /// Turns a published entry into a spec.
+    async fn resolve(
+        &self,
+        id: &PipelineId,
+        entry: &Entry,
+        status: Option<&PipelineStatus>,
+        desire: &mut Desire,
+    ) -> Result<(), Unresolved> {
+        let Some(version) = &entry.version else {
+            return Err(Unresolved::Finding(Finding::new(Reason::EntryUnreadable, "the entry names no version")));
+        };
+        let checked = self.deps.configs.read(id, version, entry.digest.as_deref()).await?;
+        let config = &checked.config;
+        let names = &self.deps.store.names;
+        let collection = config.output.collection.as_deref().unwrap_or(id.as_str());
+        let target = self
+            .deps
+            .databases
+            .target(&config.output.connection, config.output.database.as_deref(), collection)
+            .map_err(|error| Finding::new(connection_reason(&error), error.to_string()))?;
+        let stream = config.input.stream.clone().unwrap_or_else(|| names.stream(id));
+        let consumer = config.input.consumer.clone().unwrap_or_else(|| names.consumer());
+        if let Some(other) = self.reader_of(&stream, &consumer, id) {
+            return Err(Finding::new(
+                Reason::StreamShared,
+                format!("pipeline {other} reads stream {stream} by durable {consumer} already"),
+            )
+            .into());
+        }
+        if let Some(admitted) = status.and_then(|status| status.admitted.spec.as_ref())
+            && entry.digest.is_none()
+            && admitted.version == *version
+            && admitted.digest != checked.digest
+        {
+            let message = format!("version {version} was overwritten in place; it runs with its new content");
+            desire.advice.push(Finding::new(Reason::ConfigOverwritten, message));
+        }
+        let limit = self.deps.settings.executor.max_replicas;
+        if entry.replicas > 1 {
+            desire.advice.push(Finding::new(Reason::ReplicasIgnored, format!("replicas is {}; every controller runs one", entry.replicas)));
+        }
+        if config.output.time_series.is_some() {
+            desire.advice.push(Finding::new(Reason::AtLeastOnce, format!("{collection} is a time-series collection")));
+        }
+        desire.advice.extend(checked.warnings.iter().map(|warning| Finding::new(Reason::ConfigDoubtful, warning.to_string())));
+        desire.create = Some(self.create_settings(id, config, &stream, &consumer));
+        let proven = status.is_some_and(|status| status.kept.proven.contains(&checked.digest));
+        let spec = ExecutionSpec {
+            schema: 1,
+            installation: self.installation,
+            namespace: names.namespace().clone(),
+            id: id.clone(),
+            version: version.clone(),
+            digest: checked.digest.clone(),
+            stream,
+            consumer,
+            target,
+            replicas: entry.replicas.min(limit),
+            proven,
+            settings_digest: self.deps.settings.execution_digest(),
+            fingerprint: Fingerprint(String::new()),
+        };
+        desire.wish = Wish::Run(Box::new(spec.seal("")));
+        desire.config = Some(checked);
+        Ok(())
+    }
+
+    fn create_settings(
+        &self,
+        id: &PipelineId,
+        config: &PipelineConfig,
+        stream: &str,
+        consumer: &str,
+    ) -> (StreamSettings, ConsumerSettings) {
+        let mut subjects = vec![self.deps.store.names.subject(id)];
+        subjects.extend(config.input.subjects.iter().filter(|subject| **subject != subjects[0]).cloned().collect::<Vec<_>>());
+        let stream = StreamSettings { name: stream.to_owned(), subjects, replicas: self.deps.settings.jetstream.replicas };
+        let consumer = ConsumerSettings {
+            name: consumer.to_owned(),
+            ack_wait: config.input.ack_wait.unwrap_or(DEFAULT_ACK_WAIT),
+            max_ack_pending: config.input.max_ack_pending.unwrap_or(DEFAULT_MAX_ACK_PENDING),
+        };
+        (stream, consumer)
+    }
+
+    /// Another pipeline that is admitted to read this stream by this durable.
+    fn reader_of(&self, stream: &str, consumer: &str, id: &PipelineId) -> Option<PipelineId> {
+        let memory = self.memory();
+        let mut others = memory.iter().filter(|(other, _)| *other != id);
+        let reads = |status: &PipelineStatus| {
+            let spec = status.admitted.spec.as_ref();
+            spec.is_some_and(|spec| spec.stream == stream && spec.consumer == consumer)
+        };
+        others.find(|(_, memory)| memory.status.as_ref().is_some_and(|record| reads(&record.status))).map(|(other, _)| other.clone())
+    }
+}
+
+/// A marker deletes only what the same bucket published.
+fn deleted(record: &EntryRecord, created: Timestamp, status: Option<&PipelineStatus>) -> Desire {
+    let recorded = status.and_then(|status| status.kept.bucket_created);
+    if status.is_none() || recorded == Some(created) {
+        return Desire::new(Wish::Deleted, "deleted", record.revision, Some(created));
+    }
+    let finding = Finding::new(Reason::EntryMissing, "the key was deleted in another bucket than the one it was published in");
+    Desire::unknown("absent", record.revision, Some(created), finding)
+}
+
+fn connection_reason(error: &crate::collector::sink::ConnectionError) -> Reason {
+    use crate::collector::sink::ConnectionError;
+    match error {
+        ConnectionError::Unknown(_) => Reason::UnknownConnection,
+        ConnectionError::NoDatabase(_) => Reason::NoDatabase,
+        ConnectionError::Invalid { .. } => Reason::DatabaseRefuses,
+    }
+}
+
+/// Why a published entry has no spec.
+enum Unresolved {
+    /// NATS did not answer: try again.
+    Store(StoreError),
+    /// Something is wrong with it: say so.
+    Finding(Finding),
+}
+
+impl From<Finding> for Unresolved {
+    fn from(finding: Finding) -> Self {
+        Self::Finding(finding)
+    }
+}
+
+impl From<ConfigError> for Unresolved {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Store(error) if error.retry() => Self::Store(error),
+            error => Self::Finding(Finding::new(error.reason(), error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! `reconcile(id)`: read, plan, act, until nothing is left to do; then write the status.
+//!
+//! As the holder it decides and acts; as any other controller it only acts on what is admitted. Every pass reads the
+//! world anew, so a step that changed nothing, or that somebody else did first, is simply not planned again.
+
+use super::conditions::{Facts, conditions};
+use super::desire::{Desire, Finding};
+use super::{Controller, Memory};
+use crate::pipeline::backoff::Backoff;
+use crate::pipeline::id::PipelineId;
+use crate::pipeline::plan::{Action, Execution, Role, Stream, Wish, World, needs_stream, plan};
+use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
+use crate::pipeline::status::{Admitted, ObservedSummary, Phase, PipelineStatus, Reason};
+use crate::store::{PipelineStream, StatusRecord, StoreError, StoreErrorKind};
+use crate::telemetry::metrics::ReconcileResult;
+use jiff::Timestamp;
+use std::time::Duration;
+use tracing::{debug, warn};
+
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+/// More passes than any plan needs; beyond it something changes as fast as we act.
+const PASSES: usize = 16;
+/// How soon an execution that is starting is looked at again.
+const STARTING: Duration = Duration::from_millis(30);
+/// Counters alone are written at most this often.
+const COUNTERS_EVERY: i64 = 10;
+
+/// How a reconcile ended.
+pub(super) enum Outcome {
+    /// Nothing is left to do.
+    Converged,
+    /// Something has to happen first.
+    Again(Duration),
+}
+
+/// Why a reconcile, or a step of it, failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// NATS.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The backend.
+    #[error("{0}")]
+    Executor(#[from] crate::executor::ExecutorError),
+    /// The lease ran out in the middle: another controller decides.
+    #[error("the lease is not held any more")]
+    NotHolder,
+    /// The pipeline itself is at fault: the status says so.
+    #[error("{}", .0.message)]
+    Finding(Finding),
+}
+
+impl Controller {
+    /// Reconciles `id` and puts it back into the queue where it has to be looked at again.
+    pub(super) async fn reconcile_and_requeue(&self, id: &PipelineId) {
+        let result = match self.reconcile(id).await {
+            Ok(Outcome::Converged) => {
+                self.remember(id, |memory| memory.failures = 0);
+                ReconcileResult::Converged
+            }
+            Ok(Outcome::Again(delay)) => {
+                self.remember(id, |memory| memory.failures = 0);
+                self.queue.add_after(id.clone(), delay);
+                ReconcileResult::Progressed
+            }
+            Err(error) => {
+                let mut failures = 0;
+                self.remember(id, |memory| {
+                    memory.failures += 1;
+                    memory.stale = true;
+                    failures = memory.failures;
+                });
+                let delay = RETRY.delay(failures, rand::random());
+                warn!(pipeline = %id, %error, failures, "reconcile failed and is tried again");
+                self.queue.add_after(id.clone(), delay);
+                ReconcileResult::Failed
+            }
+        };
+        self.deps.metrics.reconciled(result);
+    }
+
+    async fn reconcile(&self, id: &PipelineId) -> Result<Outcome, Failure> {
+        let role = if self.holding.epoch().is_some() { Role::Holder } else { Role::Runner };
+        let mut record = self.status_of(id).await?;
+        if role == Role::Runner {
+            return self.follow(id, record.as_ref()).await;
+        }
+        let desire = self.desire(id, record.as_ref().map(|record| &record.status)).await?;
+        if record.is_none() && matches!(desire.wish, Wish::Deleted) {
+            // Nothing was ever admitted, and nothing is to be.
+            return Ok(Outcome::Converged);
+        }
+        if record.is_none() && desire.summary.status == "absent" {
+            return Ok(Outcome::Converged);
+        }
+        let mut pass = Pass { id, desire, failure: None, stream: None, left: None, wait: None };
+        let mut forgotten = false;
+        for _ in 0..PASSES {
+            match self.pass(&mut pass, &mut record).await {
+                Ok(Step::Done) => break,
+                Ok(Step::Forgotten) => {
+                    forgotten = true;
+                    break;
+                }
+                Ok(Step::Acted) => {}
+                Err(Failure::Finding(finding)) => {
+                    pass.failure = Some(finding);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if forgotten {
+            return Ok(Outcome::Converged);
+        }
+        let starting = self.write_status(&pass, record).await?;
+        self.remember(id, |memory| memory.reconciled = Some(pass.desire.summary.revision));
+        Ok(match pass.wait {
+            Some(delay) => Outcome::Again(delay),
+            None if starting => Outcome::Again(STARTING),
+            None if pass.failure.is_some() => Outcome::Again(RETRY.cap),
+            None => Outcome::Converged,
+        })
+    }
+
+    /// Acts on what is admitted, without deciding.
+    async fn follow(&self, id: &PipelineId, record: Option<&StatusRecord>) -> Result<Outcome, Failure> {
+        // Without a status nothing is known: what runs goes on.
+        let Some(record) = record else { return Ok(Outcome::Converged) };
+        for _ in 0..PASSES {
+            let world = self.world(id, Some(&record.status), None).await?.0;
+            let steps = plan(&Wish::Unknown, &world, &record.status.kept, Role::Runner);
+            if steps.is_empty() {
+                break;
+            }
+            for step in &steps {
+                self.run_step(id, step).await?;
+            }
+        }
+        self.deps.executor.share(id, record.status.admitted.live_executions);
+        Ok(Outcome::Converged)
+    }
+
+    /// Looks, plans and takes the next step.
+    async fn pass(&self, pass: &mut Pass<'_>, record: &mut Option<StatusRecord>) -> Result<Step, Failure> {
+        let id = pass.id;
+        pass.wait = None;
+        let kept = record.as_ref().map(|record| record.status.kept.clone()).unwrap_or_default();
+        let stream = if needs_stream(&pass.desire.wish, &kept, Role::Holder) {
+            self.observe_stream(id, &pass.desire, record.as_ref()).await?
+        } else {
+            None
+        };
+        pass.stream.clone_from(&stream);
+        if let (Wish::Run(_), Some(stream)) = (&pass.desire.wish, &stream) {
+            fit_to_read(stream)?;
+        }
+        let facts = stream.as_ref().map(|stream| self.stream_facts(id, stream));
+        let (world, _) = self.world(id, record.as_ref().map(|record| &record.status), facts).await?;
+        let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder);
+        debug!(?steps, "planned");
+        if steps.is_empty() {
+            pass.left = left_over(&pass.desire.wish, stream.as_ref(), &kept);
+            return Ok(Step::Done);
+        }
+        for step in &steps {
+            match step {
+                Action::Wait(delay) => pass.wait = Some(*delay),
+                Action::Forget => {
+                    if let Some(finding) = replaced(stream.as_ref(), &kept) {
+                        pass.left = Some(finding);
+                        return Ok(Step::Done);
+                    }
+                    self.forget(id, record.as_ref()).await?;
+                    return Ok(Step::Forgotten);
+                }
+                step => self.take(step, pass, record, stream.as_ref()).await?,
+            }
+        }
+        Ok(if pass.wait.is_some() { Step::Done } else { Step::Acted })
+    }
+
+    /// The pipeline's stream: the one its config names, else the one that was recorded.
+    async fn observe_stream(
+        &self,
+        id: &PipelineId,
+        desire: &Desire,
+        record: Option<&StatusRecord>,
+    ) -> Result<Option<PipelineStream>, Failure> {
+        let names = &self.deps.store.names;
+        let kept = record.map(|record| &record.status.kept);
+        let (stream, consumer) = match &desire.wish {
+            Wish::Run(spec) => (spec.stream.clone(), spec.consumer.clone()),
+            _ => {
+                let spec = record.and_then(|record| record.status.admitted.spec.as_ref());
+                let stream = kept.and_then(|kept| kept.stream.clone()).unwrap_or_else(|| names.stream(id));
+                (stream, spec.map_or_else(|| names.consumer(), |spec| spec.consumer.clone()))
+            }
+        };
+        self.deps.store.streams.observe(id, &stream, &consumer).await.map_err(unfit)
+    }
+
+    fn stream_facts(&self, id: &PipelineId, stream: &PipelineStream) -> Stream {
+        let names = &self.deps.store.names;
+        Stream {
+            created: stream.created,
+            closed: stream.subjects == [names.closed(id)],
+            messages: stream.messages,
+            deletable: stream.ours || stream.name == names.stream(id),
+            durable: stream.consumer.is_some(),
+        }
+    }
+
+    /// What is there, and what all live executions report.
+    pub(super) async fn world(
+        &self,
+        id: &PipelineId,
+        status: Option<&PipelineStatus>,
+        stream: Option<Stream>,
+    ) -> Result<(World, Vec<ExecutionReport>), Failure> {
+        let observed = self.deps.executor.observe(id).await?;
+        let mut reports = self.peers.of(id, self.process);
+        reports.extend(observed.as_ref().and_then(|observed| observed.report.clone()));
+        let live = reports.len().try_into().unwrap_or(u32::MAX);
+        let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
+        let execution = observed.map(|observed| Execution { fingerprint: observed.fingerprint, running: observed.running });
+        Ok((World { admitted, execution, live, stream }, reports))
+    }
+
+    /// Writes the status where it says something new; whether an execution is still starting.
+    async fn write_status(&self, pass: &Pass<'_>, record: Option<StatusRecord>) -> Result<bool, Failure> {
+        let now = Timestamp::now();
+        let old = record.as_ref().map(|record| &record.status);
+        let (world, reports) = self.world(pass.id, old, None).await?;
+        let mut kept = old.map(|status| status.kept.clone()).unwrap_or_default();
+        if let Some(entry) = &pass.desire.entry {
+            kept.entry = Some(entry.clone());
+            kept.bucket_created = pass.desire.bucket_created;
+        }
+        let open = pass.stream.as_ref().filter(|stream| !self.stream_facts(pass.id, stream).closed);
+        if let (Wish::Run(_), Some(stream), None) = (&pass.desire.wish, open, &pass.failure) {
+            kept.stream_created = Some(stream.created);
+            kept.subjects.clone_from(&stream.subjects);
+        }
+        for report in &reports {
+            let spec = world.admitted.spec.as_ref().filter(|spec| spec.fingerprint == report.fingerprint && report.proven);
+            if let Some(spec) = spec.filter(|spec| !kept.proven.contains(&spec.digest)) {
+                kept.proven.push(spec.digest.clone());
+            }
+        }
+        let excess = kept.proven.len().saturating_sub(8);
+        kept.proven.drain(..excess);
+        let advice = pass.stream.as_ref().map(advice_on).unwrap_or_default();
+        let facts = Facts {
+            desire: &pass.desire,
+            failure: pass.failure.as_ref(),
+            advice: &advice,
+            phase: world.admitted.phase,
+            kept: &kept,
+            left: pass.left.as_ref(),
+            reports: &reports,
+            now,
+        };
+        let mut admitted = world.admitted.clone();
+        admitted.live_executions = world.live;
+        let status = PipelineStatus {
+            schema: 1,
+            id: pass.id.clone(),
+            epoch: old.map_or(0, |status| status.epoch),
+            updated: old.map_or(now, |status| status.updated),
+            desired: pass.desire.summary.clone(),
+            conditions: conditions(&facts, old.map_or(&[], |status| &status.conditions)),
+            observed: summary(&reports),
+            admitted,
+            kept,
+        };
+        self.deps.executor.share(pass.id, status.admitted.live_executions);
+        if worth_writing(old, &status, now) {
+            self.put_status(status, record.as_ref()).await?;
+        }
+        Ok(reports.iter().any(|report| report.phase == ExecutionPhase::Starting && report.troubles.is_empty()))
+    }
+
+    /// The status as remembered, read again where somebody else may have written it.
+    async fn status_of(&self, id: &PipelineId) -> Result<Option<StatusRecord>, StoreError> {
+        let Memory { status, stale, .. } = self.memory().get(id).cloned().unwrap_or(Memory { stale: true, ..Memory::default() });
+        if !stale {
+            return Ok(status);
+        }
+        let read = self.deps.store.status.get(id).await?;
+        self.remember(id, |memory| {
+            memory.status.clone_from(&read);
+            memory.stale = false;
+        });
+        Ok(read)
+    }
+}
+
+/// One reconcile's working state.
+pub(super) struct Pass<'a> {
+    pub id: &'a PipelineId,
+    pub desire: Desire,
+    /// What the last step ran into.
+    pub failure: Option<Finding>,
+    /// The stream as it was last seen.
+    pub stream: Option<PipelineStream>,
+    /// What deletion left, and why.
+    pub left: Option<Finding>,
+    /// When to look again.
+    pub wait: Option<Duration>,
+}
+
+enum Step {
+    Done,
+    Acted,
+    Forgotten,
+}
+
+/// Errors that lie in the stream itself become findings.
+pub(super) fn unfit(error: StoreError) -> Failure {
+    use crate::store::error::Unfit;
+    let reason = match error.kind() {
+        StoreErrorKind::Unfit(Unfit::Foreign) => Reason::StreamForeign,
+        StoreErrorKind::Unfit(Unfit::NotWorkQueue) => Reason::StreamNotWorkQueue,
+        StoreErrorKind::Unfit(_) => Reason::ConsumerUnusable,
+        StoreErrorKind::Refused => Reason::StreamUnavailable,
+        StoreErrorKind::Unavailable | StoreErrorKind::Conflict | StoreErrorKind::Missing => return Failure::Store(error),
+    };
+    Failure::Finding(Finding::new(reason, error.to_string()))
+}
+
+fn fit_to_read(stream: &PipelineStream) -> Result<(), Failure> {
+    if !stream.work_queue {
+        let message = format!("stream {} has no work-queue retention", stream.name);
+        return Err(Failure::Finding(Finding::new(Reason::StreamNotWorkQueue, message)));
+    }
+    if stream.consumer.as_ref().is_some_and(|consumer| !consumer.usable) {
+        let message = format!("the durable on stream {} cannot be read", stream.name);
+        return Err(Failure::Finding(Finding::new(Reason::ConsumerUnusable, message)));
+    }
+    Ok(())
+}
+
+fn advice_on(stream: &PipelineStream) -> Vec<Finding> {
+    let message = |setting: &String| format!("stream {}: {setting}", stream.name);
+    stream.unsafe_settings.iter().map(|setting| Finding::new(Reason::StreamUnsafe, message(setting))).collect()
+}
+
+/// Why a stream stays although its pipeline was deleted.
+fn left_over(wish: &Wish, stream: Option<&PipelineStream>, kept: &crate::pipeline::status::Kept) -> Option<Finding> {
+    let stream = stream.filter(|_| *wish == Wish::Deleted)?;
+    let message = format!("stream {} holds {} messages and nothing ran when the entry was deleted", stream.name, stream.messages);
+    replaced(Some(stream), kept).or(Some(Finding::new(Reason::StreamKept, message)))
+}
+
+/// A stream of the recorded name that is another one than the recorded.
+fn replaced(stream: Option<&PipelineStream>, kept: &crate::pipeline::status::Kept) -> Option<Finding> {
+    let stream = stream.filter(|stream| kept.stream_created.is_some_and(|created| created != stream.created))?;
+    Some(Finding::new(Reason::StreamReplaced, format!("stream {} was created at {}", stream.name, stream.created)))
+}
+
+fn summary(reports: &[ExecutionReport]) -> ObservedSummary {
+    let best = reports.iter().find(|report| report.phase == ExecutionPhase::Running).or(reports.first());
+    let sum = |of: fn(&Counters) -> u64| reports.iter().map(|report| of(&report.counters)).sum();
+    ObservedSummary {
+        version: best.map(|report| report.version.clone()),
+        fingerprint: best.map(|report| report.fingerprint.clone()),
+        executions: reports.len().try_into().unwrap_or(u32::MAX),
+        limits: best.map(|report| report.limits).unwrap_or_default(),
+        counters: Counters {
+            received: sum(|counters| counters.received),
+            written: sum(|counters| counters.written),
+            duplicates: sum(|counters| counters.duplicates),
+            dead_lettered: sum(|counters| counters.dead_lettered),
+            redelivered: sum(|counters| counters.redelivered),
+            buffered: sum(|counters| counters.buffered),
+        },
+    }
+}
+
+/// Whether `new` says more than `old`: counters alone count only now and then.
+fn worth_writing(old: Option<&PipelineStatus>, new: &PipelineStatus, now: Timestamp) -> bool {
+    let Some(old) = old else { return true };
+    if old == new {
+        return false;
+    }
+    let mut quiet = new.clone();
+    quiet.observed.counters = old.observed.counters;
+    quiet != *old || now.duration_since(old.updated).as_secs() >= COUNTERS_EVERY
+}

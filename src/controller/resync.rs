@@ -1,0 +1,134 @@
+//! The resync: every 30 s, and whenever something may have been missed, everything is listed and what differs from what
+//! was last reconciled is put into the queue. Keys, executions and statuses together, so that orphans are found.
+
+use super::Controller;
+use crate::pipeline::id::PipelineId;
+use crate::pipeline::status::{ConditionType, Phase, Reason};
+use crate::store::{Operation, StoreError, StoreErrorKind};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// How often everything is listed.
+pub(super) const RESYNC: Duration = Duration::from_secs(30);
+/// How soon a failed one is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+impl Controller {
+    /// Asks for a resync as soon as possible.
+    pub(super) fn resync_soon(&self) {
+        self.resync_wanted.notify_one();
+    }
+
+    pub(super) async fn resync_now_and_then(self: Arc<Self>, stop: CancellationToken) {
+        let mut held = self.holding.subscribe();
+        let mut delay = Duration::ZERO;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.resync_wanted.notified() => {}
+                changed = held.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // What was reconciled under another holder is not trusted.
+                    self.memory().values_mut().for_each(|memory| {
+                        memory.reconciled = None;
+                        memory.stale = true;
+                    });
+                }
+                () = stop.cancelled() => return,
+            }
+            delay = match self.resync().await {
+                Ok(()) => RESYNC.mul_f64(0.9 + 0.2 * rand::random::<f64>()),
+                Err(error) => {
+                    warn!(%error, "resync failed and is tried again");
+                    RETRY
+                }
+            };
+        }
+    }
+
+    async fn resync(&self) -> Result<(), StoreError> {
+        let holder = self.holding.epoch().is_some();
+        let entries = match self.deps.store.entries.list().await {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == StoreErrorKind::Missing && holder => {
+                warn!("the bucket of the entries is gone and is created again; nothing that runs is touched");
+                self.deps.store.prepare().await?;
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        let mut revisions = HashMap::with_capacity(entries.len());
+        for entry in entries {
+            // Keys that are no ids were reported when their watch event came.
+            if let Ok(id) = PipelineId::parse(&entry.key) {
+                revisions.insert(id, (entry.revision, entry.operation));
+            }
+        }
+        if let Err(error) = self.refresh_statuses(holder).await {
+            warn!(%error, "statuses could not be listed");
+        }
+        let executions = self.deps.executor.list().await.unwrap_or_else(|error| {
+            warn!(%error, "executions could not be listed");
+            Vec::new()
+        });
+        let executions: HashMap<_, _> = executions.into_iter().map(|observed| (observed.id.clone(), observed)).collect();
+        let mut differing = Vec::new();
+        {
+            let memory = self.memory();
+            let ids: HashSet<_> = revisions.keys().chain(memory.keys()).chain(executions.keys()).collect();
+            for id in ids {
+                let known = memory.get(id);
+                let status = known.and_then(|known| known.status.as_ref()).map(|record| &record.status);
+                let execution = executions.get(id);
+                let runs_right = status.is_none_or(|status| match (&status.admitted.spec, status.admitted.phase) {
+                    (Some(spec), Phase::Run | Phase::Drain) => {
+                        execution.is_some_and(|execution| execution.running && execution.fingerprint == spec.fingerprint)
+                    }
+                    (_, Phase::Absent) => execution.is_none(),
+                    _ => execution.is_none_or(|execution| !execution.running),
+                });
+                let (revision, operation) = revisions.get(id).copied().unwrap_or((0, Operation::Delete));
+                let seen = known.and_then(|known| known.reconciled) == Some(revision);
+                // A marker without a status is a pipeline that is gone for good.
+                let gone = operation != Operation::Put && status.is_none();
+                let settled = status.is_some_and(|status| {
+                    status.conditions.iter().all(|condition| condition.status || condition.kind == ConditionType::Progressing)
+                        && !status.conditions.iter().any(|condition| condition.reason == Reason::StreamKept)
+                });
+                let unchanged = if holder { gone || (seen && settled) } else { true };
+                if !(unchanged && runs_right) {
+                    differing.push(id.clone());
+                }
+            }
+        }
+        let first = self.last_resync.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now()).is_none();
+        if first {
+            info!(pipelines = revisions.len(), differing = differing.len(), "first resync done");
+        }
+        differing.into_iter().for_each(|id| self.queue.add(id));
+        Ok(())
+    }
+
+    /// Reads all statuses, unless this controller is the one that writes them and has them in memory.
+    async fn refresh_statuses(&self, holder: bool) -> Result<(), StoreError> {
+        let trusted = holder && self.memory().values().all(|memory| !memory.stale);
+        if trusted {
+            return Ok(());
+        }
+        let records = self.deps.store.status.list().await?;
+        let mut memory = self.memory();
+        for record in records {
+            let known = memory.entry(record.status.id.clone()).or_default();
+            if known.status.as_ref().is_none_or(|old| old.revision <= record.revision) {
+                known.status = Some(record);
+                known.stale = false;
+            }
+        }
+        Ok(())
+    }
+}

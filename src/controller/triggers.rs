@@ -1,0 +1,142 @@
+//! What puts ids into the queue: watches, executor events, reports, the lease. All of it only hints.
+
+use super::Controller;
+use crate::pipeline::id::PipelineId;
+use crate::store::{WatchEvent, watch::watch};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// Hints that may wait; a full channel coalesces them in the watch.
+const HINTS: usize = 4096;
+
+/// Which bucket a watch is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bucket {
+    Entries,
+    Configs,
+    Status,
+}
+
+impl Controller {
+    /// Starts everything that puts ids into the queue.
+    pub(super) fn spawn_triggers(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
+        let names = &self.deps.store.names;
+        let buckets = [
+            (Bucket::Entries, format!("KV_{}", names.entries()), self.watches.entries.clone()),
+            (Bucket::Configs, format!("OBJ_{}", names.configs()), self.watches.configs.clone()),
+            (Bucket::Status, format!("KV_{}", names.status()), self.watches.status.clone()),
+        ];
+        for (bucket, stream, health) in buckets {
+            let (events, received) = mpsc::channel(HINTS);
+            watch(self.deps.store.client.clone(), stream, events, health, stop.child_token());
+            tasks.spawn(self.clone().listen(bucket, received, stop.clone()));
+        }
+        tasks.spawn(self.clone().listen_to_executor(stop.clone()));
+        tasks.spawn(self.clone().listen_to_reports(stop.clone()));
+        tasks.spawn(self.clone().resync_now_and_then(stop.clone()));
+    }
+
+    async fn listen(self: Arc<Self>, bucket: Bucket, mut events: mpsc::Receiver<WatchEvent>, stop: CancellationToken) {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = stop.cancelled() => return,
+            };
+            match event {
+                Some(WatchEvent::Changed(key)) => self.hint(bucket, &key),
+                Some(WatchEvent::Restarted) => self.restarted(bucket),
+                None => return,
+            }
+        }
+    }
+
+    fn hint(&self, bucket: Bucket, key: &str) {
+        // The installation's id and the like; objects are named `id/version`.
+        if key.starts_with('_') {
+            return;
+        }
+        let name = key.split('/').next().unwrap_or(key);
+        match PipelineId::parse(name) {
+            // The holder writes the status itself; another's write shows in its compare-and-set.
+            Ok(_) if bucket == Bucket::Status && self.holding.epoch().is_some() => {}
+            Ok(id) => {
+                if bucket == Bucket::Status {
+                    self.remember(&id, |memory| memory.stale = true);
+                }
+                self.queue.add(id);
+            }
+            Err(error) => warn!(?bucket, %error, "a key that is no pipeline id is ignored"),
+        }
+    }
+
+    /// Anything may have happened while a watch was away.
+    fn restarted(&self, bucket: Bucket) {
+        debug!(?bucket, "watch started");
+        match bucket {
+            Bucket::Entries => self.resync_soon(),
+            Bucket::Configs | Bucket::Status => {
+                let holder = self.holding.epoch().is_some();
+                let ids: Vec<_> = {
+                    let mut memory = self.memory();
+                    for known in memory.values_mut().filter(|_| bucket == Bucket::Status && !holder) {
+                        known.stale = true;
+                    }
+                    memory.keys().cloned().collect()
+                };
+                // At the very start everything was just read.
+                if self.last_resync.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_some() {
+                    ids.into_iter().for_each(|id| self.queue.add(id));
+                }
+            }
+        }
+    }
+
+    async fn listen_to_executor(self: Arc<Self>, stop: CancellationToken) {
+        let mut events = self.deps.executor.events();
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = stop.cancelled() => return,
+            };
+            match event {
+                Ok(id) => self.queue.add(id),
+                // What was missed, the resync finds.
+                Err(RecvError::Lagged(missed)) => {
+                    debug!(missed, "executor events missed");
+                    self.resync_soon();
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    async fn listen_to_reports(self: Arc<Self>, stop: CancellationToken) {
+        let mut reports = loop {
+            match self.deps.store.reports.subscribe().await {
+                Ok(reports) => break reports,
+                Err(error) => warn!(%error, "reports cannot be received"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(2)) => {}
+                () = stop.cancelled() => return,
+            }
+        };
+        let mut sweep = tokio::time::interval(Duration::from_secs(2));
+        loop {
+            let changed = tokio::select! {
+                report = reports.recv() => match report {
+                    Some(report) if report.process == self.process => continue,
+                    Some(report) => self.peers.take(report, Instant::now()),
+                    None => return,
+                },
+                _ = sweep.tick() => self.peers.expire(Instant::now()),
+                () = stop.cancelled() => return,
+            };
+            changed.into_iter().for_each(|id| self.queue.add(id));
+        }
+    }
+}

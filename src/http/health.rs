@@ -1,0 +1,31 @@
+//! What `/health/live` and `/health/ready` answer with: checks that name what is wrong and which pipeline it is about.
+
+use crate::pipeline::id::PipelineId;
+use serde::Serialize;
+
+/// Whether the process lives and is ready.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// `false`: only a restart helps.
+    pub live: bool,
+    /// Whether it does what it is for: connected, watches alive, pipelines as admitted.
+    pub ready: bool,
+    /// Whether this process holds the lease; `None` while it does not know.
+    pub holder: Option<bool>,
+    /// What was looked at.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Which thing, `nats`, `watches`, `writes` …
+    pub name: String,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// For people; without secrets.
+    pub message: String,
+    /// The pipeline that it is about, where it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<PipelineId>,
+}

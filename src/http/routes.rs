@@ -1,0 +1,131 @@
+//! The routes. Everything but health asks for the bearer token where one is set, and answers 401 without it, whatever
+//! the path: a stranger does not learn which pipelines there are.
+
+use super::View;
+use crate::pipeline::id::PipelineId;
+use crate::settings::Secret;
+use crate::telemetry::metrics::Metrics;
+use axum::Json;
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// The content type of OpenMetrics, <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone)]
+struct Shared {
+    view: Arc<dyn View>,
+    metrics: Arc<Metrics>,
+    /// A hash, so that comparing takes the same time whatever was sent.
+    token: Option<[u8; 32]>,
+}
+
+/// All routes.
+pub fn router(token: Option<&Secret>, view: Arc<dyn View>, metrics: Arc<Metrics>) -> Router {
+    let shared = Shared { view, metrics, token: token.map(|token| hash(token.expose().as_bytes())) };
+    let guarded = Router::new()
+        .route("/metrics", get(encoded))
+        .route("/api/v1/pipelines", get(pipelines))
+        .route("/api/v1/pipelines/{id}", get(pipeline))
+        .route("/api/v1/executions", get(executions))
+        .fallback(nothing_here)
+        .layer(middleware::from_fn_with_state(shared.clone(), guard));
+    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready)).merge(guarded).with_state(shared)
+}
+
+async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    if shared.token.is_none_or(|token| sent(request.headers()).is_some_and(|sent| same(&token, &sent))) {
+        let mut response = next.run(request).await;
+        response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        return response;
+    }
+    let body = Json(json!({ "error": "a bearer token is needed: Authorization: Bearer …, the value of `http.token` in the settings" }));
+    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], body).into_response()
+}
+
+fn hash(token: &[u8]) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+fn sent(headers: &HeaderMap) -> Option<[u8; 32]> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| hash(token.trim().as_bytes()))
+}
+
+/// Compares every byte, so that the time says nothing about where they differ.
+fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    a.iter().zip(b).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+}
+
+async fn encoded(State(shared): State<Shared>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, OPENMETRICS)], shared.metrics.encode())
+}
+
+async fn live(State(shared): State<Shared>) -> impl IntoResponse {
+    let health = shared.view.health();
+    (status(health.live), Json(health))
+}
+
+async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
+    let health = shared.view.health();
+    (status(health.live && health.ready), Json(health))
+}
+
+fn status(good: bool) -> StatusCode {
+    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+async fn pipelines(State(shared): State<Shared>) -> impl IntoResponse {
+    Json(shared.view.statuses())
+}
+
+async fn pipeline(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    match PipelineId::parse(&id).map(|id| shared.view.status(&id)) {
+        Ok(Some(status)) => Json(status).into_response(),
+        Ok(None) => problem(StatusCode::NOT_FOUND, "there is no such pipeline; /api/v1/pipelines lists them"),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+async fn executions(State(shared): State<Shared>) -> impl IntoResponse {
+    Json(shared.view.executions())
+}
+
+async fn nothing_here() -> Response {
+    let there = "there are /metrics, /health/live, /health/ready, /api/v1/pipelines, /api/v1/pipelines/{id}, /api/v1/executions";
+    problem(StatusCode::NOT_FOUND, there)
+}
+
+fn problem(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_token_is_the_same() {
+        assert!(same(&hash(b"secret"), &hash(b"secret")));
+        for other in ["", "secre", "secret ", "Secret"] {
+            assert!(!same(&hash(b"secret"), &hash(other.as_bytes())), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_read_from_a_bearer_header_only() {
+        let headers = |value: &'static str| HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
+        assert_eq!(sent(&headers("Bearer t")), Some(hash(b"t")));
+        assert_eq!(sent(&headers("bearer t")), Some(hash(b"t")));
+        assert_eq!(sent(&headers("Basic t")), None);
+        assert_eq!(sent(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,322 @@
+//! Turns the bytes of a config into a [`PipelineConfig`], or into everything that is wrong with them.
+//!
+//! Pure and offline: what can only be told from the settings (names, id, connections) is checked where the context
+//! has it. Used by `sluice lint`, by `sluice publish`, and by the controller before it admits a version.
+
+use super::target;
+use super::{Batching, DEFAULT_ACK_WAIT, DEFAULT_MAX_ACK_PENDING, InputConfig, MAX_CONFIG_BYTES, OnDelete, OutputConfig, PipelineConfig};
+use super::{WRITE_TIMEOUT, WriteConcern};
+use crate::pipeline::document::{self, Place, Value, shown};
+use crate::pipeline::fields::{Fields, Report, Taken};
+use crate::pipeline::id::PipelineId;
+use crate::pipeline::names::{Names, subject_matches};
+use crate::pipeline::problem::Problem;
+use crate::pipeline::subject;
+use humantime::format_duration as show;
+use std::time::Duration;
+
+/// What is known beside the config itself. `None` means that it is not checked.
+#[derive(Debug, Clone, Default)]
+pub struct LintContext {
+    /// The names on the wire.
+    pub names: Option<Names>,
+    /// The pipeline that the config is for.
+    pub id: Option<PipelineId>,
+    /// The names in the settings' `mongodb.connections`.
+    pub connections: Option<Vec<String>>,
+}
+
+const ONE_MILLISECOND: Duration = Duration::from_millis(1);
+const ONE_SECOND: Duration = Duration::from_secs(1);
+
+const NO_ADDRESS: &str = "a config holds no URL and no credential";
+const USE_CONNECTION: &str = "put it into the settings under mongodb.connections, and name it here as output.mongodb.connection";
+const USE_SETTINGS: &str = "it belongs into the settings, under nats";
+
+/// Fields that Benthos has and that a config must not: addresses and secrets live in the settings.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    ("url", NO_ADDRESS, USE_CONNECTION),
+    ("uri", NO_ADDRESS, USE_CONNECTION),
+    ("urls", NO_ADDRESS, USE_SETTINGS),
+    ("username", NO_ADDRESS, USE_CONNECTION),
+    ("user", NO_ADDRESS, USE_CONNECTION),
+    ("password", NO_ADDRESS, USE_CONNECTION),
+    ("token", NO_ADDRESS, USE_SETTINGS),
+    ("credentials", NO_ADDRESS, USE_SETTINGS),
+    ("auth", NO_ADDRESS, USE_SETTINGS),
+    ("tls", NO_ADDRESS, "TLS is configured in the settings"),
+];
+
+/// The values of `on_delete`.
+pub const ON_DELETE: &[(&str, OnDelete)] = &[("drain", OnDelete::Drain), ("delete", OnDelete::Delete), ("keep", OnDelete::Keep)];
+
+/// Reads the config in `bytes`; `file` is what problems call it. The config is there unless one of the problems is an
+/// error: the first syntax error alone, or all semantic ones at once.
+pub fn lint(file: &str, bytes: &[u8], context: &LintContext) -> (Option<PipelineConfig>, Vec<Problem>) {
+    let root = match document::parse(file, bytes, MAX_CONFIG_BYTES) {
+        Ok(root) => root,
+        Err(problem) => return (None, vec![*problem]),
+    };
+    let mut report = Report { scalar_check: Some(no_address), known_mistakes: MISTAKES, ..Report::default() };
+    if root.value == Value::Null {
+        report.error(&root.place, "", "the config is empty", "it needs at least 'output: {mongodb: {}}'");
+        return (None, report.problems);
+    }
+    let config = walk(Fields::of(&root, "", &mut report), context, &mut report);
+    let config = if report.failed() { None } else { config };
+    (config, report.sorted())
+}
+
+/// Refuses what a config may not hold in any field.
+fn no_address(text: &str) -> Option<(String, String)> {
+    if text.contains("${!") {
+        return Some(("'${! … }' is reserved for routing, which is not built yet".into(), "write a fixed name".into()));
+    }
+    if text.contains("${") {
+        let remedy = "write the value itself; what differs between installations belongs into the settings";
+        return Some(("'${…}' is not replaced in a config, which must mean the same to everyone who reads it".into(), remedy.into()));
+    }
+    text.contains("://").then(|| (NO_ADDRESS.to_owned(), USE_CONNECTION.to_owned()))
+}
+
+fn walk(mut root: Fields<'_>, context: &LintContext, report: &mut Report) -> Option<PipelineConfig> {
+    if let Some(schema) = root.integer("schema", 1..=i64::MAX, report)
+        && schema.value > 1
+    {
+        let message = format!("schema {} is newer than this release understands", schema.value);
+        schema.error(report, message, "upgrade sluice, or write the config for schema 1");
+    }
+    let mut outer = root.map("input", report);
+    let mut fields = outer.map("nats_jetstream", report);
+    let (input, limits) = input(&mut fields, context, report);
+    fields.finish(report);
+    outer.finish(report);
+
+    let mut pipeline = root.map("pipeline", report);
+    if let Some(processors) = pipeline.node("processors") {
+        match &processors.value.value {
+            Value::List(items) => {
+                if let Some(first) = items.first() {
+                    let remedy = "leave the list empty; transform documents before they are published";
+                    report.error(&first.place, &processors.path, "processors are not built yet", remedy);
+                }
+            }
+            _ => processors.error(report, "expected a list", "write 'processors: []'"),
+        }
+    }
+    pipeline.finish(report);
+
+    let mut outer = root.map("output", report);
+    let place = outer.place().clone();
+    let (given, output) = match outer.has("mongodb") {
+        true => {
+            let mut fields = outer.map("mongodb", report);
+            let output = output(&mut fields, &limits, context, report);
+            fields.finish(report);
+            (true, Some(output))
+        }
+        false => (false, None),
+    };
+    outer.finish(report);
+    if !given {
+        report.error(&place, "output.mongodb", "the config names no output", "add 'output: {mongodb: {}}', to begin with");
+    }
+    let on_delete = root.word("on_delete", ON_DELETE, report).map(|taken| taken.value);
+    let drain_timeout = root.duration("drain_timeout", ONE_SECOND, report).map(|taken| taken.value);
+    root.finish(report);
+    Some(PipelineConfig { input, output: output?, on_delete, drain_timeout })
+}
+
+/// What the output is checked against.
+struct Limits {
+    ack_wait: Option<Taken<Duration>>,
+    max_ack_pending: Option<Taken<i64>>,
+}
+
+fn input(fields: &mut Fields<'_>, context: &LintContext, report: &mut Report) -> (InputConfig, Limits) {
+    let stream = name(fields, "stream", report);
+    let subjects = fields.strings("subjects", report);
+    let subjects = subjects.map(|taken| checked_subjects(taken.value, context, report)).unwrap_or_default();
+    let consumer = name(fields, "consumer", report);
+    let ack_wait = fields.duration("ack_wait", ONE_SECOND, report);
+    let max_ack_pending = fields.integer("max_ack_pending", -1..=i64::from(i32::MAX), report);
+    if let Some(zero) = max_ack_pending.as_ref().filter(|taken| taken.value == 0) {
+        zero.error(report, "0 would be read as the server's own default, 1000", "leave it out, or write -1 for no limit");
+    }
+    let input = InputConfig {
+        stream,
+        subjects,
+        consumer,
+        ack_wait: ack_wait.as_ref().map(|taken| taken.value),
+        max_ack_pending: max_ack_pending.as_ref().map(|taken| taken.value),
+    };
+    (input, Limits { ack_wait, max_ack_pending })
+}
+
+/// The name of a stream or consumer.
+fn name(fields: &mut Fields<'_>, field: &'static str, report: &mut Report) -> Option<String> {
+    let taken = fields.string(field, report)?;
+    let valid = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '.' | '*' | '>' | '/' | '\\');
+    if taken.value.is_empty() || taken.value.len() > 255 || !taken.value.chars().all(valid) {
+        let message = format!("'{}' is no name that NATS allows", shown(&taken.value));
+        taken.error(report, message, "1 to 255 characters, without white space and . * > / \\");
+        return None;
+    }
+    Some(taken.value)
+}
+
+fn checked_subjects(subjects: Vec<Taken<String>>, context: &LintContext, report: &mut Report) -> Vec<String> {
+    let mut good: Vec<String> = Vec::new();
+    for taken in subjects {
+        let text = &taken.value;
+        if let Some(fault) = subject::fault(text) {
+            taken.error(report, format!("'{}' is no subject for a stream", shown(text)), fault);
+            continue;
+        }
+        if let Some(other) = good.iter().find(|other| subject::overlap(other, text)) {
+            taken.error(report, format!("'{text}' overlaps '{other}'"), "NATS refuses a stream whose subjects overlap: remove one");
+            continue;
+        }
+        if let Some(names) = &context.names
+            && reserved(&taken, names, context.id.as_ref(), report)
+        {
+            continue;
+        }
+        good.push(taken.value);
+    }
+    good
+}
+
+/// Whether a subject catches what is not meant for the stream.
+fn reserved(taken: &Taken<String>, names: &Names, id: Option<&PipelineId>, report: &mut Report) -> bool {
+    let text = &taken.value;
+    let (what, remedy) = if subject_matches(text, &names.states()) {
+        (format!("'{text}' matches '{}', on which state requests are answered", names.states()), "name the subjects one by one")
+    } else if subject::overlap(text, &names.dead_letter_subjects()) {
+        (format!("'{text}' overlaps '{}', the dead letters", names.dead_letter_subjects()), "choose a subject of its own")
+    } else if subject::overlap(text, &names.report(">")) {
+        (format!("'{text}' overlaps '{}', the reports", names.report(">")), "choose a subject of its own")
+    } else if let Some(own) = id.map(|id| names.subject(id))
+        && *text != own
+        && subject_matches(text, &own)
+    {
+        (format!("'{text}' overlaps '{own}', which the stream listens on anyway"), "narrow it, or leave it out")
+    } else {
+        return false;
+    };
+    taken.error(report, what, remedy);
+    true
+}
+
+fn output(fields: &mut Fields<'_>, limits: &Limits, context: &LintContext, report: &mut Report) -> OutputConfig {
+    let connection = target::connection(fields, context.connections.as_deref(), report);
+    let (database, collection) = target::namespace(fields, report);
+    let time_series = target::time_series(fields, report);
+    let mut batch = fields.map("batching", report);
+    let max_in_flight = fields.integer("max_in_flight", 1..=16, report).map_or(2, |taken| taken.value);
+    let batching = batching(&mut batch, limits, max_in_flight, report);
+    batch.finish(report);
+    let mut concern = fields.map("write_concern", report);
+    let write_concern = write_concern(&mut concern, report);
+    concern.finish(report);
+    OutputConfig {
+        connection,
+        database,
+        collection,
+        time_series,
+        batching,
+        max_in_flight: u32::try_from(max_in_flight).unwrap_or(2),
+        write_concern,
+    }
+}
+
+fn batching(fields: &mut Fields<'_>, limits: &Limits, max_in_flight: i64, report: &mut Report) -> Batching {
+    let default = Batching::default();
+    let count = fields.integer("count", 1..=100_000, report);
+    let byte_size = fields.bytes("byte_size", 1024..=default.byte_size, report);
+    let period = fields.duration("period", ONE_MILLISECOND, report);
+    let linger = fields.duration("linger", Duration::ZERO, report);
+    check_period(period.as_ref(), limits.ack_wait.as_ref(), default.period, report);
+    check_count(count.as_ref(), limits.max_ack_pending.as_ref(), max_in_flight, report);
+    let batching = Batching {
+        count: count.and_then(|taken| u32::try_from(taken.value).ok()).unwrap_or(default.count),
+        byte_size: byte_size.map_or(default.byte_size, |taken| taken.value),
+        period: period.map_or(default.period, |taken| taken.value),
+        linger: linger.as_ref().map_or(default.linger, |taken| taken.value),
+    };
+    if let Some(linger) = linger
+        && linger.value >= batching.period
+    {
+        let message = format!("linger {} never ends before period {}", show(linger.value), show(batching.period));
+        linger.warning(report, message, "make it shorter than period, or leave it out");
+    }
+    batching
+}
+
+/// The longest `period` that a message can wait and still be written and acknowledged while it is surely ours.
+pub fn longest_period(ack_wait: Duration) -> Duration {
+    (ack_wait / 2).saturating_sub(WRITE_TIMEOUT)
+}
+
+fn check_period(period: Option<&Taken<Duration>>, ack_wait: Option<&Taken<Duration>>, default: Duration, report: &mut Report) {
+    let wait = ack_wait.map_or(DEFAULT_ACK_WAIT, |taken| taken.value);
+    let value = period.map_or(default, |taken| taken.value);
+    let longest = longest_period(wait);
+    if value <= longest {
+        return;
+    }
+    let message =
+        format!("period {} and the {} that a write may take exceed half of ack_wait {}", show(value), show(WRITE_TIMEOUT), show(wait));
+    let needed = show((value + WRITE_TIMEOUT) * 2);
+    let remedy = match longest {
+        Duration::ZERO => format!("raise ack_wait to at least {needed}"),
+        longest => format!("lower period to at most {}, or raise ack_wait to at least {needed}", show(longest)),
+    };
+    // Whoever wrote only ack_wait looks for the mistake there.
+    if let Some(at) = period {
+        at.error(report, message, remedy);
+    } else if let Some(at) = ack_wait {
+        at.error(report, message, remedy);
+    }
+}
+
+fn check_count(count: Option<&Taken<i64>>, pending: Option<&Taken<i64>>, max_in_flight: i64, report: &mut Report) {
+    let limit = pending.map_or(DEFAULT_MAX_ACK_PENDING, |taken| taken.value);
+    let value = count.map_or(i64::from(Batching::default().count), |taken| taken.value);
+    if limit <= 0 {
+        return;
+    }
+    let effective = (limit / (max_in_flight + 1)).max(1);
+    let (at, given): (&Place, _) = match (count, pending) {
+        (Some(count), _) => (&count.place, "output.mongodb.batching.count"),
+        (None, Some(pending)) => (&pending.place, pending.path.as_str()),
+        (None, None) => return,
+    };
+    if value > limit && pending.is_some() {
+        let message = format!("a batch of {value} never fills: max_ack_pending lets only {limit} messages be under way");
+        report.error(at, given, message, format!("lower count, or raise max_ack_pending to at least {}", value * (max_in_flight + 1)));
+    } else if value > effective {
+        let message =
+            format!("batches are limited to {effective} documents: max_ack_pending {limit} is shared by {} batches", max_in_flight + 1);
+        let remedy = format!("raise max_ack_pending to at least {}, times the executions, or lower count", value * (max_in_flight + 1));
+        report.warning(at, given, message, remedy);
+    }
+}
+
+fn write_concern(fields: &mut Fields<'_>, report: &mut Report) -> WriteConcern {
+    let default = WriteConcern::default();
+    let weak = "what was acknowledged to NATS could be lost by MongoDB";
+    let w = fields.string("w", report);
+    let j = fields.boolean("j", report);
+    if let Some(w) = &w {
+        if matches!(w.value.as_str(), "" | "0") || w.value.starts_with('-') {
+            w.error(report, "MongoDB would confirm nothing, so nothing could be acknowledged", "use majority");
+        } else if w.value != default.w {
+            w.warning(report, format!("w: {} is weaker than majority: {weak}", shown(&w.value)), "use majority");
+        }
+    }
+    if let Some(j) = j.as_ref().filter(|taken| !taken.value) {
+        j.warning(report, format!("j: false does not wait for the journal: {weak}"), "use true");
+    }
+    WriteConcern { w: w.map_or(default.w, |taken| taken.value), j: j.map_or(default.j, |taken| taken.value) }
+}

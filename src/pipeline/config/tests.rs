@@ -1,0 +1,1 @@
+//! Lint over every rule, as properties and single cases.

@@ -1,0 +1,243 @@
+//! The plan: from what is wished, what is there and what was kept, the next steps. Pure; the controller's `reconcile`
+//! carries the steps out and asks again until there are none.
+//!
+//! One next step a pass, and progress is read from the stream, the executions and the status, never from memory: a
+//! controller that dies between two steps is followed by one that goes on with the next.
+//!
+//! ```text
+//! wish Run      stream ▶ admit run ▶ ensure                    (another target: admit switch ▶ stop ▶ admit run)
+//! wish Paused   admit stopped ▶ stop
+//! wish Draft    admit absent ▶ destroy
+//! wish Deleted  admit drain ▶ move subjects ▶ run until empty ▶ admit absent ▶ destroy ▶ delete stream ▶ forget
+//! wish Unknown  what is admitted goes on
+//! ```
+
+use super::config::OnDelete;
+use super::spec::{ExecutionSpec, Fingerprint};
+use super::status::{Admitted, Kept, Phase};
+use jiff::Timestamp;
+use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
+
+/// How soon a drain, a switch or a deletion is looked at again.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// What the entry, its config and the settings ask for, once both were read and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wish {
+    /// Run exactly this.
+    Run(Box<ExecutionSpec>),
+    /// Stop and keep.
+    Paused,
+    /// Leave no trace of an execution; the stream stays.
+    Draft,
+    /// The key has a marker, in the very bucket that the status recorded.
+    Deleted,
+    /// Nothing can be said: the entry is unreadable or gone without a marker, or its version is not fit to run.
+    Unknown,
+}
+
+/// What is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct World {
+    /// What the status says is admitted.
+    pub admitted: Admitted,
+    /// What this controller's executor has.
+    pub execution: Option<Execution>,
+    /// Live executions in all processes, by their reports, the own ones included.
+    pub live: u32,
+    /// The pipeline's stream; `None` where there is none. Only looked at where [`needs_stream`] says so.
+    pub stream: Option<Stream>,
+}
+
+/// What this controller's executor has for the pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Execution {
+    /// What it was started as.
+    pub fingerprint: Fingerprint,
+    /// Whether it runs.
+    pub running: bool,
+}
+
+/// What the plan needs to know of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stream {
+    /// When it was created: another time means another stream.
+    pub created: Timestamp,
+    /// Whether it listens on `{ns}-closed.{id}` only.
+    pub closed: bool,
+    /// Messages in it.
+    pub messages: u64,
+    /// Whether we may delete it: it has the pipeline's own name, or our metadata.
+    pub deletable: bool,
+    /// Whether its durable is there.
+    pub durable: bool,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Decides what is admitted, and acts on it.
+    Holder,
+    /// Only acts on what is admitted.
+    Runner,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Create the stream and the durable where they are missing.
+    EnsureStream(Box<ExecutionSpec>),
+    /// Write into the status what executors are to do.
+    Admit(Box<Admission>),
+    /// Make the executor run exactly this.
+    Ensure(Box<ExecutionSpec>),
+    /// Make the executor stop and keep.
+    Stop,
+    /// Make the executor leave nothing.
+    Destroy,
+    /// Make the stream listen on `{ns}-closed.{id}` only, so that a racing publish fails at its publisher.
+    MoveSubjects,
+    /// Make the stream listen on what it listened on before.
+    RestoreSubjects,
+    /// Check entry, subjects and emptiness once more, then delete the stream.
+    DeleteStream,
+    /// Remove the status: nothing is left of the pipeline.
+    Forget,
+    /// Look again after this time: something else has to happen first.
+    Wait(Duration),
+}
+
+/// What is to be admitted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admission {
+    /// The phase.
+    pub phase: Phase,
+    /// The spec, where there is one to run or to keep.
+    pub spec: Option<ExecutionSpec>,
+    /// Sets, keeps or clears the beginning of the drain.
+    pub drain: DrainMark,
+}
+
+/// What an admission does to `kept.drain_started`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainMark {
+    /// Set it to now where it is not set.
+    Begin,
+    /// Leave it.
+    Leave,
+    /// Clear it.
+    Clear,
+}
+
+/// Whether planning `wish` needs to know the stream.
+pub fn needs_stream(wish: &Wish, kept: &Kept, role: Role) -> bool {
+    role == Role::Holder && (matches!(wish, Wish::Run(_) | Wish::Deleted) || kept.drain_started.is_some())
+}
+
+/// The next steps; none means that all is as it should be.
+pub fn plan(wish: &Wish, world: &World, kept: &Kept, role: Role) -> Vec<Action> {
+    if role == Role::Runner {
+        return act(world);
+    }
+    match wish {
+        Wish::Unknown => act(world),
+        Wish::Deleted => deleted(world, kept),
+        Wish::Run(spec) => reopen(world, kept).unwrap_or_else(|| run(spec, world)),
+        Wish::Paused => reopen(world, kept).unwrap_or_else(|| match world.admitted.phase {
+            Phase::Run | Phase::Switch | Phase::Drain => admit(Phase::Stopped, world.admitted.spec.clone(), DrainMark::Clear),
+            Phase::Stopped | Phase::Absent => act(world),
+        }),
+        Wish::Draft => reopen(world, kept).unwrap_or_else(|| match world.admitted.phase {
+            Phase::Absent => act(world),
+            _ => admit(Phase::Absent, None, DrainMark::Clear),
+        }),
+    }
+}
+
+/// What the executor must do for what is admitted.
+fn act(world: &World) -> Vec<Action> {
+    let execution = world.execution.as_ref();
+    match (world.admitted.phase, &world.admitted.spec) {
+        (Phase::Run | Phase::Drain, Some(spec)) => {
+            let right = execution.is_some_and(|execution| execution.running && execution.fingerprint == spec.fingerprint);
+            if right { vec![] } else { vec![Action::Ensure(Box::new(spec.clone()))] }
+        }
+        (Phase::Run | Phase::Drain, None) => vec![],
+        (Phase::Switch | Phase::Stopped, _) if execution.is_some_and(|execution| execution.running) => vec![Action::Stop],
+        (Phase::Switch | Phase::Stopped, _) => vec![],
+        (Phase::Absent, _) if execution.is_some() => vec![Action::Destroy],
+        (Phase::Absent, _) => vec![],
+    }
+}
+
+fn run(spec: &ExecutionSpec, world: &World) -> Vec<Action> {
+    if !world.stream.as_ref().is_some_and(|stream| stream.durable) {
+        return vec![Action::EnsureStream(Box::new(spec.clone()))];
+    }
+    let admitted = &world.admitted;
+    let moves = admitted.spec.as_ref().is_some_and(|old| old.target != spec.target);
+    match admitted.phase {
+        Phase::Run if admitted.spec.as_ref() == Some(spec) => act(world),
+        // Two targets never overlap: each document ends up in exactly one of them.
+        Phase::Run | Phase::Drain if moves => admit(Phase::Switch, admitted.spec.clone(), DrainMark::Clear),
+        Phase::Switch if world.execution.as_ref().is_some_and(|execution| execution.running) => act(world),
+        Phase::Switch if world.live > 0 => vec![Action::Wait(LOOK_AGAIN)],
+        _ => admit(Phase::Run, Some(spec.clone()), DrainMark::Clear),
+    }
+}
+
+/// Takes a drain back that was begun: the entry is there again.
+fn reopen(world: &World, kept: &Kept) -> Option<Vec<Action>> {
+    kept.drain_started?;
+    let stream = world.stream.as_ref().filter(|stream| Some(stream.created) == kept.stream_created)?;
+    stream.closed.then(|| vec![Action::RestoreSubjects])
+}
+
+fn deleted(world: &World, kept: &Kept) -> Vec<Action> {
+    let stream = world.stream.as_ref().filter(|stream| stream.deletable && Some(stream.created) == kept.stream_created);
+    let phase = world.admitted.phase;
+    let draining = kept.drain_started.is_some();
+    match (kept.on_delete, stream) {
+        (OnDelete::Keep, _) | (_, None) => gone(world, vec![Action::Forget]),
+        (OnDelete::Delete, Some(_)) => gone(world, vec![Action::DeleteStream]),
+        (OnDelete::Drain, Some(stream)) if !draining => match phase {
+            Phase::Run | Phase::Switch | Phase::Drain => admit(Phase::Drain, world.admitted.spec.clone(), DrainMark::Begin),
+            // What nobody was writing is not written now, and not destroyed either.
+            Phase::Stopped | Phase::Absent if stream.messages > 0 => gone(world, vec![]),
+            Phase::Stopped | Phase::Absent => gone(world, vec![Action::DeleteStream]),
+        },
+        (OnDelete::Drain, Some(stream)) if !stream.closed => vec![Action::MoveSubjects],
+        (OnDelete::Drain, Some(stream)) if stream.messages > 0 => match phase {
+            Phase::Drain => {
+                let mut steps = act(world);
+                steps.push(Action::Wait(LOOK_AGAIN));
+                steps
+            }
+            _ => admit(Phase::Drain, world.admitted.spec.clone(), DrainMark::Leave),
+        },
+        (OnDelete::Drain, Some(_)) => gone(world, vec![Action::DeleteStream]),
+    }
+}
+
+/// Absent first, everywhere; then `last`.
+fn gone(world: &World, last: Vec<Action>) -> Vec<Action> {
+    if world.admitted.phase != Phase::Absent {
+        // The spec is kept until the stream is gone: a drain that has to go on needs it.
+        return admit(Phase::Absent, world.admitted.spec.clone(), DrainMark::Leave);
+    }
+    let steps = act(world);
+    if !steps.is_empty() {
+        steps
+    } else if world.live > 0 {
+        vec![Action::Wait(LOOK_AGAIN)]
+    } else {
+        last
+    }
+}
+
+fn admit(phase: Phase, spec: Option<ExecutionSpec>, drain: DrainMark) -> Vec<Action> {
+    vec![Action::Admit(Box::new(Admission { phase, spec, drain }))]
+}

@@ -1,0 +1,119 @@
+//! What a namespace needs on NATS, created where it is missing and left exactly as it is where it exists: a bucket that
+//! the first parent made with history 1 stays so. Called through [`super::Store::prepare`].
+
+use super::api::{Api, Failure, code};
+use super::error::StoreError;
+use super::lease::LEASE_TTL;
+use crate::pipeline::id::PipelineId;
+use crate::pipeline::names::Names;
+use async_nats::Client;
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+
+/// The history of the entries' bucket: the most that a KV bucket may keep.
+const HISTORY: u32 = 64;
+
+/// The metadata of what we create.
+pub(super) fn metadata(id: Option<&PipelineId>) -> Value {
+    match id {
+        Some(id) => json!({ "sluice": env!("CARGO_PKG_VERSION"), "sluice-pipeline": id.as_str() }),
+        None => json!({ "sluice": env!("CARGO_PKG_VERSION") }),
+    }
+}
+
+/// Creates what is missing.
+pub(super) async fn prepare(client: &Client, names: &Names, replicas: usize) -> Result<(), StoreError> {
+    let api = Api::new(client.clone());
+    let lease = bucket(&names.lease(), 1, u64::try_from(LEASE_TTL.as_nanos()).unwrap_or(u64::MAX));
+    let wanted =
+        [bucket(&names.entries(), HISTORY, 0), bucket(&names.status(), 1, 0), lease, object_store(&names.configs()), dead_letters(names)];
+    try_join_all(wanted.into_iter().map(|config| create(&api, config, replicas))).await.map(|_| ())
+}
+
+async fn create(api: &Api, mut config: Value, replicas: usize) -> Result<(), StoreError> {
+    let name = config["name"].as_str().unwrap_or_default().to_owned();
+    let during = |failure: Failure| failure.during(format!("create stream {name}"));
+    match api.info(&name).await {
+        Ok(found) => {
+            let (wanted, found) = (&config["max_age"], &found["config"]["max_age"]);
+            if *wanted != json!(0) && wanted != found {
+                tracing::warn!(stream = name, max_age = %found, "lease bucket has another max age, taking over takes longer");
+            }
+            return Ok(());
+        }
+        Err(failure) if failure.is(code::STREAM_NOT_FOUND) => {}
+        Err(failure) => return Err(during(failure)),
+    }
+    config["num_replicas"] = json!(replicas);
+    config["metadata"] = metadata(None);
+    match api.call::<Value>(&format!("STREAM.CREATE.{name}"), config).await {
+        Ok(_) => {
+            tracing::info!(stream = name, "created");
+            Ok(())
+        }
+        // Somebody else was faster.
+        Err(failure) if failure.is(code::STREAM_NAME_IN_USE) => Ok(()),
+        Err(failure) => Err(during(failure)),
+    }
+}
+
+/// A KV bucket, as every client library makes them. `max_age` in nanoseconds, 0 for none.
+fn bucket(name: &str, history: u32, max_age: u64) -> Value {
+    let two_minutes = 120_000_000_000;
+    json!({
+        "name": format!("KV_{name}"),
+        "subjects": [format!("$KV.{name}.>")],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_msgs_per_subject": history,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_consumers": -1,
+        "max_msg_size": -1,
+        "max_age": max_age,
+        // It may not be longer than the max age.
+        "duplicate_window": if max_age == 0 { two_minutes } else { max_age.min(two_minutes) },
+        "allow_rollup_hdrs": true,
+        "deny_delete": true,
+        "allow_direct": true,
+    })
+}
+
+/// An Object Store, as every client library makes them.
+fn object_store(name: &str) -> Value {
+    json!({
+        "name": format!("OBJ_{name}"),
+        "subjects": [format!("$O.{name}.C.>"), format!("$O.{name}.M.>")],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_msgs_per_subject": -1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_consumers": -1,
+        "max_msg_size": -1,
+        "max_age": 0,
+        "allow_rollup_hdrs": true,
+        "allow_direct": true,
+    })
+}
+
+/// The dead letters: a second copy under one identity is refused, for ever.
+fn dead_letters(names: &Names) -> Value {
+    json!({
+        "name": names.dead_letters(),
+        "subjects": [names.dead_letter_subjects()],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "discard_new_per_subject": true,
+        "max_msgs_per_subject": 1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_consumers": -1,
+        "max_msg_size": -1,
+        "max_age": 0,
+        "allow_direct": true,
+    })
+}

@@ -1,0 +1,247 @@
+//! The controller against a real nats-server, with the scriptable backend in place of executions: what it decides,
+//! admits and says, and that it recovers from what fails.
+
+use crate::support::{Nats, eventually, random_name};
+use sluice::collector::sink::Databases;
+use sluice::controller::{Controller, Deps};
+use sluice::executor::{Executor, config_reader::ConfigReader, fake::Fake, fake::Script};
+use sluice::http::View;
+use sluice::pipeline::entry::{Edit, EntryStatus, edited};
+use sluice::pipeline::id::{Namespace, PipelineId, VersionName};
+use sluice::pipeline::status::{ConditionType, Phase, PipelineStatus, Reason};
+use sluice::settings::Settings;
+use sluice::store::Store;
+use sluice::telemetry::metrics::Metrics;
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+const CONFIG: &str = "schema: 1\noutput:\n  mongodb:\n    database: example\n    collection: COLLECTION\n";
+const SOON: Duration = Duration::from_secs(10);
+
+/// A controller with the scriptable backend, in a namespace of its own.
+struct Rig {
+    controller: Arc<Controller>,
+    fake: Arc<Fake>,
+    store: Store,
+    stop: CancellationToken,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Rig {
+    async fn start(nats: &Nats) -> Self {
+        Self::start_in(nats, &random_name("ns"), Arc::default()).await
+    }
+
+    async fn start_in(nats: &Nats, namespace: &str, fake: Arc<Fake>) -> Self {
+        let mut settings = Settings::default();
+        settings.namespace = Namespace::parse(namespace).unwrap();
+        settings.nats.urls = vec![nats.url()];
+        let store = Store::connect(&settings).await.unwrap();
+        store.prepare().await.unwrap();
+        let deps = Deps {
+            store: store.clone(),
+            executor: fake.clone(),
+            configs: ConfigReader::new(store.configs.clone(), store.names.clone(), vec!["default".into()]),
+            databases: Arc::new(Databases::new(&settings.mongodb)),
+            settings: Arc::new(settings),
+            metrics: Metrics::shared(),
+        };
+        let controller = Controller::new(deps).await.unwrap();
+        let stop = CancellationToken::new();
+        let (running, token) = (controller.clone(), stop.clone());
+        let task = Some(tokio::spawn(async move { running.run(token).await }));
+        Self { controller, fake, store, stop, task }
+    }
+
+    async fn end(&mut self) {
+        self.stop.cancel();
+        self.task.take().unwrap().await.unwrap();
+    }
+
+    /// Stores a config writing to `collection` and publishes it.
+    async fn publish(&self, id: &PipelineId, version: &str, collection: &str) {
+        let name = VersionName::parse(version).unwrap();
+        let config = CONFIG.replace("COLLECTION", collection);
+        let digest = self.store.configs.put(id, &name, config.into()).await.unwrap();
+        self.edit(id, Edit { status: Some(EntryStatus::Published), version: Some((name, digest)), ..Edit::default() }).await;
+    }
+
+    async fn edit(&self, id: &PipelineId, edit: Edit) {
+        let old = self.store.entries.get(id).await.unwrap();
+        let value = edited(old.as_ref().map(|old| &old.value[..]), &edit);
+        self.store.entries.put(id, value.into(), old.map_or(0, |old| old.revision)).await.unwrap();
+    }
+
+    async fn set(&self, id: &PipelineId, status: EntryStatus) {
+        self.edit(id, Edit { status: Some(status), ..Edit::default() }).await;
+    }
+
+    async fn raw(&self, id: &PipelineId, value: &'static [u8]) {
+        let old = self.store.entries.get(id).await.unwrap();
+        self.store.entries.put(id, value.into(), old.map_or(0, |old| old.revision)).await.unwrap();
+    }
+
+    async fn remove(&self, id: &PipelineId) {
+        let revision = self.store.entries.get(id).await.unwrap().unwrap().revision;
+        self.store.entries.delete(id, revision).await.unwrap();
+    }
+
+    async fn called(&self, call: &str) {
+        eventually(&format!("{call} is called"), SOON, || async { self.fake.calls().iter().any(|made| made == call) }).await;
+    }
+
+    async fn status_is(&self, what: &str, id: &PipelineId, right: impl Fn(&PipelineStatus) -> bool) {
+        eventually(what, SOON, || async {
+            let record = self.store.status.get(id).await.unwrap();
+            record.is_some_and(|record| right(&record.status))
+        })
+        .await;
+    }
+}
+
+fn id(name: &str) -> PipelineId {
+    PipelineId::parse(name).unwrap()
+}
+
+fn invalid(status: &PipelineStatus, reason: Reason) -> bool {
+    status.conditions.iter().any(|condition| condition.kind == ConditionType::Valid && !condition.status && condition.reason == reason)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_goes_through_its_life_by_edits_of_one_entry() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let mut rig = Rig::start(&nats).await;
+    let id = id("metrics");
+    rig.publish(&id, "1", "metrics").await;
+    rig.called("ensure metrics 1").await;
+    rig.status_is("run is admitted", &id, |status| status.admitted.phase == Phase::Run && status.epoch > 0).await;
+    rig.set(&id, EntryStatus::Paused).await;
+    rig.called("stop metrics").await;
+    rig.set(&id, EntryStatus::Published).await;
+    eventually("it is ensured again", SOON, || async { rig.fake.calls().iter().filter(|call| *call == "ensure metrics 1").count() == 2 })
+        .await;
+    rig.set(&id, EntryStatus::Draft).await;
+    rig.called("destroy metrics").await;
+    rig.set(&id, EntryStatus::Published).await;
+    rig.status_is("run is admitted again", &id, |status| status.admitted.phase == Phase::Run).await;
+    rig.remove(&id).await;
+    eventually("nothing is left", SOON, || async { rig.store.status.get(&id).await.unwrap().is_none() }).await;
+    let stream = rig.store.streams.observe(&id, &rig.store.names.stream(&id), "default").await.unwrap();
+    assert!(stream.is_none(), "{stream:?}");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_run_leaves_what_runs_alone_and_says_why() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let mut rig = Rig::start(&nats).await;
+    let id = id("metrics");
+    rig.publish(&id, "1", "metrics").await;
+    rig.called("ensure metrics 1").await;
+    let runs = |status: &PipelineStatus| {
+        status.admitted.phase == Phase::Run && status.admitted.spec.as_ref().is_some_and(|spec| spec.version.as_str() == "1")
+    };
+    rig.raw(&id, b"not json").await;
+    rig.status_is("garbage is reported", &id, |status| invalid(status, Reason::EntryUnreadable) && runs(status)).await;
+    rig.raw(&id, br#"{"status":"published","version":"none"}"#).await;
+    rig.status_is("a missing version is reported", &id, |status| invalid(status, Reason::VersionMissing) && runs(status)).await;
+    let bad = VersionName::parse("bad").unwrap();
+    rig.store.configs.put(&id, &bad, "schema: 1\noutputs: {}\n".into()).await.unwrap();
+    rig.raw(&id, br#"{"status":"published","version":"bad"}"#).await;
+    rig.status_is("an invalid config is reported", &id, |status| invalid(status, Reason::ConfigInvalid) && runs(status)).await;
+    rig.raw(&id, br#"{"status":"published","version":"1","digest":"SHA-256=x"}"#).await;
+    rig.status_is("another digest is reported", &id, |status| invalid(status, Reason::DigestDiffers) && runs(status)).await;
+    rig.raw(&id, br#"{"status":"published","version":"1"}"#).await;
+    rig.status_is("it is well again", &id, |status| status.conditions.iter().all(|condition| !invalid(status, condition.reason))).await;
+    assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
+    assert!(rig.controller.status(&id).is_some());
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_backend_is_tried_again_and_drift_is_repaired() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let mut rig = Rig::start(&nats).await;
+    rig.fake.script([Script::Fail(true), Script::Fail(true), Script::Delay(Duration::from_millis(50))]);
+    let id = id("metrics");
+    rig.publish(&id, "1", "metrics").await;
+    eventually("the third try succeeds", SOON, || async { rig.fake.observe(&id).await.unwrap().is_some() }).await;
+    assert_eq!(rig.fake.calls().len(), 3);
+    rig.fake.drift(&id, |executions| {
+        executions.clear();
+    });
+    eventually("it is ensured again", SOON, || async { rig.fake.calls().len() >= 4 }).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_comes_back_empty_stops_and_deletes_nothing() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let mut rig = Rig::start(&nats).await;
+    let id = id("metrics");
+    rig.publish(&id, "1", "metrics").await;
+    rig.called("ensure metrics 1").await;
+    let jetstream = nats.jetstream().await;
+    jetstream.delete_key_value(rig.store.names.entries()).await.unwrap();
+    rig.store.prepare().await.unwrap();
+    rig.status_is("the missing entry is reported", &id, |status| {
+        invalid(status, Reason::EntryMissing) && status.admitted.phase == Phase::Run
+    })
+    .await;
+    assert!(!rig.controller.health().ready, "{:?}", rig.controller.health());
+    assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
+    // A marker in the new bucket, by the way of `sluice delete`, is not enough: the entry has to be put there first.
+    rig.publish(&id, "1", "metrics").await;
+    rig.status_is("it is well again", &id, |status| !invalid(status, Reason::EntryMissing)).await;
+    rig.remove(&id).await;
+    eventually("nothing is left", SOON, || async { rig.store.status.get(&id).await.unwrap().is_none() }).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_controller_stands_by_and_takes_over_when_the_first_stops() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let namespace = random_name("ns");
+    let mut first = Rig::start_in(&nats, &namespace, Arc::default()).await;
+    eventually("the first holds the lease", SOON, || async { first.controller.health().holder == Some(true) }).await;
+    let mut second = Rig::start_in(&nats, &namespace, Arc::default()).await;
+    let id = id("metrics");
+    first.publish(&id, "1", "metrics").await;
+    second.called("ensure metrics 1").await;
+    assert_eq!(second.controller.health().holder, Some(false));
+    let before = first.store.status.get(&id).await.unwrap().unwrap().status.epoch;
+    first.end().await;
+    let begun = std::time::Instant::now();
+    eventually("the second holds the lease", SOON, || async { second.controller.health().holder == Some(true) }).await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    second.set(&id, EntryStatus::Paused).await;
+    second.called("stop metrics").await;
+    second.status_is("a newer epoch wrote", &id, |status| status.epoch > before).await;
+    second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_nats_server_is_met_again_and_edits_are_followed() {
+    require!("nats-server");
+    let mut nats = Nats::start().await;
+    let mut rig = Rig::start(&nats).await;
+    let id = id("metrics");
+    rig.publish(&id, "1", "metrics").await;
+    rig.called("ensure metrics 1").await;
+    nats.kill9();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    nats.restart().await;
+    eventually("the edit is taken", SOON, || async {
+        let Ok(Some(old)) = rig.store.entries.get(&id).await else { return false };
+        let value = edited(Some(&old.value), &Edit { status: Some(EntryStatus::Paused), ..Edit::default() });
+        rig.store.entries.put(&id, value.into(), old.revision).await.is_ok()
+    })
+    .await;
+    eventually("stop is called", Duration::from_secs(40), || async { rig.fake.calls().contains(&"stop metrics".to_owned()) }).await;
+    rig.end().await;
+}

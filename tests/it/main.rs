@@ -1,0 +1,14 @@
+//! The one integration test binary: one file per area, real servers from `support`, tests named as sentences.
+//!
+//! Tests that need a program begin with `require!`; without it they say what is missing (and fail where `CI=true`).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod support;
+
+mod controller;
+mod layout;
+mod lint;
+mod settings;
+mod toolbox;

@@ -1,0 +1,218 @@
+//! A real database: the one that `SLUICE_TEST_MONGO_URL` names, else a mongod or secantusd-rs on a port of its own.
+
+use super::{Process, Proxy, eventually, free_port, random_name, temp_dir, tool};
+use futures_util::TryStreamExt;
+use mongodb::bson::{Document, doc};
+use std::{
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// A database server (killed when dropped) and one database in it.
+pub struct Mongo {
+    process: Option<Process>,
+    own: Option<Own>,
+    url: String,
+    database: String,
+}
+
+struct Own {
+    port: u16,
+    durable: bool,
+    arguments: Vec<String>,
+    dir: PathBuf,
+    // Last: the process must be gone before its directory is.
+    _temp: tempfile::TempDir,
+}
+
+impl Mongo {
+    /// Starts one that does not wait for the disk: fast, but what it confirmed last dies with its process.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one whose `j: true` is real (`--sync-on-commit`): for tests that kill it.
+    pub async fn start_durable() -> Self {
+        Self::start_with(&["--sync-on-commit"]).await
+    }
+
+    /// Starts secantusd-rs with further arguments; a mongod has its journal anyway and gets none.
+    pub async fn start_with(arguments: &[&str]) -> Self {
+        let database = random_name("it");
+        if let Ok(url) = std::env::var("SLUICE_TEST_MONGO_URL") {
+            return Self { process: None, own: None, url, database };
+        }
+        let temp = temp_dir("mongo");
+        let own = Own {
+            port: free_port(),
+            durable: arguments.contains(&"--sync-on-commit") || is_mongod(),
+            arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
+            dir: temp.path().to_owned(),
+            _temp: temp,
+        };
+        // Direct, so that a driver behind a proxy stays behind it.
+        let url = format!("mongodb://127.0.0.1:{}/?directConnection=true", own.port);
+        let mut mongo = Self { process: None, own: Some(own), url, database };
+        mongo.restart().await;
+        mongo
+    }
+
+    /// Its connection string.
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// The same through a proxy in front of it.
+    pub fn url_through(&self, proxy: &Proxy) -> String {
+        format!("mongodb://{}/?directConnection=true", proxy.address())
+    }
+
+    /// The port; only of a server that this test started.
+    pub fn port(&self) -> u16 {
+        self.own().port
+    }
+
+    /// Whether this test started the server, and so may kill it.
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    fn own(&self) -> &Own {
+        self.own.as_ref().expect("a server of this test's own, not the one of SLUICE_TEST_MONGO_URL")
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").pid()
+    }
+
+    /// The name of this test's own database.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// A client.
+    pub async fn client(&self) -> mongodb::Client {
+        mongodb::Client::with_uri_str(&self.url).await.expect("a valid connection string")
+    }
+
+    /// Kills the server at once.
+    pub fn kill9(&mut self) {
+        let own = self.own();
+        assert!(own.durable, "secantusd-rs forgets what it confirmed when it is killed, unless it is started by start_durable()");
+        self.process = None;
+    }
+
+    /// Ends the server as its operator would.
+    pub async fn stop(&mut self) {
+        self.own();
+        let mut process = self.process.take().expect("the server runs");
+        process.signal("TERM");
+        process.wait(Duration::from_secs(30)).await;
+    }
+
+    /// Starts it again on the same port and data (kills it first where it still runs) and waits until it serves.
+    pub async fn restart(&mut self) {
+        self.process = None;
+        let program = tool("database").expect("a database");
+        let own = self.own();
+        let mongod = is_mongod();
+        let data = own.dir.join("data");
+        std::fs::create_dir_all(&data).expect("the data directory");
+        let mut command = Command::new(program);
+        command.args(["--port", &own.port.to_string()]);
+        if mongod {
+            command.args(["--bind_ip", "127.0.0.1", "--replSet", "it", "--setParameter", "enableTestCommands=1", "--dbpath"]).arg(&data);
+        } else {
+            // Small logs and cache: dozens of these run side by side on one disk.
+            command
+                .args(["--enable-test-commands", "--log-file-max", "64MB", "--cache-size", "512M", "--log-level", "WARNING"])
+                .args(&own.arguments)
+                .arg("--storage-path")
+                .arg(&data)
+                .current_dir(&own.dir);
+        }
+        self.process = Some(Process::start("database", command, &own.dir.join("database.log")));
+        self.wait_until_it_serves(mongod).await;
+    }
+
+    async fn wait_until_it_serves(&mut self, mongod: bool) {
+        let start = Instant::now();
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.own().port)).await.is_err() {
+            let process = self.process.as_mut().expect("just started");
+            let ended = process.ended();
+            assert!(ended.is_none(), "the database ended: {ended:?}\n{}", process.log_tail());
+            assert!(start.elapsed() < Duration::from_secs(30), "the database does not get ready\n{}", process.log_tail());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let client = self.client().await;
+        let admin = client.database("admin");
+        if mongod {
+            // Refused where the set exists already, after a restart.
+            let host = format!("127.0.0.1:{}", self.own().port);
+            let _ = admin.run_command(doc! {"replSetInitiate": {"_id": "it", "members": [{"_id": 0, "host": host}]}}).await;
+        }
+        eventually("the database takes writes", Duration::from_secs(30), || async {
+            admin.run_command(doc! {"hello": 1}).await.is_ok_and(|hello| hello.get_bool("isWritablePrimary").unwrap_or(false))
+        })
+        .await;
+    }
+
+    /// Stops the server where it stands.
+    pub fn sigstop(&self) {
+        self.process.as_ref().expect("the server runs").signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub fn sigcont(&self) {
+        self.process.as_ref().expect("the server runs").signal("CONT");
+    }
+
+    /// Sets the fail point `failCommand`: `document` holds `mode` and `data`, as in MongoDB's own test suites.
+    pub async fn fail_command(&self, document: Document) {
+        let mut command = doc! {"configureFailPoint": "failCommand"};
+        command.extend(document);
+        self.client().await.database("admin").run_command(command).await.expect("the fail point is set");
+    }
+
+    /// Turns the fail point off.
+    pub async fn heal(&self) {
+        self.fail_command(doc! {"mode": "off"}).await;
+    }
+
+    /// How many documents `collection` of this test's database holds.
+    pub async fn count(&self, collection: &str) -> u64 {
+        let collection = self.client().await.database(&self.database).collection::<Document>(collection);
+        collection.count_documents(doc! {}).await.expect("the database counts")
+    }
+
+    /// All documents of `collection`, in the order of their `_id`s.
+    pub async fn documents(&self, collection: &str) -> Vec<Document> {
+        let collection = self.client().await.database(&self.database).collection::<Document>(collection);
+        let cursor = collection.find(doc! {}).sort(doc! {"_id": 1}).await.expect("the database finds");
+        cursor.try_collect().await.expect("the cursor ends")
+    }
+}
+
+fn is_mongod() -> bool {
+    tool("database").is_ok_and(|program| program.file_name().is_some_and(|name| name == "mongod"))
+}
+
+impl Drop for Mongo {
+    fn drop(&mut self) {
+        // Ours is gone with its directory; a database on somebody else's server is dropped.
+        if self.own.is_some() {
+            return;
+        }
+        let (url, database) = (self.url.clone(), self.database.clone());
+        let cleanup = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async { mongodb::Client::with_uri_str(url).await?.database(&database).drop().await })?;
+            anyhow::Ok(())
+        });
+        if !matches!(cleanup.join(), Ok(Ok(()))) {
+            eprintln!("the database {} is left behind", self.database);
+        }
+    }
+}

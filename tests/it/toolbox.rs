@@ -1,0 +1,67 @@
+//! The tests' own tools work: servers start, die and come back; the proxy cuts; the fail point fails.
+
+use crate::support::{Mongo, Nats, Proxy, eventually};
+use mongodb::bson::doc;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_survives_the_death_of_its_server() {
+    require!("nats-server", "nats");
+    let mut nats = Nats::start().await;
+    let jetstream = nats.jetstream().await;
+    let config = async_nats::jetstream::stream::Config { name: "A".into(), subjects: vec!["a".into()], ..Default::default() };
+    jetstream.create_stream(config).await.unwrap();
+    jetstream.publish("a", "1".into()).await.unwrap().await.unwrap();
+    nats.kill9();
+    nats.restart().await;
+    eventually("the stream is there", Duration::from_secs(10), || async {
+        let Ok(mut stream) = nats.jetstream().await.get_stream("A").await else { return false };
+        stream.info().await.is_ok_and(|info| info.state.messages == 1)
+    })
+    .await;
+    assert!(nats.nats_cli(&["stream", "ls", "--names"]).await.contains('A'));
+    assert!(nats.try_nats_cli(&["kv", "get", "NONE", "x"]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_survive_the_death_of_the_database() {
+    require!("database");
+    let mut mongo = Mongo::start_durable().await;
+    if !mongo.is_own() {
+        eprintln!("SKIPPED: the server of SLUICE_TEST_MONGO_URL is not ours to kill");
+        return;
+    }
+    let collection = mongo.client().await.database(mongo.database()).collection("a");
+    collection.insert_one(doc! {"_id": 1}).await.unwrap();
+    mongo.kill9();
+    mongo.restart().await;
+    assert_eq!(mongo.documents("a").await, [doc! {"_id": 1}]);
+    mongo.stop().await;
+    mongo.restart().await;
+    assert_eq!(mongo.count("a").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fail_point_fails_one_insert() {
+    require!("database");
+    let mongo = Mongo::start().await;
+    mongo.fail_command(doc! {"mode": {"times": 1}, "data": {"failCommands": ["insert"], "errorCode": 14031}}).await;
+    let collection = mongo.client().await.database(mongo.database()).collection("a");
+    assert!(collection.insert_one(doc! {"_id": 1}).await.is_err());
+    collection.insert_one(doc! {"_id": 1}).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_cuts_and_resumes() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let proxy = Proxy::start(nats.port()).await;
+    let client = async_nats::connect(nats.url_through(&proxy)).await.unwrap();
+    client.flush().await.unwrap();
+    assert!(proxy.bytes_to_server() > 0 && proxy.bytes_to_client() > 0 && proxy.connections() == 1);
+    proxy.cut();
+    let disconnected = || async { client.connection_state() == async_nats::connection::State::Disconnected };
+    eventually("the client is cut off", Duration::from_secs(5), disconnected).await;
+    proxy.resume();
+    eventually("the client is connected again", Duration::from_secs(10), || async { client.flush().await.is_ok() }).await;
+}
