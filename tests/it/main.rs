@@ -7,6 +7,8 @@
 #[macro_use]
 mod support;
 
+mod collector;
+mod collector_support;
 mod controller;
 mod layout;
 mod lint;
