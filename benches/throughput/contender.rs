@@ -135,7 +135,7 @@ async fn drained(job: &Job, child: &mut Child, timeout: Duration) -> Result<Dura
             bail!("it ended with {remaining} messages left: {status}");
         }
         ensure!(start.elapsed() < timeout, "{remaining} messages are left after {timeout:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -21,7 +21,7 @@ pub mod core;
 pub mod dead_letters;
 mod driver;
 pub mod identity;
-mod payload;
+pub mod payload;
 pub mod sink;
 pub mod source;
 mod state;
