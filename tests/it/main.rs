@@ -7,19 +7,22 @@
 #[macro_use]
 mod support;
 
+mod collector;
+mod collector_support;
+mod controller;
+mod dead_letters;
 mod cli;
 mod controller;
 mod http;
-mod dead_letters;
 mod layout;
 mod lint;
 mod pipelines;
 mod settings;
+mod sink;
+mod source;
 mod store;
 mod store_configs;
 mod store_lease;
 mod store_streams;
 mod store_watch;
-mod sink;
-mod source;
 mod toolbox;
