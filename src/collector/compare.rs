@@ -22,6 +22,25 @@ pub fn id_of(document: &RawDocument) -> Option<RawBson> {
     document.get("_id").ok().flatten().map(RawBson::from)
 }
 
+/// Equal for `_id`s that are one to the server: numbers of any type with the same value are.
+pub fn id_key(id: &RawBson) -> Vec<u8> {
+    let number = match id {
+        RawBson::Int32(number) => Some(f64::from(*number)),
+        RawBson::Int64(number) => Some(*number as f64),
+        RawBson::Double(number) => Some(*number),
+        _ => None,
+    };
+    match number {
+        // Different large integers may share a key, which costs a comparison.
+        Some(number) => [b"n".as_slice(), &(number + 0.0).to_le_bytes()].concat(),
+        None => {
+            let mut one = bson::RawDocumentBuf::new();
+            one.append(bson::raw::cstr!("v"), id.clone());
+            one.into_bytes()
+        }
+    }
+}
+
 /// Name, type and bytes.
 type Field<'a> = (&'a str, u8, Vec<u8>);
 
@@ -80,6 +99,13 @@ mod tests {
     #[test]
     fn not_a_number_equals_itself() {
         assert!(same(&rawdoc! { "_id": 1, "a": f64::NAN }, &rawdoc! { "_id": 1, "a": f64::NAN }));
+    }
+
+    #[test]
+    fn ids_that_are_one_to_the_server_have_one_key() {
+        assert_eq!(id_key(&RawBson::Int32(1)), id_key(&RawBson::Double(1.0)));
+        assert_eq!(id_key(&RawBson::Double(-0.0)), id_key(&RawBson::Int64(0)));
+        assert_ne!(id_key(&RawBson::Int32(1)), id_key(&RawBson::String("1".into())));
     }
 
     #[test]

@@ -1,6 +1,33 @@
 //! Dead letters: messages that cannot be stored, kept with their reason in a stream of their own.
+//!
+//! One subject for each identity, published on the condition that it is empty: a second copy is refused, and that counts
+//! as stored. Nothing is published that the server might find too large, since it would cut the connection that all
+//! pipelines share: such a payload goes to an Object Store first, and the dead letter names it. Called by the driver.
 
-use async_nats::Message;
+use async_nats::jetstream::{self, object_store};
+use async_nats::{HeaderMap, HeaderName, Message, Request, RequestErrorKind};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Deserialize;
+use std::time::Duration;
+
+/// How long the server may take to store a dead letter.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to store a payload.
+const OBJECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// What is left free of `max_payload`.
+const MARGIN: usize = 1024;
+/// The longest detail, in bytes.
+const LONGEST_DETAIL: usize = 1000;
+
+/// The subject is not empty: 10071 and, of later servers, 10164.
+const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
+/// "store failed": the stream is full, or the subject is; only the text would tell.
+const STORE_FAILED: u64 = 10077;
+/// The stream has a `max_msg_size`.
+const MESSAGE_TOO_LARGE: u64 = 10054;
+/// The account or the server has no room: 10002, 10023, 10028, 10047.
+const NO_ROOM: [u64; 4] = [10002, 10023, 10028, 10047];
 
 /// Why a message is a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,19 +120,202 @@ pub struct DeadLetterError {
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
     nats: async_nats::Client,
+    jetstream: jetstream::Context,
+    stream: String,
+    prefix: String,
+    objects: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    error: Option<Refusal>,
+    stream: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
 }
 
 impl DeadLetters {
     /// `stream` exists; `prefix` is the subject without the identity; `objects` is the bucket for payloads that a dead
     /// letter cannot hold, made when first needed.
     pub fn new(nats: async_nats::Client, stream: &str, prefix: &str, objects: &str) -> Self {
-        let _ = (stream, prefix, objects);
-        Self { nats }
+        let jetstream = jetstream::new(nats.clone());
+        Self { nats, jetstream, stream: stream.to_owned(), prefix: prefix.to_owned(), objects: objects.to_owned() }
     }
 
     /// Stores a dead letter; returns once the stream has acknowledged it. Storing one twice is harmless.
     pub async fn store(&self, poison: &Poison<'_>) -> Result<Stored, DeadLetterError> {
-        let _ = (poison, &self.nats);
-        todo!()
+        let room = self.nats.max_payload().saturating_sub(MARGIN);
+        let mut headers = describe(poison, &self.stream, room / 2);
+        let payload = &poison.message.payload;
+        if wire_length(&headers) + payload.len() <= room {
+            match self.publish(poison.identity, headers.clone(), payload.clone()).await? {
+                Ok(stored) => return Ok(stored),
+                // The stream takes smaller messages than the server: by reference, then.
+                Err(refusal) if refusal.err_code == MESSAGE_TOO_LARGE => {}
+                Err(refusal) => return Err(refused(&refusal)),
+            }
+        }
+        // The object first: a dead letter never names one that is not there.
+        self.put_object(poison.identity, payload).await?;
+        headers.insert("Sluice-Object", format!("{}/{}", self.objects, poison.identity));
+        match self.publish(poison.identity, headers, Bytes::new()).await? {
+            Ok(stored) => Ok(stored),
+            Err(refusal) => Err(refused(&refusal)),
+        }
+    }
+
+    async fn publish(&self, identity: &str, headers: HeaderMap, payload: Bytes) -> Result<Result<Stored, Refusal>, DeadLetterError> {
+        let subject = format!("{}.{identity}", self.prefix);
+        let request = Request::new().headers(headers).payload(payload).timeout(Some(PUBLISH_TIMEOUT));
+        // Around it all: without a connection the client's own queue may be full.
+        let sent = tokio::time::timeout(PUBLISH_TIMEOUT, self.nats.send_request(subject.clone(), request));
+        let reply = sent.await.map_err(|_| unavailable("the dead letters' stream does not answer"))?;
+        let reply = reply.map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => unavailable(format!("no stream listens on {subject}")),
+            _ => unavailable(error.to_string()),
+        })?;
+        let answer: Answer = serde_json::from_slice(&reply.payload)
+            .map_err(|error| failure(DeadLetterErrorKind::Refused, format!("the answer is not understood: {error}")))?;
+        match answer {
+            Answer { error: None, stream: Some(stream) } if stream == self.stream => Ok(Ok(Stored::New)),
+            Answer { error: None, .. } => {
+                Err(failure(DeadLetterErrorKind::Refused, format!("another stream than {} answered for {subject}", self.stream)))
+            }
+            Answer { error: Some(refusal), .. } if WRONG_LAST_SEQUENCE.contains(&refusal.err_code) => Ok(Ok(Stored::AlreadyThere)),
+            Answer { error: Some(refusal), .. } if refusal.err_code == STORE_FAILED && self.exists(&subject).await? => {
+                Ok(Ok(Stored::AlreadyThere))
+            }
+            Answer { error: Some(refusal), .. } => Ok(Err(refusal)),
+        }
+    }
+
+    /// Whether there is a message on `subject`.
+    async fn exists(&self, subject: &str) -> Result<bool, DeadLetterError> {
+        let body = serde_json::json!({ "last_by_subj": subject }).to_string();
+        let asked = self.nats.request(format!("$JS.API.STREAM.MSG.GET.{}", self.stream), body.into());
+        let reply = tokio::time::timeout(PUBLISH_TIMEOUT, asked).await.map_err(|_| unavailable("JetStream does not answer"))?;
+        let reply = reply.map_err(|error| unavailable(error.to_string()))?;
+        let answer: serde_json::Value = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
+        Ok(answer.get("message").is_some())
+    }
+
+    /// Stores a payload under its identity, unless it is there.
+    async fn put_object(&self, identity: &str, payload: &Bytes) -> Result<(), DeadLetterError> {
+        let stored = async {
+            let bucket = match self.jetstream.get_object_store(&self.objects).await {
+                Ok(bucket) => bucket,
+                Err(_) => {
+                    let config = object_store::Config {
+                        bucket: self.objects.clone(),
+                        description: Some("payloads of Sluice's dead letters that are too large for a message".into()),
+                        ..object_store::Config::default()
+                    };
+                    let created = self.jetstream.create_object_store(config).await;
+                    created.map_err(|error| unavailable(format!("cannot create the bucket {}: {error}", self.objects)))?
+                }
+            };
+            // The identity comes from the message: what has its name and size is this payload.
+            if let Ok(info) = bucket.info(identity).await
+                && !info.deleted
+                && info.size == payload.len()
+            {
+                return Ok(());
+            }
+            let put = bucket.put(identity, &mut payload.as_ref()).await;
+            put.map(|_| ()).map_err(|error| unavailable(format!("cannot store the payload in {}: {error}", self.objects)))
+        };
+        let timeout = tokio::time::timeout(OBJECT_TIMEOUT, stored).await;
+        timeout.unwrap_or_else(|_| Err(unavailable(format!("the bucket {} does not answer", self.objects))))
+    }
+}
+
+/// The headers of a dead letter. The original's are left out, and that is said, where they alone measure more than
+/// `longest`.
+fn describe(poison: &Poison<'_>, stream: &str, longest: usize) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Expected-Stream", stream);
+    headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
+    headers.insert("Sluice-Reason", poison.reason.as_str());
+    if let Some(code) = poison.code {
+        headers.insert("Sluice-Code", code.to_string());
+    }
+    headers.insert("Sluice-Detail", line(poison.detail));
+    headers.insert("Sluice-Pipeline", poison.pipeline);
+    headers.insert("Sluice-Version", poison.version);
+    headers.insert("Sluice-Stream", poison.stream);
+    headers.insert("Sluice-Subject", poison.message.subject.as_str());
+    headers.insert("Sluice-Sequence", poison.sequence.to_string());
+    headers.insert("Sluice-Time", rfc3339(poison.published_ns));
+    headers.insert("Sluice-Attempts", poison.attempts.to_string());
+    headers.insert("Sluice-Redelivered", poison.redelivered.to_string());
+    let Some(originals) = &poison.message.headers else { return headers };
+    let measure = wire_length(originals);
+    if measure > longest {
+        headers.insert("Sluice-Original-Omitted", measure.to_string());
+        return headers;
+    }
+    for (name, values) in originals.iter() {
+        // A header that cannot be written again was never readable.
+        let Ok(name) = format!("Sluice-Original-{name}").parse::<HeaderName>() else { continue };
+        for value in values {
+            headers.append(name.clone(), line(value.as_str()));
+        }
+    }
+    headers
+}
+
+/// What headers measure on the wire.
+fn wire_length(headers: &HeaderMap) -> usize {
+    let values = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+    let lines = values.map(|(name, value)| AsRef::<[u8]>::as_ref(name).len() + value.as_str().len() + ": \r\n".len());
+    "NATS/1.0\r\n\r\n".len() + lines.sum::<usize>()
+}
+
+/// One line, not too long.
+fn line(text: &str) -> String {
+    let end = text.floor_char_boundary(LONGEST_DETAIL.min(text.len()));
+    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
+
+fn rfc3339(nanoseconds: u64) -> String {
+    match Timestamp::from_nanosecond(i128::from(nanoseconds)) {
+        Ok(time) => format!("{time:.9}"),
+        Err(_) => nanoseconds.to_string(),
+    }
+}
+
+fn refused(refusal: &Refusal) -> DeadLetterError {
+    let full = refusal.err_code == STORE_FAILED || NO_ROOM.contains(&refusal.err_code);
+    let kind = if full { DeadLetterErrorKind::Full } else { DeadLetterErrorKind::Refused };
+    failure(kind, format!("the dead letters' stream refuses: {} ({})", refusal.description, refusal.err_code))
+}
+
+fn unavailable(message: impl Into<String>) -> DeadLetterError {
+    failure(DeadLetterErrorKind::Unavailable, message)
+}
+
+fn failure(kind: DeadLetterErrorKind, message: impl Into<String>) -> DeadLetterError {
+    DeadLetterError { kind, message: message.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_one_line_of_a_bounded_length() {
+        assert_eq!(line("a\r\nb"), "a  b");
+        assert!(line(&"ä".repeat(1000)).len() <= LONGEST_DETAIL);
+    }
+
+    #[test]
+    fn times_have_nanoseconds() {
+        assert_eq!(rfc3339(1_794_361_635_000_000_001), "2026-11-11T01:47:15.000000001Z");
     }
 }

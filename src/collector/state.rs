@@ -1,40 +1,124 @@
 //! What one execution shows of itself while it runs: phase, counters, troubles, the times of its last pull and write.
-//! Written by the driver, read by reports, health, metrics and state requests.
+//! Written by the driver, by batch; read by reports, health, metrics and state requests.
 
 use crate::pipeline::report::{Counters, EffectiveLimits, ExecutionPhase, Trouble};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What changes seldom.
+#[derive(Debug, Default)]
+struct Shown {
+    phase: Option<ExecutionPhase>,
+    troubles: Vec<Trouble>,
+    limits: EffectiveLimits,
+}
 
 /// The live state of one execution; shared and cheap to read.
 #[derive(Debug, Default)]
-pub struct ExecutionState {}
+pub struct ExecutionState {
+    shown: Mutex<Shown>,
+    received: AtomicU64,
+    written: AtomicU64,
+    duplicates: AtomicU64,
+    dead_lettered: AtomicU64,
+    redelivered: AtomicU64,
+    buffered: AtomicU64,
+    proven: AtomicBool,
+    last_pull_ms: AtomicU64,
+    last_write_ms: AtomicU64,
+    waiting: AtomicU64,
+}
 
 impl ExecutionState {
-    /// What it is doing.
+    /// What it is doing; [`ExecutionPhase::Starting`] until it says otherwise.
     pub fn phase(&self) -> ExecutionPhase {
-        todo!()
+        self.shown().phase.unwrap_or(ExecutionPhase::Starting)
     }
 
     /// Counters since it started.
     pub fn counters(&self) -> Counters {
-        todo!()
+        Counters {
+            received: self.received.load(Relaxed),
+            written: self.written.load(Relaxed),
+            duplicates: self.duplicates.load(Relaxed),
+            dead_lettered: self.dead_lettered.load(Relaxed),
+            redelivered: self.redelivered.load(Relaxed),
+            buffered: self.buffered.load(Relaxed),
+        }
     }
 
     /// Why it does not make progress; empty where it does.
     pub fn troubles(&self) -> Vec<Trouble> {
-        todo!()
+        self.shown().troubles.clone()
     }
 
     /// Limits in force.
     pub fn limits(&self) -> EffectiveLimits {
-        todo!()
+        self.shown().limits
     }
 
     /// Whether its config has ever stored a document.
     pub fn proven(&self) -> bool {
-        todo!()
+        self.proven.load(Relaxed)
     }
 
     /// Milliseconds since the epoch of the last answered pull and the last confirmed write; 0 for never.
     pub fn last_activity(&self) -> (u64, u64) {
-        todo!()
+        (self.last_pull_ms.load(Relaxed), self.last_write_ms.load(Relaxed))
     }
+
+    /// Messages in the stream that are not acknowledged, as of the last look at the consumer.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Relaxed)
+    }
+
+    /// The execution has ended: nothing is held, nothing is in the way any more. Counters stay.
+    pub fn gone(&self) {
+        let mut shown = self.shown();
+        shown.phase = Some(ExecutionPhase::Stopped);
+        shown.troubles.clear();
+        self.buffered.store(0, Relaxed);
+    }
+
+    pub(super) fn show(&self, phase: ExecutionPhase, troubles: Vec<Trouble>) {
+        let mut shown = self.shown();
+        shown.phase = Some(phase);
+        shown.troubles = troubles;
+    }
+
+    pub(super) fn show_limits(&self, limits: EffectiveLimits) {
+        self.shown().limits = limits;
+    }
+
+    pub(super) fn show_waiting(&self, messages: u64) {
+        self.waiting.store(messages, Relaxed);
+    }
+
+    pub(super) fn count(&self, counters: Counters, proven: bool) {
+        self.received.store(counters.received, Relaxed);
+        self.written.store(counters.written, Relaxed);
+        self.duplicates.store(counters.duplicates, Relaxed);
+        self.dead_lettered.store(counters.dead_lettered, Relaxed);
+        self.redelivered.store(counters.redelivered, Relaxed);
+        self.buffered.store(counters.buffered, Relaxed);
+        self.proven.store(proven, Relaxed);
+    }
+
+    pub(super) fn pulled(&self) {
+        self.last_pull_ms.store(now_ms(), Relaxed);
+    }
+
+    pub(super) fn wrote(&self) {
+        self.last_write_ms.store(now_ms(), Relaxed);
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        // Plain data: what a panicking writer left is still readable.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

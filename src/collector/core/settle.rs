@@ -140,9 +140,14 @@ impl Core {
 
     /// The command failed for an unknown reason: perhaps because of one document. Narrow it down.
     fn halve(&mut self, id: GroupId, now: Nanos, out: &mut Vec<Effect>) {
-        let random = self.random();
-        self.breaker.failed(Class::Unknown, now, random);
         let Some(mut group) = self.take(id) else { return };
+        if group.puzzle.tries > 0 && group.entries.len() == 1 {
+            // Known to fail alone: that says nothing about the database.
+            self.breaker.answered();
+        } else {
+            let random = self.random();
+            self.breaker.failed(Class::Unknown, now, random);
+        }
         if group.failures + 1 < HALVE_AFTER {
             self.requeue(id, group, now, out);
             return;

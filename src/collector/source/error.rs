@@ -26,3 +26,17 @@ pub struct SourceError {
     /// For people.
     pub message: String,
 }
+
+impl SourceError {
+    pub(super) fn new(kind: SourceErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, code: None, message: message.into() }
+    }
+
+    pub(super) fn timeout() -> Self {
+        Self::new(SourceErrorKind::Timeout, format!("no answer within {} s", super::REPLY_TIMEOUT.as_secs()))
+    }
+
+    pub(super) fn disconnected() -> Self {
+        Self::new(SourceErrorKind::Disconnected, "there is no connection to NATS")
+    }
+}

@@ -1,5 +1,9 @@
 //! What a stream and its durable are like, as far as the collector needs it.
 
+use super::{REPLY_TIMEOUT, SourceError, SourceErrorKind};
+use async_nats::{Client, Request, RequestErrorKind};
+use jiff::Timestamp;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::time::Duration;
 
 /// What stream and consumer were like when asked.
@@ -35,4 +39,133 @@ pub struct ConsumerFacts {
     pub num_waiting: u64,
     /// The stream's last sequence.
     pub last_sequence: u64,
+}
+
+/// The stream's part.
+#[derive(Debug, Deserialize)]
+struct StreamInfo {
+    created: Timestamp,
+    state: StreamState,
+}
+
+#[derive(Debug, Deserialize)]
+struct StreamState {
+    last_seq: u64,
+}
+
+/// The consumer's part.
+#[derive(Debug, Deserialize)]
+struct ConsumerInfo {
+    created: Timestamp,
+    config: ConsumerConfig,
+    #[serde(default)]
+    paused: bool,
+    #[serde(default)]
+    num_pending: u64,
+    #[serde(default)]
+    num_ack_pending: u64,
+    #[serde(default)]
+    num_redelivered: u64,
+    #[serde(default)]
+    num_waiting: u64,
+}
+
+/// Durations are nanoseconds.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct ConsumerConfig {
+    ack_wait: u64,
+    max_ack_pending: i64,
+    max_waiting: i64,
+    max_deliver: i64,
+    max_batch: i64,
+    max_bytes: i64,
+    max_expires: u64,
+}
+
+impl Default for ConsumerConfig {
+    /// The server's own defaults.
+    fn default() -> Self {
+        Self {
+            ack_wait: 30_000_000_000,
+            max_ack_pending: 1000,
+            max_waiting: 512,
+            max_deliver: -1,
+            max_batch: 0,
+            max_bytes: 0,
+            max_expires: 0,
+        }
+    }
+}
+
+/// Asks for both at once.
+pub(super) async fn ask(nats: &Client, stream: &str, consumer: &str) -> Result<ConsumerFacts, SourceError> {
+    let (stream, consumer) = tokio::try_join!(
+        request::<StreamInfo>(nats, format!("$JS.API.STREAM.INFO.{stream}")),
+        request::<ConsumerInfo>(nats, format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}")),
+    )?;
+    let config = consumer.config;
+    Ok(ConsumerFacts {
+        stream_created_ns: nanoseconds(stream.created),
+        consumer_created_ns: nanoseconds(consumer.created),
+        ack_wait: Duration::from_nanos(config.ack_wait),
+        max_ack_pending: config.max_ack_pending,
+        max_waiting: config.max_waiting,
+        max_deliver: config.max_deliver,
+        max_batch: config.max_batch,
+        max_bytes: config.max_bytes,
+        max_expires: Duration::from_nanos(config.max_expires),
+        paused: consumer.paused,
+        num_pending: consumer.num_pending,
+        num_ack_pending: consumer.num_ack_pending,
+        num_redelivered: consumer.num_redelivered,
+        num_waiting: consumer.num_waiting,
+        last_sequence: stream.state.last_seq,
+    })
+}
+
+fn nanoseconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_nanosecond()).unwrap_or(0)
+}
+
+async fn request<T: DeserializeOwned>(nats: &Client, subject: String) -> Result<T, SourceError> {
+    let asked = nats.send_request(subject, Request::new().timeout(Some(REPLY_TIMEOUT)));
+    // Around it all: without a connection the client's own queue may be full.
+    let reply = tokio::time::timeout(REPLY_TIMEOUT, asked).await.map_err(|_| SourceError::timeout())?;
+    let reply = reply.map_err(|error| match error.kind() {
+        RequestErrorKind::TimedOut => SourceError::timeout(),
+        RequestErrorKind::NoResponders => SourceError::new(SourceErrorKind::Unavailable, "JetStream does not answer"),
+        _ => SourceError::new(SourceErrorKind::Disconnected, error.to_string()),
+    })?;
+    let unreadable =
+        |error: serde_json::Error| SourceError::new(SourceErrorKind::Refused, format!("JetStream's answer is not understood: {error}"));
+    match serde_json::from_slice::<Answer>(&reply.payload).map_err(unreadable)?.error {
+        Some(refusal) => Err(refusal.into()),
+        None => serde_json::from_slice(&reply.payload).map_err(unreadable),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    error: Option<Refusal>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    code: u16,
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+impl From<Refusal> for SourceError {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal.code {
+            404 => SourceErrorKind::NotFound,
+            500.. => SourceErrorKind::Unavailable,
+            _ => SourceErrorKind::Refused,
+        };
+        Self { kind, code: Some(refusal.err_code), message: refusal.description }
+    }
 }

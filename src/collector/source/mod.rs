@@ -7,18 +7,32 @@
 mod ack;
 mod error;
 mod facts;
+mod inbox;
 mod link;
+mod requests;
 mod status;
+mod tracker;
 
 pub use ack::AckSubject;
 pub use error::{SourceError, SourceErrorKind};
 pub use facts::ConsumerFacts;
 
-use async_nats::{Message, Subject};
+use async_nats::connection::State;
+use async_nats::{Client, Message, Subject};
+use bytes::Bytes;
+use inbox::Inbox;
 use std::time::{Duration, Instant};
+use tracker::Kind;
 
 /// How long acknowledgements, renewals and requests may stay unanswered.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Messages that may be outstanding. The client drops what finds its queue of 65,536 full, which also takes the replies
+/// to acknowledgements; what is dropped comes again only after `ack_wait`.
+pub const MAX_OUTSTANDING: u64 = 16_384;
+
+/// What a message may measure beyond its payload and headers, as the server counts it: subjects.
+const LARGEST_FRAME: u64 = 64 << 10;
 
 /// One message, as it was delivered.
 #[derive(Debug)]
@@ -84,68 +98,147 @@ pub enum SourceEvent {
 /// One durable consumer as a source of messages.
 #[derive(Debug)]
 pub struct Source {
-    nats: async_nats::Client,
+    nats: Client,
+    stream: String,
+    consumer: String,
+    next_message: Subject,
+    inbox: Inbox,
 }
 
-impl Source {
-    /// Subscribes the inbox. Asks nothing of the server: whether the consumer exists is said by [`Self::info`] and by what
-    /// becomes of pulls.
-    pub async fn open(nats: async_nats::Client, stream: &str, consumer: &str) -> Result<Self, SourceError> {
-        let _ = (nats, stream, consumer);
-        todo!()
-    }
-
-    /// What stream and consumer are like now: two round trips.
+/// Asks about stream and consumer beside a source.
+#[derive(Debug, Clone)]
+pub struct Inspector {}
+impl Inspector {
+    /// What stream and consumer are like now.
     pub async fn info(&self) -> Result<ConsumerFacts, SourceError> {
         todo!()
     }
+}
 
-    /// Asks for `batch` messages. Several requests may be outstanding. `max_bytes` is raised to what one message may
-    /// measure at most: a smaller one would end requests without a message, thousands of times a second. Fails at once
-    /// while there is no connection; a [`SourceEvent::Gap`] follows when there is one again.
-    pub async fn pull(&mut self, batch: usize, max_bytes: u64, expires: Duration, heartbeat: Duration) -> Result<(), SourceError> {
-        let _ = (batch, max_bytes, expires, heartbeat, &self.nats);
+impl Source {
+    /// Asks beside it.
+    pub fn inspector(&self) -> Inspector {
         todo!()
+    }
+    /// Subscribes the inbox. Asks nothing of the server: whether the consumer exists is said by [`Self::info`] and by what
+    /// becomes of pulls.
+    pub async fn open(nats: Client, stream: &str, consumer: &str) -> Result<Self, SourceError> {
+        for name in [stream, consumer] {
+            if name.is_empty() || name.contains(['.', '*', '>', '/', '\\']) || name.contains(char::is_whitespace) {
+                return Err(SourceError::new(SourceErrorKind::Refused, format!("'{name}' is no name of a stream or consumer")));
+            }
+        }
+        let inbox = tokio::time::timeout(REPLY_TIMEOUT, Inbox::open(&nats)).await.map_err(|_| SourceError::timeout())??;
+        Ok(Self {
+            stream: stream.to_owned(),
+            consumer: consumer.to_owned(),
+            next_message: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}").into(),
+            nats,
+            inbox,
+        })
+    }
+
+    /// What stream and consumer are like now: two round trips, at the same time.
+    pub async fn info(&self) -> Result<ConsumerFacts, SourceError> {
+        facts::ask(&self.nats, &self.stream, &self.consumer).await
+    }
+
+    /// Asks for `batch` messages. Several requests may be outstanding, of [`MAX_OUTSTANDING`] messages together: more is cut
+    /// off. `max_bytes` is raised to what one message may measure at most: a smaller one would end requests without a
+    /// message, thousands of times a second. Fails at once while there is no connection; a [`SourceEvent::Gap`] follows
+    /// when there is one again.
+    pub async fn pull(&mut self, batch: usize, max_bytes: u64, expires: Duration, heartbeat: Duration) -> Result<(), SourceError> {
+        self.connected()?;
+        let room = MAX_OUTSTANDING.saturating_sub(self.inbox.outstanding());
+        let batch = u64::try_from(batch).unwrap_or(u64::MAX).min(room);
+        if batch == 0 {
+            return Ok(());
+        }
+        let max_bytes = max_bytes.max(self.nats.max_payload() as u64 + LARGEST_FRAME);
+        // The server refuses a heartbeat above half of the expiry.
+        let heartbeat = heartbeat.min(expires / 2);
+        let body = format!(
+            r#"{{"batch":{batch},"max_bytes":{max_bytes},"expires":{},"idle_heartbeat":{}}}"#,
+            expires.as_nanos(),
+            heartbeat.as_nanos()
+        );
+        let reply = self.inbox.request(batch, heartbeat);
+        let sent = self.send(std::slice::from_ref(&self.next_message), Some(&reply), body.into()).await;
+        if sent.is_err() {
+            self.inbox.withdraw(&reply);
+        }
+        sent
     }
 
     /// Messages that the outstanding requests may still bring.
     pub fn outstanding(&self) -> u64 {
-        todo!()
+        self.inbox.outstanding()
     }
 
     /// The next event; never ends. Cancel-safe: a dropped call loses nothing. `limit` bounds the messages of one event.
     pub async fn next(&mut self, limit: usize) -> SourceEvent {
-        let _ = limit;
-        todo!()
+        self.inbox.next(limit.max(1)).await
     }
 
     /// Acknowledges, each with a reply: all written together; [`SourceEvent::Acked`] follows within [`REPLY_TIMEOUT`],
     /// unless this fails.
     pub async fn ack(&mut self, replies: &[Subject], token: u64) -> Result<(), SourceError> {
-        let _ = (replies, token);
-        todo!()
+        self.tracked(Kind::Ack, replies, token, Bytes::from_static(b"+ACK")).await
     }
 
     /// Renews the leases; [`SourceEvent::Renewed`] follows within [`REPLY_TIMEOUT`], unless this fails.
     pub async fn renew(&mut self, replies: &[Subject], token: u64) -> Result<(), SourceError> {
-        let _ = (replies, token);
-        todo!()
+        self.tracked(Kind::Renew, replies, token, Bytes::from_static(b"+WPI")).await
     }
 
     /// Gives messages back, to be delivered again after `delay`. No reply.
     pub async fn nak(&mut self, replies: &[Subject], delay: Duration) -> Result<(), SourceError> {
-        let _ = (replies, delay);
-        todo!()
+        self.connected()?;
+        self.send(replies, None, format!(r#"-NAK {{"delay":{}}}"#, delay.as_nanos()).into()).await
     }
 
     /// Terminates messages whose dead letters are stored; [`SourceEvent::Acked`] follows as for [`Self::ack`].
     pub async fn term(&mut self, replies: &[Subject], token: u64) -> Result<(), SourceError> {
-        let _ = (replies, token);
-        todo!()
+        self.tracked(Kind::Ack, replies, token, Bytes::from_static(b"+TERM")).await
     }
 
     /// Hands everything that was written to the operating system, for a shutdown.
     pub async fn flush(&self) -> Result<(), SourceError> {
-        todo!()
+        match tokio::time::timeout(REPLY_TIMEOUT, self.nats.flush()).await {
+            Ok(flushed) => flushed.map_err(|error| SourceError::new(SourceErrorKind::Disconnected, error.to_string())),
+            Err(_) => Err(SourceError::timeout()),
+        }
+    }
+
+    async fn tracked(&mut self, kind: Kind, replies: &[Subject], token: u64, body: Bytes) -> Result<(), SourceError> {
+        self.connected()?;
+        let inbox = self.inbox.track(kind, token, replies.len());
+        let sent = self.send(replies, Some(&inbox), body).await;
+        if sent.is_err() {
+            self.inbox.untrack(&inbox);
+        }
+        sent
+    }
+
+    /// Puts one frame per subject into the connection's buffer, which the client writes out together.
+    async fn send(&self, subjects: &[Subject], reply: Option<&Subject>, body: Bytes) -> Result<(), SourceError> {
+        let all = async {
+            for subject in subjects {
+                match reply {
+                    Some(reply) => self.nats.publish_with_reply(subject.clone(), reply.clone(), body.clone()).await?,
+                    None => self.nats.publish(subject.clone(), body.clone()).await?,
+                }
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(REPLY_TIMEOUT, all).await {
+            Ok(sent) => sent.map_err(|error: async_nats::PublishError| SourceError::new(SourceErrorKind::Disconnected, error.to_string())),
+            Err(_) => Err(SourceError::timeout()),
+        }
+    }
+
+    /// Without a connection the client only queues what is sent, and blocks when the queue is full.
+    fn connected(&self) -> Result<(), SourceError> {
+        if self.nats.connection_state() == State::Connected { Ok(()) } else { Err(SourceError::disconnected()) }
     }
 }

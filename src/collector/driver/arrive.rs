@@ -1,0 +1,83 @@
+//! Messages as they arrive: looked at once, given their identity, put into slots. Part of the driver.
+
+use super::slots::{Note, Slot};
+use super::{Driver, nanos};
+use crate::collector::core::{Arrival, Event, Kind};
+use crate::collector::dead_letters::Reason;
+use crate::collector::identity::{Identities, Identity};
+use crate::collector::payload::{self, Fault};
+use crate::collector::sink::Collection;
+use crate::collector::source::Delivery;
+
+impl Driver {
+    pub(super) fn arrive(&mut self, deliveries: Vec<Delivery>) {
+        self.state.pulled();
+        let Some(identities) = self.identities.take() else {
+            self.early.extend(deliveries);
+            return;
+        };
+        let pending = deliveries.last().map_or(0, |delivery| delivery.pending);
+        let measurements = self.job.output.time_series.is_some();
+        let (mut bytes, mut again) = (0, 0);
+        self.arrivals.clear();
+        self.arrivals.reserve(deliveries.len());
+        for delivery in deliveries {
+            bytes += delivery.bytes;
+            again += u64::from(delivery.delivered > 1);
+            let checked = payload::inspect(&delivery.message.payload);
+            let id = match checked {
+                Ok(facts) if !facts.has_id => Some(identity_of(&identities, &delivery, measurements)),
+                _ => None,
+            };
+            let size = Collection::document_bytes(delivery.message.payload.len(), id.is_some());
+            let (lease_from, published_ns) = (nanos(delivery.lease_from.saturating_duration_since(self.zero)), delivery.published_ns);
+            let (kind, note) = match checked {
+                Ok(_) => (Kind::Document, None),
+                Err(fault) => {
+                    self.words.refusal = fault.to_string();
+                    (Kind::Unreadable, Some(Box::new(note_of(fault))))
+                }
+            };
+            let slot = self.slots.put(Slot { delivery, id, note });
+            // A payload is smaller than NATS's largest message, which 32 bits count.
+            let bytes = u32::try_from(size).unwrap_or(u32::MAX);
+            self.arrivals.push(Arrival { slot, bytes, lease_from, published_ns, kind });
+        }
+        self.identities = Some(identities);
+        let count = self.arrivals.len() as u64;
+        self.received += count;
+        self.redelivered += again;
+        self.deps.budget.take(bytes);
+        self.deps.metrics.received.inc_by(count);
+        self.deps.metrics.redelivered.inc_by(again);
+        let arrivals = std::mem::take(&mut self.arrivals);
+        self.feed(Event::Delivered { messages: &arrivals, pending });
+        self.arrivals = arrivals;
+    }
+}
+
+/// The ObjectId of a payload without an `_id`.
+fn identity_of(identities: &Identities, delivery: &Delivery, measurement: bool) -> Identity {
+    if measurement {
+        return identities.measurement(delivery.sequence, delivery.published_ns, [0; 3]);
+    }
+    message_identity(identities, delivery)
+}
+
+/// What names a message's dead letter.
+pub(super) fn message_identity(identities: &Identities, delivery: &Delivery) -> Identity {
+    let id = delivery.message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID));
+    match id {
+        Some(id) => identities.with_message_id(id.as_str(), &delivery.message.payload),
+        None => identities.without_message_id(delivery.sequence, delivery.published_ns),
+    }
+}
+
+fn note_of(fault: Fault) -> Note {
+    let reason = match fault {
+        Fault::Malformed(_) => Reason::NotBson,
+        Fault::TooDeep => Reason::Refused,
+        Fault::TooLarge => Reason::TooLarge,
+    };
+    Note { reason, code: None, detail: fault.to_string(), on_id: None }
+}

@@ -1,0 +1,183 @@
+//! Carries out the core's effects. Part of the driver.
+
+use super::Driver;
+use super::arrive::message_identity;
+use super::slots::Note;
+use super::work::{self, Done, Letter, Suspect};
+use crate::collector::core::{Effect, Entry, Event, GroupId};
+use crate::collector::dead_letters::Reason;
+use crate::collector::identity::{self, Identities};
+use crate::collector::sink::Document;
+use crate::collector::source::{SourceError, SourceErrorKind};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long a pull request waits at the server.
+const EXPIRES: Duration = Duration::from_secs(60);
+/// How often the server says that it still knows a request, at most.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// After which messages that were given back are delivered again.
+const NAK_DELAY: Duration = Duration::from_millis(500);
+
+impl Driver {
+    /// Carries out everything that is due, and what follows from it.
+    pub(super) async fn carry_out(&mut self) {
+        while !self.effects.is_empty() {
+            let mut effects = std::mem::take(&mut self.effects);
+            for effect in effects.drain(..) {
+                self.carry(effect).await;
+            }
+            if self.effects.is_empty() {
+                self.effects = effects;
+            }
+        }
+    }
+
+    async fn carry(&mut self, effect: Effect) {
+        match effect {
+            Effect::Pull { batch, max_bytes } => self.pull(batch, max_bytes).await,
+            Effect::Insert(group) => self.insert(group),
+            Effect::LookUp(group) => self.look_up(group),
+            Effect::Ack(group) => {
+                self.measure(group);
+                self.collect_replies(group);
+                if let Err(error) = self.source.ack(&self.replies, group.0).await {
+                    self.source_failed(&error);
+                    self.feed(Event::Acked(group, false));
+                }
+            }
+            Effect::Terminate(group) => {
+                self.collect_replies(group);
+                if let Err(error) = self.source.term(&self.replies, group.0).await {
+                    self.source_failed(&error);
+                    self.feed(Event::Acked(group, false));
+                }
+            }
+            Effect::Renew(group) => {
+                self.collect_replies(group);
+                if let Err(error) = self.source.renew(&self.replies, group.0).await {
+                    self.source_failed(&error);
+                    self.feed(Event::Renewed(group, 0, false));
+                }
+            }
+            Effect::Bury(group) => self.bury(group),
+            Effect::Nak(entries) => {
+                self.replies.clear();
+                self.replies.extend(entries.iter().filter_map(|entry| self.slots.get(entry.slot)?.delivery.message.reply.clone()));
+                if let Err(error) = self.source.nak(&self.replies, NAK_DELAY).await {
+                    // They are delivered again when their leases end.
+                    self.source_failed(&error);
+                }
+                self.release(entries);
+            }
+            Effect::Ping => {
+                let Some(collection) = self.collection.clone() else {
+                    self.feed(Event::Pinged(None));
+                    return;
+                };
+                let work = async move { Done::Pinged(collection.ping().await) };
+                self.work.spawn(work::guarded(work, || Done::Pinged(Err(work::panicked("the ping")))));
+            }
+            Effect::Release(entries) => self.release(entries),
+            Effect::Finished => {
+                self.finished = true;
+                if let Err(error) = self.source.flush().await {
+                    self.source_failed(&error);
+                }
+            }
+        }
+    }
+
+    async fn pull(&mut self, batch: u64, max_bytes: u64) {
+        let wait = Duration::from_nanos(self.core.limits().ack_wait);
+        let heartbeat = HEARTBEAT.min(wait / 4).max(Duration::from_millis(500));
+        let batch = usize::try_from(batch).unwrap_or(usize::MAX);
+        if let Err(error) = self.source.pull(batch, max_bytes, EXPIRES, heartbeat).await {
+            self.source_failed(&error);
+            self.feed(if error.kind == SourceErrorKind::NotFound { Event::Consumer(false) } else { Event::PullRefused });
+        }
+    }
+
+    fn insert(&mut self, group: GroupId) {
+        let Some(collection) = self.collection.clone() else { return };
+        let slots = &self.slots;
+        let document = |entry: &Entry| {
+            let slot = slots.get(entry.slot)?;
+            Some(Document { payload: slot.delivery.message.payload.clone(), id: slot.id })
+        };
+        let documents: Vec<Document> = self.core.entries(group).iter().filter_map(document).collect();
+        self.deps.metrics.batch_documents.observe(documents.len() as f64);
+        self.work.spawn(work::insert(collection, group, documents));
+    }
+
+    fn look_up(&mut self, group: GroupId) {
+        let Some(collection) = self.collection.clone() else { return };
+        let slots = &self.slots;
+        let suspect = |entry: &Entry| {
+            let slot = slots.get(entry.slot)?;
+            let on_id = slot.note.as_ref().and_then(|note| note.on_id);
+            Some(Suspect { payload: slot.delivery.message.payload.clone(), id: slot.id, on_id })
+        };
+        let suspects = self.core.entries(group).iter().filter_map(suspect).collect();
+        self.work.spawn(work::look_up(collection, group, suspects));
+    }
+
+    fn bury(&mut self, group: GroupId) {
+        let Some(slot) = self.core.entries(group).first().and_then(|entry| self.slots.get(entry.slot)) else { return };
+        let delivery = &slot.delivery;
+        let note = slot.note.as_deref().cloned().unwrap_or_else(|| Note {
+            reason: Reason::Unknown,
+            code: None,
+            detail: "refused for a reason that was not kept".into(),
+            on_id: None,
+        });
+        // The stream is certain: nothing arrives in the core before it is.
+        let identities = self.identities.clone().unwrap_or_else(|| Identities::new(&self.job.stream, self.supervision.stream_created_ns));
+        let letter = Letter {
+            message: delivery.message.clone(),
+            identity: identity::hex(&message_identity(&identities, delivery)),
+            note,
+            pipeline: self.job.id.to_string(),
+            version: self.job.version.to_string(),
+            stream: self.job.stream.clone(),
+            sequence: delivery.sequence,
+            published_ns: delivery.published_ns,
+            attempts: delivery.delivered,
+        };
+        self.work.spawn(work::bury(self.letters.clone(), group, letter));
+    }
+
+    fn collect_replies(&mut self, group: GroupId) {
+        self.replies.clear();
+        let slots = &self.slots;
+        let replies = self.core.entries(group).iter().filter_map(|entry| slots.get(entry.slot)?.delivery.message.reply.clone());
+        self.replies.extend(replies);
+    }
+
+    fn release(&mut self, entries: Vec<Entry>) {
+        let mut bytes = 0;
+        for entry in &entries {
+            if let Some(slot) = self.slots.take(entry.slot) {
+                bytes += slot.delivery.bytes;
+            }
+        }
+        self.deps.budget.give(bytes);
+        self.core.recycle(entries);
+    }
+
+    /// From publish to acknowledgement, of the oldest message.
+    fn measure(&self, group: GroupId) {
+        let oldest = Duration::from_nanos(self.core.oldest(group));
+        if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
+            if let Some(age) = now.checked_sub(oldest) {
+                self.deps.metrics.end_to_end.observe(age.as_secs_f64());
+            }
+        }
+    }
+
+    fn source_failed(&mut self, error: &SourceError) {
+        tracing::debug!(%error, "nats did not take it");
+        self.source_trouble(error);
+        // The answer says when it is over.
+        self.supervision.ask_soon();
+    }
+}

@@ -1,0 +1,207 @@
+//! Turns what the source and the work say into events for the core, and into words for people. Part of the driver.
+
+use super::slots::Note;
+use super::work::{self, Done};
+use super::{Driver, nanos};
+use crate::collector::classify::{self, Class};
+use crate::collector::core::{Event, GroupId, Outcome};
+use crate::collector::dead_letters::Reason as LetterReason;
+use crate::collector::sink::{CommandFailure, DocumentFailure, InsertReply};
+use crate::collector::source::SourceEvent;
+use crate::pipeline::report::{Counters, ExecutionPhase};
+use crate::pipeline::status::Reason;
+use std::time::Duration;
+use tracing::{info, warn};
+
+impl Driver {
+    pub(super) fn source_says(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Delivered(deliveries) => self.arrive(deliveries),
+            SourceEvent::PullEnded { .. } => {
+                self.state.pulled();
+                self.feed(Event::Tick);
+            }
+            SourceEvent::Gap(reason) => {
+                tracing::debug!(reason, "pull requests are lost");
+                self.doubt_stream();
+                self.feed(Event::Gap);
+            }
+            SourceEvent::ConsumerGone(message) => {
+                warn!(message, "stream or consumer are gone");
+                self.words.source = Some((Reason::StreamUnavailable, message));
+                self.doubt_stream();
+                self.feed(Event::Consumer(false));
+            }
+            SourceEvent::Refused(message) => {
+                tracing::debug!(message, "a pull request was refused");
+                self.feed(Event::PullRefused);
+            }
+            SourceEvent::Renewed { token, sent, confirmed, of } => {
+                let sent = nanos(sent.saturating_duration_since(self.zero));
+                self.feed(Event::Renewed(GroupId(token), sent, confirmed == of));
+            }
+            SourceEvent::Acked { token, confirmed, of } => self.feed(Event::Acked(GroupId(token), confirmed == of)),
+        }
+    }
+
+    pub(super) fn work_done(&mut self, done: Done) {
+        match done {
+            Done::Inserted(group, reply, took) => self.inserted(group, reply, took),
+            Done::LookedUp(group, Ok(failures)) => {
+                for (index, class) in &failures {
+                    if *class == Class::Document {
+                        self.note_difference(group, *index as usize);
+                    }
+                }
+                self.feed(Event::LookedUp(group, Outcome::Executed { failures: &failures, uncertain: None }));
+            }
+            Done::LookedUp(group, Err(failure)) => {
+                let class = self.command_failed(&failure);
+                self.feed(Event::LookedUp(group, Outcome::Failed(class)));
+            }
+            Done::Buried(group, Ok(_)) => self.feed(Event::Buried(group, true)),
+            Done::Buried(group, Err(error)) => {
+                if self.words.burial != error.message {
+                    warn!(%error, "cannot store a dead letter");
+                    self.words.burial = error.message;
+                }
+                self.feed(Event::Buried(group, false));
+            }
+            Done::Pinged(result) => {
+                let class = result.err().map(|failure| self.command_failed(&failure));
+                self.feed(Event::Pinged(class));
+            }
+            Done::Asked(answer) => self.consumer_says(answer),
+            Done::Opened(answer) => self.collection_says(answer),
+        }
+    }
+
+    fn inserted(&mut self, group: GroupId, reply: InsertReply, took: Duration) {
+        self.deps.metrics.insert.observe(took.as_secs_f64());
+        match reply {
+            InsertReply::Executed { failures, write_concern_error } => {
+                let uncertain = write_concern_error.map(|failure| self.command_failed(&failure));
+                let mut classes: Vec<(u32, Class)> =
+                    failures.into_iter().filter_map(|failure| self.document_failed(group, failure)).collect();
+                classes.sort_unstable_by_key(|(index, _)| *index);
+                if uncertain.is_none() {
+                    self.state.wrote();
+                }
+                self.feed(Event::Inserted(group, Outcome::Executed { failures: &classes, uncertain }));
+            }
+            InsertReply::Failed(failure) => {
+                let class = self.command_failed(&failure);
+                for index in 0..if class == Class::Unknown { self.core.entries(group).len() } else { 0 } {
+                    self.note(group, index, LetterReason::Unknown, failure.code, failure.message.clone(), None);
+                }
+                self.feed(Event::Inserted(group, Outcome::Failed(class)));
+            }
+        }
+    }
+
+    fn document_failed(&mut self, group: GroupId, failure: DocumentFailure) -> Option<(u32, Class)> {
+        let slot = self.core.entries(group).get(failure.index).and_then(|entry| self.slots.get(entry.slot));
+        let our_id = slot.is_some_and(|slot| slot.id.is_some());
+        let class = classify::document(failure.code, failure.on_id, our_id);
+        let reason = match (class, failure.code) {
+            (_, 11000) => LetterReason::DuplicateId,
+            (_, 10334) => LetterReason::TooLarge,
+            (Class::Unknown, _) => LetterReason::Unknown,
+            _ => LetterReason::Refused,
+        };
+        if matches!(class, Class::Transient | Class::Operator) {
+            self.words.command.clone_from(&failure.message);
+        }
+        let index = u32::try_from(failure.index).ok()?;
+        if class != Class::Done {
+            if matches!(class, Class::Document | Class::Unknown) {
+                self.words.refusal = format!("{} (code {})", failure.message, failure.code);
+            }
+            self.note(group, failure.index, reason, Some(failure.code), failure.message, failure.on_id);
+        }
+        Some((index, class))
+    }
+
+    fn note(&mut self, group: GroupId, index: usize, reason: LetterReason, code: Option<i32>, detail: String, on_id: Option<bool>) {
+        let slot = self.core.entries(group).get(index).map(|entry| entry.slot);
+        if let Some(slot) = slot.and_then(|slot| self.slots.get_mut(slot)) {
+            slot.note = Some(Box::new(Note { reason, code, detail, on_id }));
+        }
+    }
+
+    /// The stored document differs from the one that was sent, or the duplicate is in another index.
+    fn note_difference(&mut self, group: GroupId, index: usize) {
+        let slot = self.core.entries(group).get(index).map(|entry| entry.slot);
+        if let Some(note) = slot.and_then(|slot| self.slots.get_mut(slot)).and_then(|slot| slot.note.as_mut()) {
+            note.reason = LetterReason::DuplicateId;
+            self.words.refusal.clone_from(&note.detail);
+        }
+    }
+
+    fn command_failed(&mut self, failure: &CommandFailure) -> Class {
+        let class = work::class_of(failure);
+        if self.core.troubles() == crate::collector::core::Troubles::default() {
+            warn!(error = %failure, "the database failed");
+        }
+        self.words.command = match failure.code {
+            Some(code) => format!("{} (code {code})", failure.message),
+            None => failure.message.clone(),
+        };
+        class
+    }
+
+    /// Shows counters, phase and troubles, where they changed.
+    pub(super) fn show(&mut self) {
+        let totals = self.core.totals();
+        let metrics = &self.deps.metrics;
+        metrics.written.inc_by(totals.written - self.shown.written);
+        metrics.duplicates.inc_by(totals.duplicates - self.shown.duplicates);
+        metrics.dead_lettered.inc_by(totals.dead_lettered - self.shown.dead_lettered);
+        metrics.in_flight.set(i64::try_from(self.core.in_hand()).unwrap_or(i64::MAX));
+        self.shown = totals;
+        let counters = Counters {
+            received: self.received,
+            written: totals.written,
+            duplicates: totals.duplicates,
+            dead_lettered: totals.dead_lettered,
+            redelivered: self.redelivered,
+            buffered: self.core.in_hand() + self.early.len() as u64,
+        };
+        self.state.count(counters, self.core.proven());
+        if self.core.in_hand() == 0 {
+            self.slots.shrink();
+        }
+
+        let troubles = self.core.troubles();
+        let phase = if self.stopping {
+            ExecutionPhase::Stopping
+        } else if troubles.unavailable
+            || troubles.refuses
+            || troubles.dead_letters
+            || self.words.source.is_some()
+            || self.words.target.is_some()
+        {
+            ExecutionPhase::Blocked
+        } else if self.collection.is_none() || self.identities.is_none() && self.supervision.stream_created_ns == 0 {
+            ExecutionPhase::Starting
+        } else {
+            ExecutionPhase::Running
+        };
+        let quiet = troubles == crate::collector::core::Troubles::default() && self.words.source.is_none() && self.words.target.is_none();
+        if quiet && self.showing.phase == Some(phase) && self.showing.troubles.is_empty() {
+            return;
+        }
+        let showing = super::Showing { phase: Some(phase), troubles: self.words.troubles(troubles) };
+        if showing == self.showing {
+            return;
+        }
+        if showing.troubles.first().map(|t| t.reason) != self.showing.troubles.first().map(|t| t.reason) {
+            match showing.troubles.first() {
+                Some(trouble) => warn!(reason = trouble.reason.as_str(), message = trouble.message, "the pipeline is in trouble"),
+                None => info!("the pipeline is out of trouble"),
+            }
+        }
+        self.state.show(phase, showing.troubles.clone());
+        self.showing = showing;
+    }
+}

@@ -1,0 +1,249 @@
+//! Drives the core: carries out its effects, feeds back what happened.
+//!
+//! One task per pipeline and, beside it, one short-lived task for each insert, look-up and question. What always holds:
+//! the loop never waits for the database; a source never ends it; nothing runs on a timer of its own but the next deadline,
+//! so that an idle pipeline costs next to nothing. Called by the executor.
+
+mod arrive;
+mod carry;
+mod happen;
+mod slots;
+mod supervise;
+mod words;
+mod work;
+
+use super::core::{Arrival, Batches, Core, Effect, Event, Limits, Nanos, Now, SECOND};
+use super::dead_letters::DeadLetters;
+use super::identity::Identities;
+use super::sink::{Collection, MAX_COMMAND_BYTES};
+use super::source::{Delivery, Source, SourceEvent};
+use super::{Deps, ExecutionState, Job};
+use crate::pipeline::backoff::Backoff;
+use crate::pipeline::report::ExecutionPhase;
+use crate::pipeline::status::Reason;
+use async_nats::Subject;
+use slots::Slots;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use supervise::Supervision;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use words::{Showing, Words};
+use work::Done;
+
+/// Messages taken from the source in one go.
+const AT_ONCE: usize = 1024;
+/// What a command has besides its documents, at most.
+const COMMAND_REST: u64 = 4096;
+/// What a consumer is taken for until it has said what it is: the server's defaults.
+const UNKNOWN_LIMITS: Limits = Limits { ack_wait: 30 * SECOND, max_ack_pending: 1000, live: 1 };
+
+/// Why a collector ended.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectorError {}
+
+impl CollectorError {
+    /// Whether starting it again can help.
+    pub fn retry(&self) -> bool {
+        match *self {}
+    }
+}
+
+/// Marks the execution as ended, however it ends.
+struct Ending(Arc<ExecutionState>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.gone();
+    }
+}
+
+/// Runs until `stop`, then writes what it holds within `job.shutdown_grace` and returns. `live` says how many
+/// executions share the durable, for the effective batch.
+pub async fn run(
+    job: Job,
+    deps: Deps,
+    state: Arc<ExecutionState>,
+    live: watch::Receiver<u32>,
+    stop: CancellationToken,
+) -> Result<(), CollectorError> {
+    let _ending = Ending(state.clone());
+    let Some(source) = subscribe(&job, &deps, &state, &stop).await else { return Ok(()) };
+    let mut driver = Driver::new(job, deps, state, source, *live.borrow());
+    info!("collector started");
+    driver.run(live, stop).await;
+    let totals = driver.core.totals();
+    info!(received = driver.received, written = totals.written, dead_lettered = totals.dead_lettered, "collector stopped");
+    Ok(())
+}
+
+/// The source; `None` where it was stopped before there was one.
+async fn subscribe(job: &Job, deps: &Deps, state: &ExecutionState, stop: &CancellationToken) -> Option<Source> {
+    let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    let mut failures = 0;
+    while !stop.is_cancelled() {
+        let error = match Source::open(deps.nats.clone(), &job.stream, &job.consumer).await {
+            Ok(source) => return Some(source),
+            Err(error) => error,
+        };
+        failures += 1;
+        warn!(%error, "cannot subscribe");
+        let trouble = crate::pipeline::report::Trouble { reason: Reason::NatsUnavailable, message: error.message };
+        state.show(ExecutionPhase::Starting, vec![trouble]);
+        tokio::select! {
+            () = tokio::time::sleep(backoff.delay(failures, rand::random())) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    None
+}
+
+/// What the loop woke up for.
+enum Woken {
+    Source(SourceEvent),
+    Done(Done),
+    Live(u32),
+    LiveEnded,
+    Stop,
+    Time,
+}
+
+/// One pipeline's collector.
+struct Driver {
+    job: Job,
+    deps: Deps,
+    state: Arc<ExecutionState>,
+    source: Source,
+    core: Core,
+    slots: Slots,
+    /// What all times count from.
+    zero: Instant,
+    effects: Vec<Effect>,
+    work: JoinSet<Done>,
+    /// `None` while it is not certain which stream messages come from.
+    identities: Option<Identities>,
+    /// Messages that arrived meanwhile.
+    early: Vec<Delivery>,
+    collection: Option<Collection>,
+    letters: DeadLetters,
+    supervision: Supervision,
+    words: Words,
+    showing: Showing,
+    received: u64,
+    redelivered: u64,
+    shown: super::core::Totals,
+    stopping: bool,
+    finished: bool,
+    /// Scratch, kept for their memory.
+    arrivals: Vec<Arrival>,
+    replies: Vec<Subject>,
+}
+
+impl Driver {
+    fn new(job: Job, deps: Deps, state: Arc<ExecutionState>, source: Source, live: u32) -> Self {
+        let batching = &job.output.batching;
+        let batches = Batches {
+            count: batching.count,
+            bytes: batching.byte_size.min(MAX_COMMAND_BYTES as u64 - COMMAND_REST),
+            period: nanos(batching.period),
+            linger: nanos(batching.linger),
+            max_in_flight: job.output.max_in_flight.max(1),
+            first_half_only: job.output.time_series.is_some(),
+        };
+        let limits = Limits { live: live.max(1), ..UNKNOWN_LIMITS };
+        let letters = DeadLetters::new(deps.nats.clone(), &job.dead_letter_stream, &job.dead_letter_prefix, &job.dead_letter_objects);
+        Self {
+            core: Core::new(batches, limits, job.proven, rand::random()),
+            supervision: Supervision::new(job.output.time_series.is_some()),
+            job,
+            deps,
+            state,
+            source,
+            slots: Slots::default(),
+            zero: Instant::now(),
+            effects: Vec::new(),
+            work: JoinSet::new(),
+            identities: None,
+            early: Vec::new(),
+            collection: None,
+            letters,
+            words: Words::default(),
+            showing: Showing::default(),
+            received: 0,
+            redelivered: 0,
+            shown: super::core::Totals::default(),
+            stopping: false,
+            finished: false,
+            arrivals: Vec::new(),
+            replies: Vec::new(),
+        }
+    }
+
+    async fn run(&mut self, mut live: watch::Receiver<u32>, stop: CancellationToken) {
+        let mut live_ended = false;
+        let sleep = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(sleep);
+        // The first pull goes out before anything is asked: what it brings waits until stream and collection are known.
+        self.feed(Event::Tick);
+        self.carry_out().await;
+        self.supervise();
+        while !self.finished {
+            let deadline = self.next_deadline().into();
+            if sleep.deadline() != deadline {
+                sleep.as_mut().reset(deadline);
+            }
+            let woken = tokio::select! {
+                event = self.source.next(AT_ONCE) => Woken::Source(event),
+                Some(Ok(done)) = self.work.join_next(), if !self.work.is_empty() => Woken::Done(done),
+                changed = live.changed(), if !live_ended => {
+                    if changed.is_ok() { Woken::Live(*live.borrow_and_update()) } else { Woken::LiveEnded }
+                }
+                () = stop.cancelled(), if !self.stopping => Woken::Stop,
+                () = &mut sleep => Woken::Time,
+            };
+            match woken {
+                Woken::Source(event) => self.source_says(event),
+                Woken::Done(done) => self.work_done(done),
+                Woken::Live(live) => {
+                    let limits = Limits { live: live.max(1), ..self.core.limits() };
+                    self.limit(limits);
+                }
+                Woken::LiveEnded => live_ended = true,
+                Woken::Stop => {
+                    self.stopping = true;
+                    let deadline = self.now().at + nanos(self.job.shutdown_grace);
+                    self.feed(Event::Stop(deadline));
+                }
+                Woken::Time => self.feed(Event::Tick),
+            }
+            self.carry_out().await;
+            self.supervise();
+            self.show();
+        }
+    }
+
+    /// Hands an event to the core; its effects wait for [`Self::carry_out`].
+    fn feed(&mut self, event: Event<'_>) {
+        let now = self.now();
+        self.core.on(event, now, &mut self.effects);
+    }
+
+    fn now(&self) -> Now {
+        Now { at: nanos(self.zero.elapsed()), free: self.deps.budget.free(), outstanding: self.source.outstanding() }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let own = self.supervision.next_deadline();
+        match self.core.next_deadline() {
+            Nanos::MAX => own,
+            at => own.min(self.zero + Duration::from_nanos(at)),
+        }
+    }
+}
+
+/// Saturates after 584 years.
+fn nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX / 4)
+}

@@ -1,0 +1,190 @@
+//! Looks after the consumer and the collection: asked at the start, after every doubt, and again and again. Part of the
+//! driver.
+
+use super::work::{self, Done};
+use super::{Driver, nanos};
+use crate::collector::classify::Class;
+use crate::collector::core::{Event, Limits, Target};
+use crate::collector::identity::Identities;
+use crate::collector::sink::{Collection, OpenError};
+use crate::collector::source::{ConsumerFacts, SourceError, SourceErrorKind};
+use crate::pipeline::backoff::Backoff;
+use crate::pipeline::report::EffectiveLimits;
+use crate::pipeline::status::Reason;
+use std::time::{Duration, Instant};
+use tracing::info;
+
+/// How often consumer and stream are looked at.
+const RESYNC: Duration = Duration::from_secs(30);
+/// How often a normal collection is looked at; a time-series collection, which comes back as a normal one when it was
+/// dropped, as often as the consumer.
+const NORMAL_RESYNC: Duration = Duration::from_secs(300);
+const ASK: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+const OPEN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+const OPEN_REFUSED: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+
+/// When to ask what.
+#[derive(Debug)]
+pub(super) struct Supervision {
+    asking: bool,
+    ask_at: Instant,
+    ask_failures: u32,
+    /// Set by a doubt that came while a question was under way: its answer may be older than the doubt.
+    doubted: bool,
+    opening: bool,
+    open_at: Instant,
+    open_failures: u32,
+    open_every: Duration,
+    /// When the stream was created; 0 before that is known.
+    pub(super) stream_created_ns: u64,
+}
+
+impl Supervision {
+    pub(super) fn new(time_series: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            asking: false,
+            ask_at: now,
+            ask_failures: 0,
+            doubted: false,
+            opening: false,
+            open_at: now,
+            open_failures: 0,
+            open_every: if time_series { RESYNC } else { NORMAL_RESYNC },
+            stream_created_ns: 0,
+        }
+    }
+
+    /// Something failed: ask before the next turn.
+    pub(super) fn ask_soon(&mut self) {
+        self.ask_at = self.ask_at.min(Instant::now() + ASK.first);
+    }
+
+    /// When something is to be asked; far away while everything is being asked.
+    pub(super) fn next_deadline(&self) -> Instant {
+        let far = Instant::now() + RESYNC;
+        let ask = if self.asking { far } else { self.ask_at };
+        ask.min(if self.opening { far } else { self.open_at })
+    }
+}
+
+fn jittered(every: Duration) -> Duration {
+    every.mul_f64(0.8 + 0.4 * rand::random::<f64>())
+}
+
+impl Driver {
+    /// Asks what is due.
+    pub(super) fn supervise(&mut self) {
+        let now = Instant::now();
+        if !self.supervision.asking && now >= self.supervision.ask_at {
+            self.supervision.asking = true;
+            self.supervision.doubted = false;
+            let question = self.source.inspector();
+            self.work.spawn(async move { Done::Asked(question.info().await) });
+        }
+        if !self.supervision.opening && now >= self.supervision.open_at {
+            self.supervision.opening = true;
+            let (database, target, output) = (self.deps.database.clone(), self.job.target.clone(), self.job.output.clone());
+            let work = async move { Done::Opened(Collection::open(database, &target, &output).await) };
+            self.work.spawn(work::guarded(work, || Done::Opened(Err(work::panicked("opening the collection").into()))));
+        }
+    }
+
+    /// Perhaps the stream is another one now: what arrives waits for the answer.
+    pub(super) fn doubt_stream(&mut self) {
+        self.identities = None;
+        self.supervision.doubted = true;
+        self.supervision.ask_at = Instant::now();
+    }
+
+    pub(super) fn consumer_says(&mut self, answer: Result<ConsumerFacts, SourceError>) {
+        self.supervision.asking = false;
+        let facts = match answer {
+            Ok(facts) => facts,
+            Err(error) => {
+                self.supervision.ask_failures += 1;
+                self.supervision.ask_at = Instant::now() + ASK.delay(self.supervision.ask_failures, rand::random());
+                self.source_trouble(&error);
+                if error.kind == SourceErrorKind::NotFound {
+                    self.identities = None;
+                    self.feed(Event::Consumer(false));
+                }
+                return;
+            }
+        };
+        self.supervision.ask_failures = 0;
+        if self.supervision.doubted {
+            // The doubt is younger than the question: `ask_at` is due.
+            return;
+        }
+        self.supervision.ask_at = Instant::now() + jittered(RESYNC);
+        self.supervision.stream_created_ns = facts.stream_created_ns;
+        if self.words.source.take().is_some() {
+            info!("stream and consumer answer");
+        }
+        let waiting = facts.num_pending + facts.num_ack_pending;
+        self.state.show_waiting(waiting);
+        self.deps.metrics.lag.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.limit(Limits { ack_wait: nanos(facts.ack_wait), max_ack_pending: facts.max_ack_pending, live: self.core.limits().live });
+        self.feed(Event::Consumer(true));
+        self.identities = Some(Identities::new(&self.job.stream, facts.stream_created_ns));
+        let early = std::mem::take(&mut self.early);
+        if !early.is_empty() {
+            self.arrive(early);
+        }
+    }
+
+    pub(super) fn limit(&mut self, limits: Limits) {
+        self.feed(Event::Limits(limits));
+        let batch = self.core.batch_count();
+        self.state.show_limits(EffectiveLimits {
+            batch_count: u32::try_from(batch).unwrap_or(u32::MAX),
+            ack_wait_ms: limits.ack_wait / 1_000_000,
+            max_ack_pending: limits.max_ack_pending,
+            limited: batch < u64::from(self.job.output.batching.count),
+        });
+    }
+
+    pub(super) fn collection_says(&mut self, answer: Result<Collection, OpenError>) {
+        self.supervision.opening = false;
+        let now = Instant::now();
+        let (target, pause) = match answer {
+            Ok(collection) => {
+                self.collection = Some(collection);
+                self.supervision.open_failures = 0;
+                self.words.target = None;
+                (Target::Good, jittered(self.supervision.open_every))
+            }
+            Err(OpenError::KindDiffers(message)) => {
+                self.words.target = Some((Reason::CollectionKindDiffers, message));
+                self.supervision.open_failures += 1;
+                (Target::Bad, OPEN_REFUSED.delay(self.supervision.open_failures, rand::random()))
+            }
+            Err(OpenError::Failed(failure)) => {
+                self.supervision.open_failures += 1;
+                let transient = work::class_of(&failure) == Class::Transient;
+                let backoff = if transient { OPEN } else { OPEN_REFUSED };
+                let pause = backoff.delay(self.supervision.open_failures, rand::random());
+                if self.collection.is_some() && self.words.target.is_none() {
+                    // It was good: inserts find out themselves what they may.
+                    self.supervision.open_at = now + pause;
+                    return;
+                }
+                let reason = if transient { Reason::DatabaseUnavailable } else { Reason::DatabaseRefuses };
+                self.words.target = Some((reason, failure.message));
+                (Target::Bad, pause)
+            }
+        };
+        self.supervision.open_at = now + pause;
+        self.feed(Event::Target(target));
+    }
+
+    /// Says what is wrong with NATS.
+    pub(super) fn source_trouble(&mut self, error: &SourceError) {
+        let reason = match error.kind {
+            SourceErrorKind::Disconnected | SourceErrorKind::Timeout | SourceErrorKind::Unavailable => Reason::NatsUnavailable,
+            SourceErrorKind::NotFound | SourceErrorKind::Refused => Reason::StreamUnavailable,
+        };
+        self.words.source = Some((reason, error.message.clone()));
+    }
+}

@@ -1,0 +1,185 @@
+//! What runs beside the driver's loop: inserts, look-ups, dead letters, questions. Each is one task that ends with one
+//! [`Done`]; a panic in one is a failure of that one.
+
+use super::slots::Note;
+use crate::collector::classify::{self, Class};
+use crate::collector::compare;
+use crate::collector::core::GroupId;
+use crate::collector::dead_letters::{DeadLetterError, DeadLetterErrorKind, DeadLetters, Poison, Reason, Stored};
+use crate::collector::sink::{Collection, CommandFailure, Document, FailureKind, InsertReply, OpenError};
+use crate::collector::source::{ConsumerFacts, SourceError};
+use bson::{RawBson, RawDocument, oid::ObjectId};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+/// What a task ended with.
+#[derive(Debug)]
+pub(super) enum Done {
+    Inserted(GroupId, InsertReply, Duration),
+    /// Those that are not stored as they were sent, by index; the reason of a dead letter, where it is certain now.
+    LookedUp(GroupId, Result<Vec<(u32, Class)>, CommandFailure>),
+    Buried(GroupId, Result<Stored, DeadLetterError>),
+    Pinged(Result<(), CommandFailure>),
+    Asked(Result<ConsumerFacts, SourceError>),
+    Opened(Result<Collection, OpenError>),
+}
+
+/// Runs `work`; what `instead` makes stands for a panic.
+pub(super) async fn guarded(work: impl Future<Output = Done>, instead: impl FnOnce() -> Done) -> Done {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| instead())
+}
+
+pub(super) fn panicked(what: &str) -> CommandFailure {
+    CommandFailure { kind: FailureKind::Other, code: None, labels: Vec::new(), message: format!("{what} panicked: a bug of sluice") }
+}
+
+pub(super) async fn insert(collection: Collection, group: GroupId, documents: Vec<Document>) -> Done {
+    let begun = Instant::now();
+    let work = async {
+        let reply = collection.insert(&documents).await;
+        Done::Inserted(group, reply, begun.elapsed())
+    };
+    guarded(work, || Done::Inserted(group, InsertReply::Failed(panicked("the insert")), begun.elapsed())).await
+}
+
+/// A document that met a duplicate key.
+#[derive(Debug)]
+pub(super) struct Suspect {
+    pub(super) payload: Bytes,
+    pub(super) id: Option<[u8; 12]>,
+    pub(super) on_id: Option<bool>,
+}
+
+impl Suspect {
+    fn id(&self) -> Option<RawBson> {
+        match self.id {
+            Some(id) => Some(RawBson::ObjectId(ObjectId::from_bytes(id))),
+            None => compare::id_of(RawDocument::from_bytes(&self.payload).ok()?),
+        }
+    }
+}
+
+pub(super) async fn look_up(collection: Collection, group: GroupId, suspects: Vec<Suspect>) -> Done {
+    let work = async {
+        let ids: Vec<RawBson> = suspects.iter().filter_map(Suspect::id).collect();
+        let result = collection.find(ids).await.map(|stored| {
+            let mut by_id: HashMap<Vec<u8>, Vec<&RawDocument>> = HashMap::new();
+            for document in &stored {
+                if let Some(id) = compare::id_of(document) {
+                    by_id.entry(compare::id_key(&id)).or_default().push(document);
+                }
+            }
+            let judged = suspects.iter().enumerate().filter_map(|(index, suspect)| {
+                let found = suspect.id().and_then(|id| by_id.get(&compare::id_key(&id)).cloned()).unwrap_or_default();
+                Some((u32::try_from(index).ok()?, judge(suspect, &found)?))
+            });
+            judged.collect()
+        });
+        Done::LookedUp(group, result)
+    };
+    guarded(work, || Done::LookedUp(group, Err(panicked("the look-up")))).await
+}
+
+/// `None`: stored as it was sent.
+fn judge(suspect: &Suspect, found: &[&RawDocument]) -> Option<Class> {
+    let Ok(sent) = RawDocument::from_bytes(&suspect.payload) else { return Some(Class::Unknown) };
+    if found.iter().any(|stored| compare::same(sent, stored)) {
+        return None;
+    }
+    match (found.is_empty(), suspect.on_id) {
+        // Nothing with this `_id`: it was another unique index.
+        (true, None) => Some(Class::Document),
+        // It was there a moment ago: try again.
+        (true, Some(_)) => Some(Class::Unknown),
+        (false, _) => Some(Class::Document),
+    }
+}
+
+/// Everything that a dead letter says, owned by its task.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) message: async_nats::Message,
+    pub(super) identity: String,
+    pub(super) note: Note,
+    pub(super) pipeline: String,
+    pub(super) version: String,
+    pub(super) stream: String,
+    pub(super) sequence: u64,
+    pub(super) published_ns: u64,
+    pub(super) attempts: u64,
+}
+
+pub(super) async fn bury(letters: DeadLetters, group: GroupId, letter: Letter) -> Done {
+    let redelivered = letter.attempts > 1;
+    let detail = match letter.note.reason {
+        Reason::DuplicateId if redelivered => format!(
+            "{} (this is a redelivery: the application may have updated the document after an earlier delivery stored it)",
+            letter.note.detail
+        ),
+        _ => letter.note.detail.clone(),
+    };
+    let poison = Poison {
+        message: &letter.message,
+        identity: &letter.identity,
+        reason: letter.note.reason,
+        code: letter.note.code,
+        detail: &detail,
+        pipeline: &letter.pipeline,
+        version: &letter.version,
+        stream: &letter.stream,
+        sequence: letter.sequence,
+        published_ns: letter.published_ns,
+        attempts: letter.attempts,
+        redelivered,
+    };
+    let work = async { Done::Buried(group, letters.store(&poison).await) };
+    let instead = || {
+        let error =
+            DeadLetterError { kind: DeadLetterErrorKind::Refused, message: "storing the dead letter panicked: a bug of sluice".into() };
+        Done::Buried(group, Err(error))
+    };
+    guarded(work, instead).await
+}
+
+/// What the failure of a command means.
+pub(super) fn class_of(failure: &CommandFailure) -> Class {
+    classify::command(failure.kind, failure.code, &failure.labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::rawdoc;
+
+    fn suspect(document: bson::RawDocumentBuf, on_id: Option<bool>) -> Suspect {
+        Suspect { payload: Bytes::from(document.into_bytes()), id: None, on_id }
+    }
+
+    #[test]
+    fn a_document_that_is_stored_as_it_was_sent_is_done() {
+        let stored = rawdoc! { "_id": 1, "a": 2 };
+        assert_eq!(judge(&suspect(rawdoc! { "a": 2, "_id": 1 }, Some(true)), &[&stored]), None);
+    }
+
+    #[test]
+    fn another_document_under_the_same_id_is_a_refusal() {
+        let stored = rawdoc! { "_id": 1, "a": 3 };
+        assert_eq!(judge(&suspect(rawdoc! { "_id": 1, "a": 2 }, Some(true)), &[&stored]), Some(Class::Document));
+    }
+
+    #[test]
+    fn nothing_under_the_id_means_another_index_or_a_document_that_was_deleted_meanwhile() {
+        assert_eq!(judge(&suspect(rawdoc! { "_id": 1 }, None), &[]), Some(Class::Document));
+        assert_eq!(judge(&suspect(rawdoc! { "_id": 1 }, Some(true)), &[]), Some(Class::Unknown));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_of_that_work_alone() {
+        let done = guarded(async { panic!("boom") }, || Done::Pinged(Err(panicked("the test")))).await;
+        assert!(matches!(done, Done::Pinged(Err(failure)) if failure.message.contains("bug")));
+    }
+}

@@ -1,0 +1,260 @@
+//! One subscription that takes in everything: messages, status messages of requests, replies to acknowledgements.
+//!
+//! Messages keep the subject that they were published to; what is addressed to the inbox itself says by its subject which
+//! request (`….p.{id}`) or which call (`….r.{id}`) it belongs to.
+
+use super::link::Link;
+use super::requests::Requests;
+use super::status::{self, Meaning};
+use super::tracker::{Kind, Tracker};
+use super::{AckSubject, Delivery, SourceError, SourceErrorKind, SourceEvent};
+use async_nats::{Client, Message, StatusCode, Subject, Subscriber};
+use futures_util::Stream;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::coop;
+
+/// How old the last look into the inbox may get while requests are out: it bounds how much of a lease is given away.
+const LOOK: Duration = Duration::from_secs(2);
+/// A timer that is later than this tells of a process that stood still.
+const STALL: Duration = Duration::from_millis(250);
+
+/// The inbox of one source.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    subscription: Subscriber,
+    /// With the final dot.
+    prefix: String,
+    link: Arc<Link>,
+    connects: watch::Receiver<u64>,
+    count: u64,
+    requests: Requests,
+    tracker: Tracker,
+    next_id: u64,
+    /// Whatever is taken from the inbox now was delivered after this moment.
+    floor: Instant,
+    /// When the inbox was last found empty.
+    looked: Instant,
+    /// Events found while looking for others.
+    found: VecDeque<SourceEvent>,
+    closed: bool,
+}
+
+impl Inbox {
+    pub(super) async fn open(client: &Client) -> Result<Self, SourceError> {
+        let now = Instant::now();
+        let link = Link::of(client);
+        let prefix = format!("{}.", client.new_inbox());
+        let subscription = client.subscribe(format!("{prefix}>")).await;
+        let subscription = subscription.map_err(|error| SourceError::new(SourceErrorKind::Disconnected, error.to_string()))?;
+        Ok(Self {
+            subscription,
+            prefix,
+            connects: link.connects(),
+            count: link.count(),
+            link,
+            requests: Requests::default(),
+            tracker: Tracker::default(),
+            next_id: 0,
+            floor: now,
+            looked: now,
+            found: VecDeque::new(),
+            closed: false,
+        })
+    }
+
+    pub(super) fn outstanding(&self) -> u64 {
+        self.requests.outstanding()
+    }
+
+    /// The reply subject of a request that is about to be sent.
+    pub(super) fn request(&mut self, batch: u64, heartbeat: Duration) -> Subject {
+        self.next_id += 1;
+        self.requests.opened(self.next_id, batch, heartbeat, Instant::now());
+        format!("{}p.{}", self.prefix, self.next_id).into()
+    }
+
+    /// The request was not sent after all.
+    pub(super) fn withdraw(&mut self, reply: &Subject) {
+        if let Some((_, id)) = self.address(reply) {
+            self.requests.ended(id, None);
+        }
+    }
+
+    /// The reply subject of acknowledgements or renewals that are about to be sent.
+    pub(super) fn track(&mut self, kind: Kind, token: u64, of: usize) -> Subject {
+        self.next_id += 1;
+        self.tracker.start(self.next_id, kind, token, of, Instant::now());
+        format!("{}r.{}", self.prefix, self.next_id).into()
+    }
+
+    /// They were not sent after all.
+    pub(super) fn untrack(&mut self, reply: &Subject) {
+        if let Some((_, id)) = self.address(reply) {
+            self.tracker.forget(id);
+        }
+    }
+
+    pub(super) async fn next(&mut self, limit: usize) -> SourceEvent {
+        // The inbox is read past the scheduler's budget, whose end looks like an empty inbox; so the turn of the others is
+        // granted here, before anything is taken.
+        coop::consume_budget().await;
+        loop {
+            self.reconnected();
+            if let Some(event) = self.found.pop_front() {
+                return event;
+            }
+            if let Some(event) = self.tracker.finished(Instant::now()) {
+                return event;
+            }
+            let (wake, closed, mut connects) = (self.wake(), self.closed, self.connects.clone());
+            tokio::select! {
+                biased;
+                event = coop::unconstrained(std::future::poll_fn(|cx| self.poll(cx, limit))) => match event {
+                    Some(event) => return event,
+                    None => continue,
+                },
+                changed = connects.changed(), if !closed => match changed {
+                    Ok(()) => self.connects.mark_unchanged(),
+                    // The link ends with the client only, and so does the subscription.
+                    Err(_) => self.close(),
+                },
+                () = tokio::time::sleep_until(wake.into()), if !closed => {}
+                () = std::future::pending(), if closed => {}
+            }
+            if let Some(event) = self.silence() {
+                return event;
+            }
+        }
+    }
+
+    /// The time of the next thing to do without a message.
+    fn wake(&self) -> Instant {
+        let look = self.looked + if self.requests.outstanding() > 0 { LOOK } else { 30 * LOOK };
+        [self.requests.deadline(), self.tracker.deadline()].into_iter().flatten().fold(look, Instant::min)
+    }
+
+    /// Takes what lies ready. `None`: nothing for the caller, look again.
+    fn poll(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<Option<SourceEvent>> {
+        if self.closed {
+            return Poll::Pending;
+        }
+        // Read before the inbox is found empty: a marker that comes between must not vouch for what came before it.
+        let floor = self.link.floor();
+        let mut deliveries = Vec::new();
+        let mut any = false;
+        while deliveries.len() < limit && self.found.is_empty() {
+            match Pin::new(&mut self.subscription).poll_next(cx) {
+                Poll::Ready(Some(message)) => {
+                    any = true;
+                    match self.address(&message.subject) {
+                        Some(('r', id)) => self.tracker.answered(id, message.status != Some(StatusCode::NO_RESPONDERS)),
+                        Some((_, id)) => self.status(id, &message),
+                        None => deliveries.extend(self.delivery(message)),
+                    }
+                }
+                Poll::Ready(None) => {
+                    self.close();
+                    break;
+                }
+                Poll::Pending => {
+                    self.floor = self.floor.max(floor);
+                    self.looked = Instant::now();
+                    break;
+                }
+            }
+        }
+        if !deliveries.is_empty() {
+            self.requests.brought(deliveries.len() as u64, Instant::now());
+            return Poll::Ready(Some(SourceEvent::Delivered(deliveries)));
+        }
+        // Statuses and replies are turned into events by the caller's loop.
+        if any || !self.found.is_empty() { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    /// What an address within the inbox stands for.
+    fn address(&self, subject: &str) -> Option<(char, u64)> {
+        let (kind, id) = subject.strip_prefix(&self.prefix)?.split_once('.')?;
+        Some((kind.chars().next()?, id.parse().ok()?))
+    }
+
+    fn delivery(&self, message: Message) -> Option<Delivery> {
+        let ack = AckSubject::parse(message.reply.as_deref()?)?;
+        Some(Delivery {
+            sequence: ack.stream_sequence,
+            published_ns: ack.published_ns,
+            delivered: ack.delivered,
+            pending: ack.pending,
+            bytes: message.length as u64,
+            message,
+            received: Instant::now(),
+            lease_from: self.floor,
+        })
+    }
+
+    fn status(&mut self, id: u64, message: &Message) {
+        let Some(code) = message.status else { return };
+        let meaning = status::read(code, message.description.as_deref());
+        if meaning == Meaning::Heartbeat {
+            return self.requests.heard(Instant::now());
+        }
+        let unused = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
+        let unused = unused.and_then(|value| value.as_str().parse().ok());
+        if !self.requests.ended(id, unused) {
+            return;
+        }
+        self.requests.heard(Instant::now());
+        let event = match meaning {
+            Meaning::Heartbeat | Meaning::Ended => SourceEvent::PullEnded { outstanding: self.requests.outstanding() },
+            Meaning::Gap(reason) => {
+                self.requests.clear();
+                SourceEvent::Gap(reason)
+            }
+            Meaning::Gone(reason) => {
+                self.requests.clear();
+                SourceEvent::ConsumerGone(reason)
+            }
+            Meaning::Refused(reason) => SourceEvent::Refused(reason),
+        };
+        self.found.push_back(event);
+    }
+
+    /// A new connection: requests of the old one may live on or not, and replies to it are lost.
+    fn reconnected(&mut self) {
+        let count = self.link.count();
+        if count == self.count {
+            return;
+        }
+        self.count = count;
+        self.connects.mark_unchanged();
+        self.requests.clear();
+        self.found.extend(self.tracker.abandon());
+        self.found.push_back(SourceEvent::Gap("the connection was made anew"));
+    }
+
+    /// Whether requests were silent for too long.
+    fn silence(&mut self) -> Option<SourceEvent> {
+        let deadline = self.requests.deadline()?;
+        let now = Instant::now();
+        if now < deadline {
+            return None;
+        }
+        if now > deadline + STALL {
+            self.requests.excuse(now);
+            return None;
+        }
+        self.requests.clear().then_some(SourceEvent::Gap("heartbeats are missing"))
+    }
+
+    fn close(&mut self) {
+        if !std::mem::replace(&mut self.closed, true) {
+            self.requests.clear();
+            self.found.extend(self.tracker.abandon());
+            self.found.push_back(SourceEvent::ConsumerGone("the connection to NATS is closed".into()));
+        }
+    }
+}
