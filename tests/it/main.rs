@@ -8,6 +8,7 @@
 mod support;
 
 mod controller;
+mod instructions;
 mod layout;
 mod lint;
 mod settings;
