@@ -130,16 +130,22 @@ impl Api {
         self
     }
 
-    /// One request and its answer. Waits for the connection first: what is sent while disconnected would lie in the
-    /// client's buffer and be executed long after its sender gave up.
-    pub async fn exchange(&self, subject: &str, headers: Option<HeaderMap>, payload: Bytes) -> Result<Message, Failure> {
-        let deadline = Instant::now() + self.timeout;
+    /// Waits until the connection stands.
+    pub async fn connected(&self, deadline: Instant) -> Result<(), Failure> {
         while self.client.connection_state() != State::Connected {
             if Instant::now() >= deadline {
                 return Err(Failure::Disconnected);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        Ok(())
+    }
+
+    /// One request and its answer. Waits for the connection first: what is sent while disconnected would lie in the
+    /// client's buffer and be executed long after its sender gave up.
+    pub async fn exchange(&self, subject: &str, headers: Option<HeaderMap>, payload: Bytes) -> Result<Message, Failure> {
+        let deadline = Instant::now() + self.timeout;
+        self.connected(deadline).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         let mut request = Request::new().payload(payload).timeout(Some(left));
         if let Some(headers) = headers {
@@ -244,6 +250,9 @@ impl Api {
 
     /// Asks for the deletion of a consumer of ours without waiting for the answer: it ends by itself a little later.
     pub async fn forget_consumer(&self, stream: &str, name: &str) {
+        if self.client.connection_state() != State::Connected {
+            return;
+        }
         let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{name}");
         let sent = self.client.publish_with_reply(subject, self.client.new_inbox(), Bytes::new());
         if !matches!(tokio::time::timeout(Duration::from_millis(100), sent).await, Ok(Ok(()))) {

@@ -6,7 +6,7 @@
 //! new one, and [`WatchEvent::Restarted`] says so once it stands: who reads the bucket after that event has missed
 //! nothing. Hints are coalesced while the receiver is busy, so a slow receiver costs bounded memory and blocks nobody.
 
-use super::api::Api;
+use super::api::{Api, TIMEOUT};
 use super::collect::Delivery;
 use super::configs::object_name;
 use crate::pipeline::backoff::Backoff;
@@ -140,6 +140,8 @@ impl Watch {
     }
 
     async fn subscribe(&self) -> Result<(Subscriber, String), String> {
+        // What is asked for while disconnected piles up in the client until it is connected again.
+        self.api.connected(tokio::time::Instant::now() + TIMEOUT).await.map_err(|failure| failure.to_string())?;
         let inbox = self.client.new_inbox();
         let name = format!("sluice-{}", uuid::Uuid::new_v4().simple());
         // First the subscription: a push consumer nobody listens to would not start.

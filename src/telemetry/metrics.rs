@@ -191,3 +191,68 @@ impl Metrics {
         Arc::new(Self::new())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_in_use() -> (Metrics, PipelineId) {
+        let (metrics, id) = (Metrics::new(), PipelineId::parse("metrics").unwrap());
+        let pipeline = metrics.pipeline(&id);
+        for counter in [&pipeline.received, &pipeline.written, &pipeline.duplicates, &pipeline.dead_lettered, &pipeline.redelivered] {
+            counter.inc_by(3);
+        }
+        for histogram in [&pipeline.batch_documents, &pipeline.insert, &pipeline.end_to_end] {
+            histogram.observe(0.5);
+        }
+        pipeline.lag.set(7);
+        pipeline.oldest.set(1.5);
+        pipeline.in_flight.set(2);
+        metrics.reconciled(ReconcileResult::Converged);
+        (metrics, id)
+    }
+
+    #[test]
+    fn every_metric_has_its_agreed_name() {
+        let text = all_in_use().0.encode();
+        for line in [
+            r#"sluice_received_messages_total{pipeline="metrics"} 3"#,
+            r#"sluice_written_documents_total{pipeline="metrics"} 3"#,
+            r#"sluice_duplicate_documents_total{pipeline="metrics"} 3"#,
+            r#"sluice_dead_lettered_messages_total{pipeline="metrics"} 3"#,
+            r#"sluice_redelivered_messages_total{pipeline="metrics"} 3"#,
+            r#"sluice_batch_documents_count{pipeline="metrics"} 1"#,
+            r#"sluice_insert_seconds_count{pipeline="metrics"} 1"#,
+            r#"sluice_end_to_end_seconds_sum{pipeline="metrics"} 0.5"#,
+            r#"sluice_lag_messages{pipeline="metrics"} 7"#,
+            r#"sluice_oldest_unacknowledged_seconds{pipeline="metrics"} 1.5"#,
+            r#"sluice_in_flight_messages{pipeline="metrics"} 2"#,
+            r#"sluice_reconciles_total{result="Converged"} 1"#,
+            concat!(r#"sluice_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_text_is_valid_openmetrics() {
+        let text = all_in_use().0.encode();
+        assert!(text.ends_with("# EOF\n"));
+        let mut families = std::collections::HashSet::new();
+        for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+            assert!(families.insert(line.split(' ').nth(2).unwrap().to_owned()), "twice: {line}");
+        }
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert!(families.iter().any(|family| name.starts_with(family.as_str())), "no type: {line}");
+            assert!(!["_total_total", "_seconds_seconds", "_info_info"].iter().any(|twice| name.contains(twice)), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_forgotten_pipeline_leaves_no_series() {
+        let (metrics, id) = all_in_use();
+        metrics.forget(&id);
+        assert!(!metrics.encode().contains("pipeline=\"metrics\""));
+    }
+}

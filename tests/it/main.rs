@@ -7,9 +7,17 @@
 #[macro_use]
 mod support;
 
+mod cli;
 mod controller;
 mod instructions;
+mod http;
 mod layout;
+mod pipelines;
 mod lint;
 mod settings;
+mod store;
+mod store_configs;
+mod store_lease;
+mod store_streams;
+mod store_watch;
 mod toolbox;

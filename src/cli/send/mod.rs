@@ -188,10 +188,9 @@ async fn publish_all(
             }
         }
         // The very first one tells whether anybody listens, before thousands are sent to nobody.
-        if tally.sent == 0 && unacknowledged.len() == 1 {
-            if let Some(done) = unacknowledged.next().await {
-                settle(&mut tally, &mut held, done);
-            }
+        let first = tally.sent == 0 && unacknowledged.len() == 1;
+        if first && let Some(done) = unacknowledged.next().await {
+            settle(&mut tally, &mut held, done);
         }
     }
     drop(documents);

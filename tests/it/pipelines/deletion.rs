@@ -1,0 +1,137 @@
+//! Deleting an entry: nothing that was acknowledged to a producer is destroyed, whatever happens meanwhile.
+
+use super::*;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+/// Publishes numbers from `next` on until told to stop or until the subject is gone; returns how many were acknowledged,
+/// which are the first ones.
+async fn racing(jetstream: &jetstream::Context, subject: &str, next: &AtomicI64, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let n = next.load(Ordering::Relaxed);
+        let payload = doc! {"n": n}.to_vec().unwrap();
+        let acknowledged = match jetstream.publish(subject.to_owned(), payload.into()).await {
+            Ok(ack) => ack.await.is_ok(),
+            Err(_) => false,
+        };
+        if acknowledged {
+            next.store(n + 1, Ordering::Relaxed);
+        } else {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_deleted_with_200_000_waiting_loses_none_and_a_racing_producer_is_told() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    stage.sluice.cli_ok(&["pause", "metrics"]).await;
+    stage.phase_is("metrics", "stopped").await;
+    stage.send("alpha.metrics", 0..200_000).await;
+    stage.sluice.cli_ok(&["publish", "metrics"]).await;
+    stage.phase_is("metrics", "run").await;
+    let jetstream = stage.nats.jetstream().await;
+    let (next, stop) = (AtomicI64::new(200_000), AtomicBool::new(false));
+    let deletion = async {
+        stage.sluice.cli_ok(&["delete", "metrics", "--yes"]).await;
+        eventually("stream and status are gone", LONG, || async {
+            stage.waiting("metrics").await.is_none() && stage.status("metrics").await.is_null()
+        })
+        .await;
+        stop.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(racing(&jetstream, "alpha.metrics", &next, &stop), deletion);
+    let acknowledged = next.load(Ordering::Relaxed);
+    let found = stage.mongo.count("metrics").await;
+    // A publish that was stored but whose acknowledgement the producer did not get may be there too.
+    assert!(found >= u64::try_from(acknowledged).unwrap(), "{acknowledged} acknowledged, {found} stored");
+    assert_each_once_of(&stage, acknowledged).await;
+}
+
+/// As `exactly`, where one more than acknowledged may be there, several times: the producer went on with its number.
+async fn assert_each_once_of(stage: &Stage, acknowledged: i64) {
+    let documents = stage.mongo.documents("metrics").await;
+    let mut seen = vec![0u32; usize::try_from(acknowledged).unwrap()];
+    for document in documents {
+        let n = usize::try_from(document.get_i64("n").unwrap()).unwrap();
+        if let Some(seen) = seen.get_mut(n) {
+            *seen += 1;
+        }
+    }
+    let lost = seen.iter().filter(|seen| **seen == 0).count();
+    let doubled = seen[..200_000].iter().filter(|seen| **seen > 1).count();
+    assert_eq!((lost, doubled), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_put_again_in_the_middle_of_a_drain_cancels_it() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    stage.sluice.cli_ok(&["pause", "metrics"]).await;
+    stage.phase_is("metrics", "stopped").await;
+    stage.send("alpha.metrics", 0..100_000).await;
+    stage.sluice.cli_ok(&["publish", "metrics"]).await;
+    stage.phase_is("metrics", "run").await;
+    stage.sluice.cli_ok(&["delete", "metrics", "--yes"]).await;
+    eventually("the stream is closed", SOON, || async {
+        let stream = stage.nats.jetstream().await.get_stream("alpha_metrics").await.unwrap();
+        stream.cached_info().config.subjects == ["alpha-closed.metrics"]
+    })
+    .await;
+    stage.publish_plain("metrics").await;
+    stage.phase_is("metrics", "run").await;
+    stage.send("alpha.metrics", 100_000..101_000).await;
+    stage.exactly("metrics", 0..101_000).await;
+    stage.settled("metrics").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_killed_in_the_middle_of_a_drain_finishes_it_afterwards() {
+    require!("nats-server", "database");
+    let mut stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    stage.sluice.cli_ok(&["pause", "metrics"]).await;
+    stage.phase_is("metrics", "stopped").await;
+    stage.send("alpha.metrics", 0..60_000).await;
+    stage.sluice.cli_ok(&["publish", "metrics"]).await;
+    stage.phase_is("metrics", "run").await;
+    stage.sluice.cli_ok(&["delete", "metrics", "--yes"]).await;
+    stage.phase_is("metrics", "drain").await;
+    stage.sluice.kill9();
+    stage.sluice.respawn();
+    eventually("the stream is gone", LONG, || async { stage.waiting("metrics").await.is_none() }).await;
+    stage.exactly("metrics", 0..60_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_pipeline_that_is_deleted_keeps_what_waits_and_says_so() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    stage.sluice.cli_ok(&["pause", "metrics"]).await;
+    stage.phase_is("metrics", "stopped").await;
+    stage.send("alpha.metrics", 0..10).await;
+    stage.sluice.cli_ok(&["delete", "metrics", "--yes"]).await;
+    stage.says("metrics", "Ready", true, "StreamKept").await;
+    assert_eq!(stage.waiting("metrics").await, Some(10));
+    stage.publish_plain("metrics").await;
+    stage.exactly("metrics", 0..10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_delete_keep_and_delete_do_as_they_say() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    for (id, on_delete) in [("kept", "keep"), ("dropped", "delete")] {
+        stage.publish(id, &format!("{}on_delete: {on_delete}\n", plain(id))).await;
+        stage.sluice.cli_ok(&["pause", id]).await;
+        stage.phase_is(id, "stopped").await;
+        stage.send(&format!("alpha.{id}"), 0..10).await;
+        stage.sluice.cli_ok(&["delete", id, "--yes"]).await;
+        eventually("the pipeline is gone", SOON, || async { stage.status(id).await.is_null() }).await;
+    }
+    assert_eq!(stage.waiting("kept").await, Some(10));
+    assert_eq!(stage.waiting("dropped").await, None);
+}
