@@ -23,6 +23,7 @@ test: ## every test, on real servers; what they need beside Rust is found or ins
 
 lint: ## formatting, clippy, licences, banned crates, sources, advisories
 	cargo fmt --check
+	cargo fmt --check --manifest-path benches/hot_path/Cargo.toml
 	cargo clippy --all-targets --locked -- -D warnings
 	@bash deploy/local/deny.sh
 

@@ -135,14 +135,23 @@ valgrind_() {
 database() { if command -v mongod >/dev/null; then command -v mongod; else secantusd; fi; }
 
 [ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind"
+# One that cannot be had does not keep the others from being there.
+status=0
 for tool; do
-  case $tool in
-    nats-server) nats_server ;;
-    database) database ;;
-    secantusd) secantusd ;;
-    nats) nats_cli ;;
-    cargo-deny) cargo_deny ;;
-    valgrind) valgrind_ ;;
-    *) die "unknown program '$tool'" ;;
-  esac
+  set +e # not `( … ) ||`: bash would ignore errors inside it
+  (
+    set -e
+    case $tool in
+      nats-server) nats_server ;;
+      database) database ;;
+      secantusd) secantusd ;;
+      nats) nats_cli ;;
+      cargo-deny) cargo_deny ;;
+      valgrind) valgrind_ ;;
+      *) die "unknown program '$tool'" ;;
+    esac
+  )
+  [ $? -eq 0 ] || status=1
+  set -e
 done
+exit $status

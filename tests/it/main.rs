@@ -13,6 +13,7 @@ mod controller;
 mod dead_letters;
 mod cli;
 mod controller;
+mod instructions;
 mod http;
 mod layout;
 mod lint;

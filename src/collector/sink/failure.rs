@@ -1,29 +1,7 @@
 //! What went wrong with a command, as facts: the driver's errors mapped by kind, code and labels, never by text.
 
+pub use super::kind::FailureKind;
 use mongodb::error::{Error, ErrorKind, WriteFailure};
-
-/// What the driver could tell about a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
-    /// The connection broke, or its pool was cleared; the command may have been carried out.
-    Network,
-    /// No server was there to send it to.
-    Selection,
-    /// No reply in our own time; the command may have been carried out. (The server's `maxTimeMS` is `Server`, code 50.)
-    Timeout,
-    /// Wrong credentials.
-    Auth,
-    /// TLS could not be set up.
-    Tls,
-    /// The host name does not resolve.
-    UnknownHost,
-    /// The server refused the whole command; `code` says why.
-    Server,
-    /// The command was not sent: it is larger than a server takes.
-    TooLarge,
-    /// Anything else.
-    Other,
-}
 
 /// A command that failed as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,6 +7,7 @@
 mod command;
 mod connect;
 mod failure;
+mod kind;
 mod open;
 mod reply;
 mod tls;

@@ -153,7 +153,7 @@ impl Sluice {
     /// The address of its HTTP listener, once it has logged it.
     pub fn http_url(&self) -> Option<String> {
         let log = self.log();
-        let line = log.lines().find(|line| line.to_lowercase().contains("http"))?;
+        let line = log.lines().find(|line| line.contains("http listening"))?;
         let (_, after) = line.split_once("127.0.0.1:")?;
         let port: String = after.chars().take_while(char::is_ascii_digit).collect();
         Some(format!("http://127.0.0.1:{port}"))
