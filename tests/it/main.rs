@@ -7,14 +7,13 @@
 #[macro_use]
 mod support;
 
+mod cli;
 mod collector;
 mod collector_support;
 mod controller;
 mod dead_letters;
-mod cli;
-mod controller;
-mod instructions;
 mod http;
+mod instructions;
 mod layout;
 mod lint;
 mod pipelines;

@@ -15,7 +15,7 @@ async fn bad_entries_and_configs_touch_their_own_pipeline_alone() {
         stage.publish_plain(id).await;
     }
     let good = plain("victim");
-    let mut put = async |version: &str, content: Vec<u8>| {
+    let put = async |version: &str, content: Vec<u8>| {
         let metadata = ObjectMetadata { name: format!("victim/{version}"), ..ObjectMetadata::default() };
         configs.put(metadata, &mut content.as_slice()).await.unwrap()
     };
