@@ -61,7 +61,7 @@ fn valid(facts: &Facts<'_>) -> New {
 
 fn ready(facts: &Facts<'_>) -> New {
     let (status, reason, message) = match &facts.desire.wish {
-        Wish::Run(spec) => running(facts, &spec.version.to_string(), |report| report.fingerprint == spec.fingerprint),
+        Wish::Run(spec) => running(facts, spec.version.as_str(), |report| report.fingerprint == spec.fingerprint),
         Wish::Paused => (facts.reports.is_empty(), Reason::Paused, String::new()),
         Wish::Draft => (facts.reports.is_empty(), Reason::Draft, String::new()),
         Wish::Deleted => match facts.left {

@@ -11,7 +11,7 @@ use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, Execution, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
 use crate::pipeline::status::{Admitted, ObservedSummary, Phase, PipelineStatus, Reason};
-use crate::store::{PipelineStream, StatusRecord, StoreError, StoreErrorKind};
+use crate::store::{PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
 use jiff::Timestamp;
 use std::time::Duration;
@@ -197,7 +197,11 @@ impl Controller {
                 (stream, spec.map_or_else(|| names.consumer(), |spec| spec.consumer.clone()))
             }
         };
-        self.deps.store.streams.observe(id, &stream, &consumer).await.map_err(unfit)
+        match self.deps.store.streams.observe(id, &stream, &consumer).await {
+            // Somebody else's stream is no reason to hold on to what is ours.
+            Err(error) if error.kind() == StoreErrorKind::Unfit(Unfit::Foreign) && !matches!(desire.wish, Wish::Run(_)) => Ok(None),
+            other => other.map_err(unfit),
+        }
     }
 
     fn stream_facts(&self, id: &PipelineId, stream: &PipelineStream) -> Stream {
@@ -318,7 +322,6 @@ enum Step {
 
 /// Errors that lie in the stream itself become findings.
 pub(super) fn unfit(error: StoreError) -> Failure {
-    use crate::store::error::Unfit;
     let reason = match error.kind() {
         StoreErrorKind::Unfit(Unfit::Foreign) => Reason::StreamForeign,
         StoreErrorKind::Unfit(Unfit::NotWorkQueue) => Reason::StreamNotWorkQueue,

@@ -4,7 +4,7 @@
 //! a pipeline is not what it should be; the check names the pipeline.
 
 use super::{Controller, resync::RESYNC};
-use crate::http::{Check, Health, View};
+use crate::pipeline::health::{Check, Health, View};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::ExecutionReport;
 use crate::pipeline::status::{ConditionType, PipelineStatus};

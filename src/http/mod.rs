@@ -4,29 +4,15 @@
 //! It shows what a [`View`] knows (the controller implements it) and decides nothing. `app` starts it; it ends with
 //! the process's cancellation token, finishing the requests it has.
 
-mod health;
 mod routes;
 
-pub use health::{Check, Health};
+pub use crate::pipeline::health::{Check, Health, View};
 
-use crate::pipeline::{id::PipelineId, report::ExecutionReport, status::PipelineStatus};
 use crate::settings::Secret;
 use crate::telemetry::metrics::Metrics;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-
-/// What there is to show. All of it is read from memory: a request never waits for NATS or MongoDB.
-pub trait View: Send + Sync {
-    /// Whether the process lives and is ready, and why not.
-    fn health(&self) -> Health;
-    /// The status documents of all pipelines.
-    fn statuses(&self) -> Vec<PipelineStatus>;
-    /// The status document of one pipeline.
-    fn status(&self, id: &PipelineId) -> Option<PipelineStatus>;
-    /// The executions of this process.
-    fn executions(&self) -> Vec<ExecutionReport>;
-}
 
 /// Why the listener cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -111,7 +111,13 @@ impl Entry {
         };
         let mut ignored = Vec::new();
         let strict = status == EntryStatus::Published;
-        let mut check = |error: EntryError| if strict { Err(error) } else { Ok(ignored.push(error.to_string())) };
+        let mut check = |error: EntryError| {
+            if strict {
+                return Err(error);
+            }
+            ignored.push(error.to_string());
+            Ok(())
+        };
 
         if let Some(schema) = fields.get("schema") {
             match schema.as_u64() {

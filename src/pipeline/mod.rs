@@ -8,6 +8,7 @@ pub mod config;
 pub mod document;
 pub mod entry;
 pub mod fields;
+pub mod health;
 pub mod id;
 pub mod names;
 pub mod plan;

@@ -33,8 +33,7 @@ impl Rig {
     }
 
     async fn start_in(nats: &Nats, namespace: &str, fake: Arc<Fake>) -> Self {
-        let mut settings = Settings::default();
-        settings.namespace = Namespace::parse(namespace).unwrap();
+        let mut settings = Settings { namespace: Namespace::parse(namespace).unwrap(), ..Settings::default() };
         settings.nats.urls = vec![nats.url()];
         let store = Store::connect(&settings).await.unwrap();
         store.prepare().await.unwrap();

@@ -27,7 +27,7 @@ async fn a_taken_id_in_a_thousand_is_one_dead_letter() {
     let id = ObjectId::new();
     let collection = stage.mongo.client().await.database(stage.mongo.database()).collection::<Document>("metrics");
     collection.insert_one(doc! {"_id": id, "other": true}).await.unwrap();
-    one_bad_in_a_thousand(&stage, doc! {"_id": id, "n": 7_i64}.to_vec().unwrap(), "DuplicateId").await;
+    one_bad_in_a_thousand(&stage, doc! {"_id": id, "n": 7_i64}.to_vec().unwrap(), "duplicate_id").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +35,7 @@ async fn a_payload_that_is_no_bson_in_a_thousand_is_one_dead_letter() {
     require!("nats-server", "database");
     let stage = Stage::set().await;
     stage.publish_plain("metrics").await;
-    one_bad_in_a_thousand(&stage, br#"{"n": 7}"#.to_vec(), "NotBson").await;
+    one_bad_in_a_thousand(&stage, br#"{"n": 7}"#.to_vec(), "not_bson").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
-//! What `/health/live` and `/health/ready` answer with: checks that name what is wrong and which pipeline it is about.
+//! What a process shows of itself: health as checks that name what is wrong and which pipeline it is about, statuses,
+//! executions. The controller implements [`View`], the HTTP API serves it, and neither knows the other.
 
-use crate::pipeline::id::PipelineId;
+use super::{id::PipelineId, report::ExecutionReport, status::PipelineStatus};
 use serde::Serialize;
 
 /// Whether the process lives and is ready.
@@ -28,4 +29,16 @@ pub struct Check {
     /// The pipeline that it is about, where it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<PipelineId>,
+}
+
+/// What there is to show. All of it is read from memory: a request never waits for NATS or MongoDB.
+pub trait View: Send + Sync {
+    /// Whether the process lives and is ready, and why not.
+    fn health(&self) -> Health;
+    /// The status documents of all pipelines.
+    fn statuses(&self) -> Vec<PipelineStatus>;
+    /// The status document of one pipeline.
+    fn status(&self, id: &PipelineId) -> Option<PipelineStatus>;
+    /// The executions of this process.
+    fn executions(&self) -> Vec<ExecutionReport>;
 }
