@@ -279,8 +279,12 @@ fn wire_length(headers: &HeaderMap) -> usize {
 
 /// One line, not too long.
 fn line(text: &str) -> String {
-    let end = text.floor_char_boundary(LONGEST_DETAIL.min(text.len()));
-    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+    let mut length = 0;
+    let fits = text.chars().take_while(|c| {
+        length += c.len_utf8();
+        length <= LONGEST_DETAIL
+    });
+    fits.map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
 fn rfc3339(nanoseconds: u64) -> String {

@@ -4,7 +4,7 @@
 use crate::pipeline::report::{Counters, EffectiveLimits, ExecutionPhase, Trouble};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What changes seldom.
 #[derive(Debug, Default)]
@@ -28,6 +28,7 @@ pub struct ExecutionState {
     last_pull_ms: AtomicU64,
     last_write_ms: AtomicU64,
     waiting: AtomicU64,
+    oldest_ms: AtomicU64,
 }
 
 impl ExecutionState {
@@ -73,6 +74,15 @@ impl ExecutionState {
         self.waiting.load(Relaxed)
     }
 
+    /// The age of the oldest message without an acknowledgement, as of the last look at the stream; `None` where there
+    /// is none.
+    pub fn oldest(&self) -> Option<Duration> {
+        match self.oldest_ms.load(Relaxed) {
+            0 => None,
+            age => Some(Duration::from_millis(age)),
+        }
+    }
+
     /// The execution has ended: nothing is held, nothing is in the way any more. Counters stay.
     pub fn gone(&self) {
         let mut shown = self.shown();
@@ -93,6 +103,11 @@ impl ExecutionState {
 
     pub(super) fn show_waiting(&self, messages: u64) {
         self.waiting.store(messages, Relaxed);
+    }
+
+    pub(super) fn show_oldest(&self, age: Option<Duration>) {
+        let age = age.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX).max(1));
+        self.oldest_ms.store(age, Relaxed);
     }
 
     pub(super) fn count(&self, counters: Counters, proven: bool) {

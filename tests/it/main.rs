@@ -7,6 +7,10 @@
 #[macro_use]
 mod support;
 
+mod collector;
+mod collector_support;
+mod controller;
+mod dead_letters;
 mod cli;
 mod controller;
 mod instructions;
@@ -15,6 +19,8 @@ mod layout;
 mod pipelines;
 mod lint;
 mod settings;
+mod sink;
+mod source;
 mod store;
 mod store_configs;
 mod store_lease;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Messages that an idle pipeline asks for.
 const IDLE: u64 = 256;
+/// Messages asked for at once, at most; a source has no room for more.
+const MOST: u64 = 8192;
 /// Bytes that an idle pipeline asks for; the source raises it to one message of the largest size.
 const IDLE_BYTES: u64 = 1 << 20;
 /// How long after the last message that had others behind it a pipeline counts as busy.
@@ -120,7 +122,7 @@ impl Core {
         let batch = self.batch_count();
         let share = self.share();
         let busy = now.at < self.pulls.busy_until;
-        let window = if busy { (4 * batch).min(share) } else { IDLE.min(batch) };
+        let window = if busy { (4 * batch).min(share).min(MOST) } else { IDLE.min(batch) };
         if now.outstanding > window / 2 {
             return;
         }

@@ -11,7 +11,7 @@ use crate::collector::source::{ConsumerFacts, SourceError, SourceErrorKind};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::report::EffectiveLimits;
 use crate::pipeline::status::Reason;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::info;
 
 /// How often consumer and stream are looked at.
@@ -125,6 +125,10 @@ impl Driver {
         let waiting = facts.num_pending + facts.num_ack_pending;
         self.state.show_waiting(waiting);
         self.deps.metrics.lag.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let oldest = (facts.first_published_ns > 0).then(|| now.saturating_sub(Duration::from_nanos(facts.first_published_ns)));
+        self.deps.metrics.oldest.set(oldest.unwrap_or_default().as_secs_f64());
+        self.state.show_oldest(oldest);
         self.limit(Limits { ack_wait: nanos(facts.ack_wait), max_ack_pending: facts.max_ack_pending, live: self.core.limits().live });
         self.feed(Event::Consumer(true));
         self.identities = Some(Identities::new(&self.job.stream, facts.stream_created_ns));

@@ -9,7 +9,7 @@ use crate::pipeline::spec::Target;
 use crate::settings::{MongoConnection, MongoSettings};
 use bson::doc;
 use mongodb::event::{EventHandler, sdam::SdamEvent};
-use mongodb::options::{ClientOptions, ConnectionString, Credential, HostInfo, ServerAddress};
+use mongodb::options::{ClientOptions, ConnectionString, Credential, HostInfo, ServerAddress, ServerMonitoringMode};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -123,6 +123,9 @@ impl Database {
         options.connect_timeout = Some(CONNECT_TIMEOUT);
         options.max_pool_size = Some(options.max_pool_size.unwrap_or(POOL_SIZE));
         options.max_idle_time = Some(options.max_idle_time.unwrap_or(IDLE_TIME));
+        // With the default, streaming, a server that answered "I am shutting down" (91) is unknown until its next
+        // streamed reply, up to ten seconds later; polling asks again as soon as somebody needs it, on one connection less.
+        options.server_monitoring_mode = Some(options.server_monitoring_mode.unwrap_or(ServerMonitoringMode::Poll));
         // Commands carry their own concerns; one from the connection string would stand beside them.
         options.write_concern = None;
         options.read_concern = None;

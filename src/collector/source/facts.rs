@@ -39,6 +39,8 @@ pub struct ConsumerFacts {
     pub num_waiting: u64,
     /// The stream's last sequence.
     pub last_sequence: u64,
+    /// When the stream's first message was published, nanoseconds since the epoch; 0 where it is empty.
+    pub first_published_ns: u64,
 }
 
 /// The stream's part.
@@ -51,6 +53,9 @@ struct StreamInfo {
 #[derive(Debug, Deserialize)]
 struct StreamState {
     last_seq: u64,
+    #[serde(default)]
+    messages: u64,
+    first_ts: Option<Timestamp>,
 }
 
 /// The consumer's part.
@@ -121,6 +126,7 @@ pub(super) async fn ask(nats: &Client, stream: &str, consumer: &str) -> Result<C
         num_redelivered: consumer.num_redelivered,
         num_waiting: consumer.num_waiting,
         last_sequence: stream.state.last_seq,
+        first_published_ns: stream.state.first_ts.filter(|_| stream.state.messages > 0).map_or(0, nanoseconds),
     })
 }
 

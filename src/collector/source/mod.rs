@@ -105,21 +105,22 @@ pub struct Source {
     inbox: Inbox,
 }
 
-/// Asks about stream and consumer beside a source.
+/// Asks about stream and consumer beside a source, so that the answer keeps nothing waiting.
 #[derive(Debug, Clone)]
-pub struct Inspector {}
+pub struct Inspector {
+    nats: Client,
+    stream: String,
+    consumer: String,
+}
+
 impl Inspector {
-    /// What stream and consumer are like now.
+    /// What stream and consumer are like now: two round trips, at the same time.
     pub async fn info(&self) -> Result<ConsumerFacts, SourceError> {
-        todo!()
+        facts::ask(&self.nats, &self.stream, &self.consumer).await
     }
 }
 
 impl Source {
-    /// Asks beside it.
-    pub fn inspector(&self) -> Inspector {
-        todo!()
-    }
     /// Subscribes the inbox. Asks nothing of the server: whether the consumer exists is said by [`Self::info`] and by what
     /// becomes of pulls.
     pub async fn open(nats: Client, stream: &str, consumer: &str) -> Result<Self, SourceError> {
@@ -141,6 +142,11 @@ impl Source {
     /// What stream and consumer are like now: two round trips, at the same time.
     pub async fn info(&self) -> Result<ConsumerFacts, SourceError> {
         facts::ask(&self.nats, &self.stream, &self.consumer).await
+    }
+
+    /// Asks the same beside the source.
+    pub fn inspector(&self) -> Inspector {
+        Inspector { nats: self.nats.clone(), stream: self.stream.clone(), consumer: self.consumer.clone() }
     }
 
     /// Asks for `batch` messages. Several requests may be outstanding, of [`MAX_OUTSTANDING`] messages together: more is cut

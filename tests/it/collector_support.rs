@@ -1,0 +1,170 @@
+//! What the collector's tests share: servers, a stream with its durable and dead letters, and a collector on them.
+
+use crate::support::{Mongo, Nats, eventually};
+use async_nats::jetstream::{self, consumer::pull, stream};
+use mongodb::bson::{Document, RawDocumentBuf};
+use sluice::collector::{self, ByteBudget, Deps, ExecutionState, Job, sink::Databases};
+use sluice::pipeline::config::{Batching, OutputConfig, WriteConcern};
+use sluice::pipeline::id::{PipelineId, VersionName};
+use sluice::settings::{MongoConnection, MongoSettings, Secret};
+use sluice::telemetry::metrics::Metrics;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub const STREAM: &str = "it_readings";
+pub const SUBJECT: &str = "it.readings";
+pub const COLLECTION: &str = "readings";
+
+/// Two servers with a stream, a durable and a stream for dead letters.
+pub struct World {
+    pub nats: Nats,
+    pub mongo: Mongo,
+    pub client: async_nats::Client,
+    pub jetstream: jetstream::Context,
+}
+
+impl World {
+    pub async fn start(max_ack_pending: i64) -> Self {
+        let (nats, mongo) = tokio::join!(Nats::start(), Mongo::start_durable());
+        let client = nats.client().await;
+        let jetstream = jetstream::new(client.clone());
+        let config = stream::Config {
+            name: STREAM.into(),
+            subjects: vec![SUBJECT.into()],
+            retention: stream::RetentionPolicy::WorkQueue,
+            discard: stream::DiscardPolicy::New,
+            ..Default::default()
+        };
+        let created = jetstream.create_stream(config).await.expect("the stream");
+        let consumer = pull::Config { durable_name: Some("default".into()), max_ack_pending, ..Default::default() };
+        created.create_consumer(consumer).await.expect("the durable");
+        let config = stream::Config {
+            name: "it-dlq".into(),
+            subjects: vec!["it-dlq.>".into()],
+            max_messages_per_subject: 1,
+            discard: stream::DiscardPolicy::New,
+            discard_new_per_subject: true,
+            ..Default::default()
+        };
+        jetstream.create_stream(config).await.expect("the stream of the dead letters");
+        Self { nats, mongo, client, jetstream }
+    }
+
+    /// What a config says, unless the test changes it.
+    pub fn output(&self) -> OutputConfig {
+        OutputConfig {
+            connection: "default".into(),
+            database: Some(self.mongo.database().into()),
+            collection: Some(COLLECTION.into()),
+            time_series: None,
+            batching: Batching { period: Duration::from_millis(300), ..Batching::default() },
+            max_in_flight: 2,
+            write_concern: WriteConcern::default(),
+        }
+    }
+
+    /// Runs a collector on the stream.
+    pub async fn run(&self, output: OutputConfig, proven: bool) -> Running {
+        let connection = MongoConnection { url: Secret::new(self.mongo.url()), ..MongoConnection::default() };
+        let databases = Databases::new(&MongoSettings { connections: BTreeMap::from([("default".to_owned(), connection)]) });
+        let target = databases.target("default", output.database.as_deref(), COLLECTION).expect("a target");
+        let id = PipelineId::parse("readings").expect("an id");
+        let metrics = Metrics::new();
+        let job = Job {
+            id: id.clone(),
+            version: VersionName::parse("1").expect("a version"),
+            stream: STREAM.into(),
+            consumer: "default".into(),
+            target,
+            output,
+            dead_letter_stream: "it-dlq".into(),
+            dead_letter_prefix: "it-dlq.readings".into(),
+            dead_letter_objects: "it-dlq-payloads".into(),
+            proven,
+            shutdown_grace: Duration::from_secs(10),
+        };
+        let deps = Deps {
+            nats: self.nats.client().await,
+            database: databases.get("default").await.expect("a database"),
+            budget: Arc::new(ByteBudget::new(256 << 20)),
+            metrics: metrics.pipeline(&id),
+        };
+        let budget = deps.budget.clone();
+        let state = Arc::new(ExecutionState::default());
+        let stop = CancellationToken::new();
+        let (live, receiver) = watch::channel(1);
+        let task = tokio::spawn({
+            let (state, stop) = (state.clone(), stop.clone());
+            async move { collector::run(job, deps, state, receiver, stop).await.expect("the collector ends well") }
+        });
+        Running { state, stop, budget, _live: live, task }
+    }
+
+    /// Publishes documents, pipelined; returns once all are acknowledged.
+    pub async fn publish(&self, documents: impl IntoIterator<Item = Document>) {
+        let payloads = documents.into_iter().map(|document| RawDocumentBuf::try_from(&document).expect("BSON").into_bytes());
+        self.publish_bytes(payloads).await;
+    }
+
+    pub async fn publish_bytes(&self, payloads: impl IntoIterator<Item = Vec<u8>>) {
+        let mut acks = Vec::new();
+        for payload in payloads {
+            acks.push(self.jetstream.publish(SUBJECT, payload.into()).await.expect("published").into_future());
+            if acks.len() == 500 {
+                for ack in acks.drain(..) {
+                    ack.await.expect("acknowledged");
+                }
+            }
+        }
+        for ack in acks {
+            ack.await.expect("acknowledged");
+        }
+    }
+
+    /// Messages in the stream.
+    pub async fn waiting(&self) -> u64 {
+        messages(&self.jetstream, STREAM).await.unwrap_or(u64::MAX)
+    }
+
+    /// Dead letters.
+    pub async fn dead(&self) -> u64 {
+        messages(&self.jetstream, "it-dlq").await.unwrap_or(u64::MAX)
+    }
+
+    /// Waits until nothing is in the stream any more.
+    pub async fn drained(&self, within: Duration) {
+        eventually("the stream is empty", within, || async { self.waiting().await == 0 }).await;
+    }
+
+    /// How many documents there are, and how many different values of `n`.
+    pub async fn counted(&self) -> (usize, usize) {
+        let documents = self.mongo.documents(COLLECTION).await;
+        let mut numbers: Vec<i64> = documents.iter().filter_map(|d| d.get_i64("n").ok()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        (documents.len(), numbers.len())
+    }
+}
+
+async fn messages(jetstream: &jetstream::Context, stream: &str) -> Option<u64> {
+    Some(jetstream.get_stream(stream).await.ok()?.cached_info().state.messages)
+}
+
+/// A collector that runs.
+pub struct Running {
+    pub state: Arc<ExecutionState>,
+    pub budget: Arc<ByteBudget>,
+    stop: CancellationToken,
+    _live: watch::Sender<u32>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Stops it gracefully; nothing is held afterwards.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(15), self.task).await.expect("it ends in time").expect("it does not panic");
+        assert_eq!(self.budget.used(), 0, "every byte is given back");
+    }
+}

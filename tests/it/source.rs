@@ -1,0 +1,223 @@
+//! The source on a real server: what pulls bring, what ends them, and that nothing ends the source.
+
+use crate::support::{Nats, eventually};
+use async_nats::Subject;
+use async_nats::jetstream::{self, consumer, stream};
+use sluice::collector::source::{Delivery, Source, SourceErrorKind, SourceEvent};
+use std::time::{Duration, Instant};
+
+const ACK_WAIT: Duration = Duration::from_secs(3);
+const EXPIRES: Duration = Duration::from_secs(20);
+const BEAT: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(15);
+
+async fn prepare(nats: &Nats) -> (jetstream::Context, Source) {
+    let jetstream = nats.jetstream().await;
+    let config = stream::Config {
+        name: "s".into(),
+        subjects: vec!["s".into()],
+        retention: stream::RetentionPolicy::WorkQueue,
+        ..Default::default()
+    };
+    jetstream.create_stream(config).await.unwrap();
+    durable(&jetstream).await;
+    (jetstream, Source::open(nats.client().await, "s", "c").await.unwrap())
+}
+
+async fn durable(jetstream: &jetstream::Context) {
+    let config = consumer::pull::Config { durable_name: Some("c".into()), ack_wait: ACK_WAIT, ..Default::default() };
+    jetstream.create_consumer_on_stream(config, "s").await.unwrap();
+}
+
+async fn publish(jetstream: &jetstream::Context, count: usize, size: usize) {
+    for number in 0..count {
+        let mut payload = number.to_string().into_bytes();
+        payload.resize(size.max(payload.len()), b' ');
+        jetstream.publish("s", payload.into()).await.unwrap().await.unwrap();
+    }
+}
+
+/// The next event that `wanted` accepts; others are passed over.
+async fn event<T>(source: &mut Source, wanted: impl Fn(SourceEvent) -> Option<T>) -> T {
+    tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(found) = wanted(source.next(100).await) {
+                return found;
+            }
+        }
+    })
+    .await
+    .expect("the event came in time")
+}
+
+async fn deliveries(source: &mut Source, count: usize) -> Vec<Delivery> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        all.extend(event(source, |event| if let SourceEvent::Delivered(some) = event { Some(some) } else { None }).await);
+    }
+    all
+}
+
+fn replies(deliveries: &[Delivery]) -> Vec<Subject> {
+    deliveries.iter().map(|delivery| delivery.message.reply.clone().unwrap()).collect()
+}
+
+async fn acked(source: &mut Source) -> (u64, usize, usize) {
+    event(source, |event| if let SourceEvent::Acked { token, confirmed, of } = event { Some((token, confirmed, of)) } else { None }).await
+}
+
+async fn gap(source: &mut Source) -> &'static str {
+    event(source, |event| if let SourceEvent::Gap(reason) = event { Some(reason) } else { None }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn double_acknowledgements_remove_messages_for_good() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (jetstream, mut source) = prepare(&nats).await;
+    publish(&jetstream, 300, 10).await;
+    let before = Instant::now();
+    source.pull(300, 0, EXPIRES, BEAT).await.unwrap();
+    let got = deliveries(&mut source, 300).await;
+    assert!(got.windows(2).all(|pair| pair[0].sequence + 1 == pair[1].sequence));
+    assert_eq!((got[0].delivered, got[0].pending, got[299].pending), (1, 299, 0));
+    assert!(got.iter().all(|delivery| delivery.lease_from <= delivery.received && delivery.bytes >= 10));
+    assert!(before - got[0].lease_from < Duration::from_secs(3), "the lease is not given away either");
+    assert_eq!(source.outstanding(), 0);
+    source.ack(&replies(&got), 7).await.unwrap();
+    assert_eq!(acked(&mut source).await, (7, 300, 300));
+    let facts = source.info().await.unwrap();
+    assert_eq!((facts.num_pending, facts.num_ack_pending, facts.last_sequence, facts.ack_wait), (0, 0, 300, ACK_WAIT));
+    assert_eq!(jetstream.get_stream("s").await.unwrap().get_info().await.unwrap().state.messages, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_is_bounded_by_bytes_but_never_below_one_message() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (jetstream, mut source) = prepare(&nats).await;
+    publish(&jetstream, 6, 300 << 10).await;
+    source.pull(100, 10, EXPIRES, BEAT).await.unwrap();
+    // Asked for ten bytes: raised to the largest message (1 MiB) and 64 KiB, which three of these fill.
+    assert_eq!(deliveries(&mut source, 3).await.len(), 3);
+    let outstanding =
+        event(&mut source, |event| if let SourceEvent::PullEnded { outstanding } = event { Some(outstanding) } else { None }).await;
+    assert_eq!(outstanding, 0);
+    source.pull(100, 4 << 20, EXPIRES, BEAT).await.unwrap();
+    assert_eq!(deliveries(&mut source, 3).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_expire_end_and_others_stay_outstanding() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (_, mut source) = prepare(&nats).await;
+    source.pull(10, 0, Duration::from_secs(1), BEAT).await.unwrap();
+    source.pull(20, 0, EXPIRES, BEAT).await.unwrap();
+    assert_eq!(source.outstanding(), 30);
+    let left = event(&mut source, |event| if let SourceEvent::PullEnded { outstanding } = event { Some(outstanding) } else { None });
+    assert_eq!(left.await, 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renewals_keep_messages_and_naks_give_them_back() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (jetstream, mut source) = prepare(&nats).await;
+    publish(&jetstream, 2, 10).await;
+    source.pull(2, 0, EXPIRES, BEAT).await.unwrap();
+    let got = deliveries(&mut source, 2).await;
+    source.pull(10, 0, EXPIRES, BEAT).await.unwrap();
+    let start = Instant::now();
+    while start.elapsed() < 2 * ACK_WAIT {
+        source.renew(&replies(&got), 1).await.unwrap();
+        let renewed = |event| match event {
+            SourceEvent::Renewed { confirmed, of, .. } => Some((confirmed, of)),
+            SourceEvent::Delivered(_) => panic!("redelivered in spite of renewals"),
+            _ => None,
+        };
+        assert_eq!(event(&mut source, renewed).await, (2, 2));
+        tokio::time::sleep(ACK_WAIT / 6).await;
+    }
+    source.nak(&replies(&got), Duration::from_millis(300)).await.unwrap();
+    let again = deliveries(&mut source, 2).await;
+    assert!(again.iter().all(|delivery| delivery.delivered == 2));
+    source.term(&replies(&again), 9).await.unwrap();
+    assert_eq!(acked(&mut source).await, (9, 2, 2));
+    assert_eq!(source.info().await.unwrap().num_ack_pending, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stands_still_is_a_gap_and_goes_on_afterwards() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (jetstream, mut source) = prepare(&nats).await;
+    source.pull(10, 0, EXPIRES, BEAT).await.unwrap();
+    tokio::time::timeout(3 * BEAT, source.next(10)).await.expect_err("heartbeats are no events");
+    nats.sigstop();
+    assert_eq!(gap(&mut source).await, "heartbeats are missing");
+    assert_eq!(source.outstanding(), 0);
+    nats.sigcont();
+    publish(&jetstream, 5, 10).await;
+    source.pull(10, 0, EXPIRES, BEAT).await.unwrap();
+    deliveries(&mut source, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_is_a_gap_as_soon_as_it_is_back() {
+    require!("nats-server");
+    let mut nats = Nats::start().await;
+    let (jetstream, mut source) = prepare(&nats).await;
+    publish(&jetstream, 3, 10).await;
+    source.pull(2, 0, EXPIRES, BEAT).await.unwrap();
+    let got = deliveries(&mut source, 2).await;
+    source.pull(10, 0, EXPIRES, Duration::from_secs(10)).await.unwrap();
+    nats.kill9();
+    let source_ref = tokio::sync::Mutex::new(&mut source);
+    eventually("calls fail at once without a connection", PATIENCE, || async {
+        let sent = source_ref.lock().await.ack(&replies(&got), 1).await;
+        sent.is_err_and(|error| error.kind == SourceErrorKind::Disconnected)
+    })
+    .await;
+    let down = Instant::now();
+    nats.restart().await;
+    assert_eq!(gap(&mut source).await, "the connection was made anew");
+    assert!(down.elapsed() < Duration::from_secs(8), "not by the missing heartbeat");
+    source.pull(10, 0, EXPIRES, BEAT).await.unwrap();
+    let again = deliveries(&mut source, 1).await;
+    assert!(!again.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_consumer_is_an_event_and_the_source_works_with_the_next_one() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (jetstream, mut source) = prepare(&nats).await;
+    let gone = |event| if let SourceEvent::ConsumerGone(reason) = event { Some(reason) } else { None };
+    source.pull(10, 0, EXPIRES, BEAT).await.unwrap();
+    tokio::time::timeout(BEAT, source.next(10)).await.expect_err("nothing to report");
+    jetstream.delete_consumer_from_stream("c", "s").await.unwrap();
+    assert_eq!(event(&mut source, gone).await, "the consumer was deleted");
+    assert_eq!(source.info().await.unwrap_err().kind, SourceErrorKind::NotFound);
+    source.pull(10, 0, EXPIRES, BEAT).await.unwrap();
+    assert_eq!(event(&mut source, gone).await, "nobody answers for the consumer");
+    durable(&jetstream).await;
+    publish(&jetstream, 1, 10).await;
+    source.pull(10, 0, EXPIRES, BEAT).await.unwrap();
+    deliveries(&mut source, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_counts_from_before_the_delivery_even_if_nobody_listened_meanwhile() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (jetstream, mut source) = prepare(&nats).await;
+    source.pull(10, 0, EXPIRES, Duration::from_secs(9)).await.unwrap();
+    tokio::time::timeout(BEAT, source.next(10)).await.expect_err("nothing to report");
+    publish(&jetstream, 1, 10).await;
+    let delivered = Instant::now();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let got = deliveries(&mut source, 1).await;
+    assert!(got[0].lease_from <= delivered);
+    assert!(delivered - got[0].lease_from < Duration::from_secs(3));
+}
