@@ -83,12 +83,12 @@ send_pid=$!
 readings=$(wc -l <$here/readings.jsonl)
 sluice send readings $here/readings.jsonl
 arrives readings "$readings"
+
+step 'How the pipelines are doing, while the samples still come: sluice status'
+sluice status
 wait "$send_pid" || { cat "$dir/send.log" >&2; die 'the samples could not be sent'; }
 send_pid=''
 arrives metrics $samples
-
-step 'How the pipelines are doing: sluice status'
-sluice status
 
 step 'What is in MongoDB'
 query readings metrics
