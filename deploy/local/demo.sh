@@ -27,6 +27,9 @@ finish() {
   bash $here/stack.sh down "$dir"
   if [ "$status" = 0 ]; then
     rm -rf "$dir"
+  elif [ "$status" = 130 ] || [ "$status" = 143 ]; then
+    rm -rf "$dir"
+    echo 'demo: interrupted, everything is stopped' >&2
   else
     if [ -s "$dir/sluice.log" ]; then tail -n 15 "$dir/sluice.log" >&2; fi
     echo "demo: failed; logs and data are in $dir" >&2
