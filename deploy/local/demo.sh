@@ -27,6 +27,9 @@ finish() {
   bash $here/stack.sh down "$dir"
   if [ "$status" = 0 ]; then
     rm -rf "$dir"
+  elif [ "$status" = 130 ] || [ "$status" = 143 ]; then
+    rm -rf "$dir"
+    echo 'demo: interrupted, everything is stopped' >&2
   else
     if [ -s "$dir/sluice.log" ]; then tail -n 15 "$dir/sluice.log" >&2; fi
     echo "demo: failed; logs and data are in $dir" >&2
@@ -83,12 +86,12 @@ send_pid=$!
 readings=$(wc -l <$here/readings.jsonl)
 sluice send readings $here/readings.jsonl
 arrives readings "$readings"
+
+step 'How the pipelines are doing, while the samples still come: sluice status'
+sluice status
 wait "$send_pid" || { cat "$dir/send.log" >&2; die 'the samples could not be sent'; }
 send_pid=''
 arrives metrics $samples
-
-step 'How the pipelines are doing: sluice status'
-sluice status
 
 step 'What is in MongoDB'
 query readings metrics

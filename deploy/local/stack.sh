@@ -59,7 +59,7 @@ launch() {
       tail -n 20 "$dir/$name.log" >&2
       die "$name ended; its log is $dir/$name.log"
     fi
-    sleep 0.05
+    sleep 0.05 || true
   done
   die "$name does not listen on port $port; its log is $dir/$name.log"
 }
@@ -106,8 +106,13 @@ case $command in
   up)
     exec 7>"$dir/lock"
     flock 7
+    # A signal between the start of a server and the note of its id would leave it behind: it counts a little later.
+    interrupted=0
+    trap 'interrupted=130' INT
+    trap 'interrupted=143' TERM HUP
     up_nats
     up_database
+    [ $interrupted = 0 ] || exit $interrupted
     cat "$dir/nats.env" "$dir/database.env"
     ;;
   down)
