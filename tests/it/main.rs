@@ -7,16 +7,15 @@
 #[macro_use]
 mod support;
 
+mod cli;
 mod collector;
 mod collector_support;
 mod controller;
 mod dead_letters;
-mod cli;
-mod controller;
 mod http;
 mod layout;
-mod pipelines;
 mod lint;
+mod pipelines;
 mod settings;
 mod sink;
 mod source;

@@ -167,10 +167,9 @@ impl Driver {
     /// From publish to acknowledgement, of the oldest message.
     fn measure(&self, group: GroupId) {
         let oldest = Duration::from_nanos(self.core.oldest(group));
-        if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
-            if let Some(age) = now.checked_sub(oldest) {
-                self.deps.metrics.end_to_end.observe(age.as_secs_f64());
-            }
+        let age = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| now.checked_sub(oldest));
+        if let Some(age) = age {
+            self.deps.metrics.end_to_end.observe(age.as_secs_f64());
         }
     }
 

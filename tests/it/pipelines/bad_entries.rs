@@ -79,7 +79,8 @@ async fn a_garbage_entry_can_still_be_paused_and_deleted() {
     stage.phase_is("metrics", "stopped").await;
     entries.put("metrics", "garbage".into()).await.unwrap();
     entries.delete("metrics").await.unwrap();
-    eventually("nothing is left", SOON, || async { stage.status("metrics").await.is_null() && stage.waiting("metrics").await.is_none() }).await;
+    eventually("nothing is left", SOON, || async { stage.status("metrics").await.is_null() && stage.waiting("metrics").await.is_none() })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,7 +78,14 @@ impl Stage {
         let wanted = u64::try_from(numbers.end - numbers.start).unwrap();
         let what = format!("{wanted} documents are in {collection}");
         let counted = || async { self.mongo.count(collection).await >= wanted };
-        if tokio::time::timeout(LONG, async { while !counted().await { tokio::time::sleep(Duration::from_millis(50)).await } }).await.is_err() {
+        if tokio::time::timeout(LONG, async {
+            while !counted().await {
+                tokio::time::sleep(Duration::from_millis(50)).await
+            }
+        })
+        .await
+        .is_err()
+        {
             let status = self.sluice.cli(&["status", "-o", "json"]).await;
             let log = self.sluice.log();
             let tail = &log[log.len().saturating_sub(6000)..];

@@ -29,7 +29,8 @@ async fn two_hundred_thousand_documents_sent_by_the_cli_arrive_exactly_once() {
     let stage = Stage::set().await;
     stage.publish_plain("metrics").await;
     let file = stage.sluice.dir.join("readings.jsonl");
-    let lines: String = (0..200_000).map(|n| format!("{{\"n\":{{\"$numberLong\":\"{n}\"}},\"at\":{{\"$date\":\"2026-01-01T00:00:00Z\"}}}}\n")).collect();
+    let lines: String =
+        (0..200_000).map(|n| format!("{{\"n\":{{\"$numberLong\":\"{n}\"}},\"at\":{{\"$date\":\"2026-01-01T00:00:00Z\"}}}}\n")).collect();
     std::fs::write(&file, lines).unwrap();
     stage.sluice.cli_ok(&["send", "metrics", file.to_str().unwrap()]).await;
     stage.exactly("metrics", 0..200_000).await;

@@ -83,7 +83,7 @@ impl World {
 
     /// In stretches of five seconds the database and the dead letters are away together or not.
     fn away(&self, what: u64) -> bool {
-        self.now < self.faults_until && (self.now / (5 * SECOND)).wrapping_mul(self.seed | 1).wrapping_add(what) % 3 == 0
+        self.now < self.faults_until && ((self.now / (5 * SECOND)).wrapping_mul(self.seed | 1).wrapping_add(what)).is_multiple_of(3)
     }
 
     fn later(&mut self, delay: Nanos, coming: Coming) {
@@ -329,7 +329,7 @@ fn run(seed: u64) -> u64 {
         coming: BinaryHeap::new(),
         order: 0,
         faults_until: 100 * SECOND,
-        batches: Batches { count: 0, bytes: 0, period: 5 * SECOND, linger: 0, max_in_flight: 2, first_half_only: seed % 3 == 0 },
+        batches: Batches { count: 0, bytes: 0, period: 5 * SECOND, linger: 0, max_in_flight: 2, first_half_only: seed.is_multiple_of(3) },
         max_ack_pending: 0,
         most_held: 0,
     };
