@@ -204,12 +204,13 @@ fn what_waits_for_proof_is_bounded_since_pulling_stops() {
     // They are tried again, slowly.
     let mut tried = 0;
     for _ in 0..4 {
-        for effect in desk.after(10 * SECOND) {
+        let mut effects = desk.after(10 * SECOND);
+        while let Some(effect) = effects.pop() {
             match effect {
-                Effect::Renew(group) => assert_eq!(desk.on(Event::Renewed(group, desk.now, true)), []),
+                Effect::Renew(group) => effects.extend(desk.on(Event::Renewed(group, desk.now, true))),
                 Effect::Insert(_) => tried += 1,
                 // While they are tried again, there is room for further ones.
-                Effect::Pull { .. } => {}
+                Effect::Pull { .. } => desk.outstanding = 1 << 20,
                 other => panic!("{other:?}"),
             }
         }
