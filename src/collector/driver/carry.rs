@@ -80,10 +80,25 @@ impl Driver {
             Effect::Release(entries) => self.release(entries),
             Effect::Finished => {
                 self.finished = true;
+                self.give_back_early().await;
                 if let Err(error) = self.source.flush().await {
                     self.source_failed(&error);
                 }
             }
+        }
+    }
+
+    /// Messages whose stream never became certain: the core never saw them, so nothing was sent for them.
+    async fn give_back_early(&mut self) {
+        let lease = Duration::from_nanos(self.core.limits().ack_wait / 10 * 9);
+        let inside = self.early.drain(..).filter(|delivery| delivery.lease_from.elapsed() < lease);
+        let replies: Vec<_> = inside.filter_map(|delivery| delivery.message.reply).collect();
+        if replies.is_empty() {
+            return;
+        }
+        if let Err(error) = self.source.nak(&replies, NAK_DELAY).await {
+            // They are delivered again when their leases end.
+            tracing::debug!(%error, "could not give messages back");
         }
     }
 
