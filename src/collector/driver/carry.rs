@@ -80,10 +80,25 @@ impl Driver {
             Effect::Release(entries) => self.release(entries),
             Effect::Finished => {
                 self.finished = true;
+                self.give_back_early().await;
                 if let Err(error) = self.source.flush().await {
                     self.source_failed(&error);
                 }
             }
+        }
+    }
+
+    /// Messages whose stream never became certain: the core never saw them, so nothing was sent for them.
+    async fn give_back_early(&mut self) {
+        let lease = Duration::from_nanos(self.core.limits().ack_wait / 10 * 9);
+        let inside = self.early.drain(..).filter(|delivery| delivery.lease_from.elapsed() < lease);
+        let replies: Vec<_> = inside.filter_map(|delivery| delivery.message.reply).collect();
+        if replies.is_empty() {
+            return;
+        }
+        if let Err(error) = self.source.nak(&replies, NAK_DELAY).await {
+            // They are delivered again when their leases end.
+            tracing::debug!(%error, "could not give messages back");
         }
     }
 
@@ -167,10 +182,9 @@ impl Driver {
     /// From publish to acknowledgement, of the oldest message.
     fn measure(&self, group: GroupId) {
         let oldest = Duration::from_nanos(self.core.oldest(group));
-        if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
-            if let Some(age) = now.checked_sub(oldest) {
-                self.deps.metrics.end_to_end.observe(age.as_secs_f64());
-            }
+        let age = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| now.checked_sub(oldest));
+        if let Some(age) = age {
+            self.deps.metrics.end_to_end.observe(age.as_secs_f64());
         }
     }
 

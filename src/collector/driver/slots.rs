@@ -33,11 +33,11 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn put(&mut self, slot: Slot) -> u32 {
-        if let Some(number) = self.free.pop() {
-            if let Some(place) = self.slots.get_mut(number as usize) {
-                *place = Some(slot);
-                return number;
-            }
+        if let Some(number) = self.free.pop()
+            && let Some(place) = self.slots.get_mut(number as usize)
+        {
+            *place = Some(slot);
+            return number;
         }
         self.slots.push(Some(slot));
         // Far fewer messages are held than 32 bits count: the budget and max_ack_pending see to it.

@@ -1,5 +1,7 @@
 //! The validation of payloads against the bson crate's own full iteration.
 
+#![allow(clippy::unwrap_used)]
+
 use super::*;
 use bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use proptest::prelude::*;

@@ -86,9 +86,9 @@ impl Inbox {
     }
 
     /// The reply subject of acknowledgements or renewals that are about to be sent.
-    pub(super) fn track(&mut self, kind: Kind, token: u64, of: usize) -> Subject {
+    pub(super) fn track(&mut self, kind: Kind, token: u64, frames: (usize, usize)) -> Subject {
         self.next_id += 1;
-        self.tracker.start(self.next_id, kind, token, of, Instant::now());
+        self.tracker.start(self.next_id, kind, token, frames, Instant::now());
         format!("{}r.{}", self.prefix, self.next_id).into()
     }
 

@@ -186,10 +186,22 @@ impl Source {
         self.inbox.next(limit.max(1)).await
     }
 
-    /// Acknowledges, each with a reply: all written together; [`SourceEvent::Acked`] follows within [`REPLY_TIMEOUT`],
-    /// unless this fails.
+    /// Acknowledges: all written together, and the last one asks for a reply, which stands for all, since the server takes
+    /// a connection's acknowledgements in order. A reply to each would be one more message to receive for every message.
+    /// [`SourceEvent::Acked`] follows within [`REPLY_TIMEOUT`], unless this fails.
     pub async fn ack(&mut self, replies: &[Subject], token: u64) -> Result<(), SourceError> {
-        self.tracked(Kind::Ack, replies, token, Bytes::from_static(b"+ACK")).await
+        self.connected()?;
+        let Some((last, others)) = replies.split_last() else { return self.tracked(Kind::Ack, replies, token, Bytes::new()).await };
+        let body = Bytes::from_static(b"+ACK");
+        let inbox = self.inbox.track(Kind::Ack, token, (replies.len(), 1));
+        let sent = match self.send(others, None, body.clone()).await {
+            Ok(()) => self.send(std::slice::from_ref(last), Some(&inbox), body).await,
+            failed => failed,
+        };
+        if sent.is_err() {
+            self.inbox.untrack(&inbox);
+        }
+        sent
     }
 
     /// Renews the leases; [`SourceEvent::Renewed`] follows within [`REPLY_TIMEOUT`], unless this fails.
@@ -218,7 +230,7 @@ impl Source {
 
     async fn tracked(&mut self, kind: Kind, replies: &[Subject], token: u64, body: Bytes) -> Result<(), SourceError> {
         self.connected()?;
-        let inbox = self.inbox.track(kind, token, replies.len());
+        let inbox = self.inbox.track(kind, token, (replies.len(), replies.len()));
         let sent = self.send(replies, Some(&inbox), body).await;
         if sent.is_err() {
             self.inbox.untrack(&inbox);

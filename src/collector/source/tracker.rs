@@ -25,13 +25,17 @@ struct Call {
     token: u64,
     sent: Instant,
     of: usize,
+    /// How many of the frames ask for a reply.
+    asking: usize,
     answered: usize,
     confirmed: usize,
 }
 
 impl Call {
     fn event(&self) -> SourceEvent {
-        let Self { token, sent, confirmed, of, .. } = *self;
+        let Self { token, sent, of, .. } = *self;
+        // The server takes the frames of a connection in order: the last one's reply stands for those before it.
+        let confirmed = if self.confirmed == self.asking { of } else { self.confirmed };
         match self.kind {
             Kind::Ack => SourceEvent::Acked { token, confirmed, of },
             Kind::Renew => SourceEvent::Renewed { token, sent, confirmed, of },
@@ -40,9 +44,9 @@ impl Call {
 }
 
 impl Tracker {
-    /// A call of `of` frames is about to be sent.
-    pub(super) fn start(&mut self, id: u64, kind: Kind, token: u64, of: usize, now: Instant) {
-        self.calls.push(Call { id, kind, token, sent: now, of, answered: 0, confirmed: 0 });
+    /// A call of `of` frames is about to be sent, `asking` of which, the last of them among these, ask for a reply.
+    pub(super) fn start(&mut self, id: u64, kind: Kind, token: u64, (of, asking): (usize, usize), now: Instant) {
+        self.calls.push(Call { id, kind, token, sent: now, of, asking, answered: 0, confirmed: 0 });
     }
 
     /// The call was not sent after all.
@@ -60,7 +64,7 @@ impl Tracker {
 
     /// A call that is answered, or will not be any more at `now`.
     pub(super) fn finished(&mut self, now: Instant) -> Option<SourceEvent> {
-        let done = |call: &Call| call.answered >= call.of || now >= call.sent + REPLY_TIMEOUT;
+        let done = |call: &Call| call.answered >= call.asking || now >= call.sent + REPLY_TIMEOUT;
         let at = self.calls.iter().position(done)?;
         Some(self.calls.swap_remove(at).event())
     }
@@ -84,8 +88,8 @@ mod tests {
     fn a_call_is_finished_when_every_frame_is_answered_or_time_is_up() {
         let now = Instant::now();
         let mut tracker = Tracker::default();
-        tracker.start(1, Kind::Ack, 71, 2, now);
-        tracker.start(2, Kind::Renew, 72, 1, now);
+        tracker.start(1, Kind::Ack, 71, (2, 2), now);
+        tracker.start(2, Kind::Renew, 72, (1, 1), now);
         tracker.answered(1, true);
         assert!(tracker.finished(now).is_none());
         tracker.answered(1, false);
@@ -96,9 +100,21 @@ mod tests {
     }
 
     #[test]
+    fn the_last_frames_reply_stands_for_those_before_it() {
+        let now = Instant::now();
+        let mut tracker = Tracker::default();
+        tracker.start(1, Kind::Ack, 71, (1000, 1), now);
+        tracker.start(2, Kind::Ack, 72, (1000, 1), now);
+        tracker.answered(1, true);
+        assert!(matches!(tracker.finished(now), Some(SourceEvent::Acked { token: 71, confirmed: 1000, of: 1000 })));
+        tracker.answered(2, false);
+        assert!(matches!(tracker.finished(now), Some(SourceEvent::Acked { token: 72, confirmed: 0, of: 1000 })));
+    }
+
+    #[test]
     fn a_call_of_nothing_is_finished_at_once() {
         let mut tracker = Tracker::default();
-        tracker.start(1, Kind::Ack, 71, 0, Instant::now());
+        tracker.start(1, Kind::Ack, 71, (0, 0), Instant::now());
         assert!(matches!(tracker.finished(Instant::now()), Some(SourceEvent::Acked { confirmed: 0, of: 0, .. })));
     }
 }

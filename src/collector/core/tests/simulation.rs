@@ -7,7 +7,9 @@
 use crate::collector::classify::Class;
 use crate::collector::core::*;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
+
+mod lives;
 
 const ACK_WAIT: Nanos = 30 * SECOND;
 
@@ -83,7 +85,7 @@ impl World {
 
     /// In stretches of five seconds the database and the dead letters are away together or not.
     fn away(&self, what: u64) -> bool {
-        self.now < self.faults_until && (self.now / (5 * SECOND)).wrapping_mul(self.seed | 1).wrapping_add(what) % 3 == 0
+        self.now < self.faults_until && ((self.now / (5 * SECOND)).wrapping_mul(self.seed | 1).wrapping_add(what)).is_multiple_of(3)
     }
 
     fn later(&mut self, delay: Nanos, coming: Coming) {
@@ -298,10 +300,8 @@ impl World {
                 core.on(Event::Renewed(group, sent, !lost), now, out);
                 // A renewal counts only for those it was sent for, and only if their old lease had not ended.
                 for slot in slots.iter().filter(|_| !lost) {
-                    if let Some((_, until)) = self.slots.get_mut(&(*slot as u32)) {
-                        if self.now < *until {
-                            *until = (*until).max(sent + ACK_WAIT);
-                        }
+                    if let Some((_, until)) = self.slots.get_mut(&(*slot as u32)).filter(|(_, until)| self.now < *until) {
+                        *until = (*until).max(sent + ACK_WAIT);
                     }
                 }
                 for entry in core.entries(group) {
@@ -313,105 +313,5 @@ impl World {
             Coming::Pinged(away) => core.on(Event::Pinged(away.then_some(Class::Transient)), now, out),
             Coming::Tick => {}
         }
-    }
-}
-
-/// Runs one life; the world's message counts by nature come out, for the tests' own sanity.
-fn run(seed: u64) -> u64 {
-    let mut world = World {
-        seed,
-        random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-        now: 0,
-        messages: Vec::new(),
-        slots: BTreeMap::new(),
-        next_slot: 0,
-        pulls: Vec::new(),
-        coming: BinaryHeap::new(),
-        order: 0,
-        faults_until: 100 * SECOND,
-        batches: Batches { count: 0, bytes: 0, period: 5 * SECOND, linger: 0, max_in_flight: 2, first_half_only: seed % 3 == 0 },
-        max_ack_pending: 0,
-        most_held: 0,
-    };
-    world.batches.count = [1, 10, 50, 100][world.random(4) as usize];
-    world.batches.bytes = [2_000, 20_000, 1 << 24][world.random(3) as usize];
-    world.batches.max_in_flight = 1 + world.random(4) as u32;
-    world.max_ack_pending = [0, 40, 1000][world.random(3) as usize];
-    // A bad one in twenty: fewer than may wait aside, so that the good ones are reached.
-    for number in 0..800 {
-        // The last hundred come slowly, so that the others have neighbours for a while.
-        let from = if number < 700 { 0 } else { (number - 700) * 10 * SECOND };
-        let bad = world.random(20) == 0 && number > 0 && number < 700;
-        let nature = match (bad, world.random(12)) {
-            (false, _) => Nature::Good,
-            (true, 0) => Nature::Poison,
-            (true, 1..4) => Nature::Refused,
-            (true, 4..7) => Nature::Unreadable,
-            (true, 7..9) => Nature::Stored,
-            (true, _) => Nature::Taken,
-        };
-        let bytes = 20 + world.random(400) as u32;
-        world.messages.push(Message { nature, bytes, from, leased_until: None, settled: false, stored: false, buried: false });
-    }
-    let limits = Limits { ack_wait: ACK_WAIT, max_ack_pending: world.max_ack_pending, live: 1 };
-    let mut core = Core::new(world.batches, limits, false, seed);
-    let mut out = Vec::new();
-    core.on(Event::Target(Target::Good), Now { at: 0, free: 1 << 30, outstanding: 0 }, &mut out);
-    let end = 3_000 * SECOND;
-    let mut next_deliver = 0;
-    while world.now < end {
-        for effect in std::mem::take(&mut out) {
-            world.carry(&core, effect);
-        }
-        world.most_held = world.most_held.max(core.in_hand());
-        let coming = world.coming.peek().map_or(Nanos::MAX, |Reverse((at, ..))| *at);
-        if world.messages.iter().all(|m| m.settled) && core.in_hand() == 0 {
-            break;
-        }
-        world.now = coming.min(core.next_deadline()).min(next_deliver).max(world.now);
-        if world.now >= next_deliver {
-            next_deliver = world.now + 3 * MS;
-            world.deliver();
-            if world.pulls.is_empty()
-                || world.messages.iter().all(|m| m.settled || m.from > world.now || m.leased_until.is_some_and(|u| u > world.now))
-            {
-                // Nothing to deliver for now: look again when a lease may have ended.
-                next_deliver = world.now + 200 * MS;
-            }
-            if world.chance(1) {
-                world.pulls.clear();
-                core.on(Event::Gap, Now { at: world.now, free: 1 << 30, outstanding: 0 }, &mut out);
-            }
-        }
-        if coming <= world.now {
-            if let Some(Reverse((_, _, coming))) = world.coming.pop() {
-                world.happen(&mut core, coming, &mut out);
-                continue;
-            }
-        }
-        let now = Now { at: world.now, free: 1 << 30, outstanding: world.outstanding() };
-        core.on(Event::Tick, now, &mut out);
-    }
-    let batch = core.batch_count();
-    let bound = (batch * u64::from(world.batches.max_in_flight + 5)).max(256) + 300;
-    assert!(world.most_held <= bound, "seed {seed}: held {} of {bound}", world.most_held);
-    for (number, message) in world.messages.iter().enumerate() {
-        let bad = matches!(message.nature, Nature::Refused | Nature::Unreadable | Nature::Taken | Nature::Poison);
-        assert!(message.settled, "seed {seed}: message {number} {message:?} is not settled; {core:?}");
-        assert_eq!(message.buried, bad, "seed {seed}: message {number} {message:?}");
-        assert!(message.stored || message.nature != Nature::Good);
-    }
-    assert!(world.slots.is_empty(), "seed {seed}: slots are left");
-    world.now
-}
-
-#[test]
-fn under_any_faults_nothing_is_lost_and_nothing_is_settled_without_proof() {
-    let seeds: BTreeSet<u64> = match std::env::var("SLUICE_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => [seed].into(),
-        None => (1..=60).collect(),
-    };
-    for seed in seeds {
-        run(seed);
     }
 }
