@@ -20,7 +20,7 @@ fn a_target_holds_sorted_hosts_and_no_credentials() {
 fn the_settings_database_goes_before_the_url_s() {
     assert_eq!(databases("mongodb://a/there", Some("here")).target("default", None, "m").unwrap().database, "here");
     let error = databases("mongodb://a", None).target("default", None, "m").unwrap_err();
-    assert!(error.to_string().contains("name a database"), "{error}");
+    assert!(error.to_string().contains("names a database"), "{error}");
 }
 
 #[test]
