@@ -1,8 +1,12 @@
 //! The identity of a message: twelve bytes that every delivery of the same message has in common, and no other message.
 //!
-//! Pure functions of SHA-256 over a tag, length-prefixed fields and big-endian integers, frozen by golden vectors: an
-//! upgrade that changed them would store every message in flight a second time. The identity becomes the document's
-//! ObjectId where the payload has no `_id`, and names dead letters.
+//! Pure functions, frozen by golden vectors: an upgrade that changed them would store every message in flight a second
+//! time. The identity becomes the document's ObjectId where the payload has no `_id`, and names dead letters.
+//!
+//! A message without a `Nats-Msg-Id` is told apart by publish time and sequence themselves rather than by a hash of them:
+//! within a stream two messages can then never meet, where hashes only hardly ever do; and the ids of a stream ascend, so
+//! that MongoDB appends to its index on `_id` instead of inserting all over the last second of it (measured: a quarter of
+//! the database's CPU). Hashes are SHA-256 over a tag, length-prefixed fields and big-endian integers.
 
 use sha2::{Digest, Sha256};
 
@@ -16,7 +20,13 @@ pub struct Identities {
     with_id: Sha256,
     /// Hash of everything that all messages without one share.
     without: Sha256,
+    /// Where the stream's sequences begin to count in its identities.
+    offset: u64,
 }
+
+/// How many bits of an identity the sequence and the stream have: what 12 bytes leave beside 32 bits of seconds and 30 of
+/// nanoseconds.
+const SEQUENCE_BITS: u32 = 34;
 
 fn field(hash: &mut Sha256, bytes: &[u8]) {
     hash.update((bytes.len() as u64).to_be_bytes());
@@ -31,7 +41,9 @@ impl Identities {
         let mut without = Sha256::new_with_prefix(b"sq1");
         field(&mut without, name.as_bytes());
         without.update(created_ns.to_be_bytes());
-        Self { with_id, without }
+        let hash = without.clone().finalize();
+        let offset = hash.iter().take(8).fold(0, |offset, byte| offset << 8 | u64::from(*byte));
+        Self { with_id, without, offset }
     }
 
     /// Of a message with a `Nats-Msg-Id`: 12 bytes of hash (tag, stream, id, payload). No time is in it: what a publisher
@@ -47,12 +59,14 @@ impl Identities {
         identity
     }
 
-    /// Of a message without one: 4 bytes publish seconds, 8 bytes of hash (tag, stream, creation of the stream, sequence,
-    /// publish time). The publish time is in it because sequences are used again after a stream's tail was lost.
+    /// Of a message without one: 32 bits publish seconds, 30 bits publish nanoseconds, 34 bits of the sequence counted from
+    /// a hash (tag, stream, creation of the stream). The publish time is in it because sequences are used again after a
+    /// stream's tail was lost; the hash, because several streams may fill one collection.
     pub fn without_message_id(&self, sequence: u64, published_ns: u64) -> Identity {
-        let hash = self.hash(sequence, published_ns);
         let mut identity = seconds_first(published_ns);
-        identity[4..].copy_from_slice(&hash[..8]);
+        let counted = self.offset.wrapping_add(sequence) & ((1 << SEQUENCE_BITS) - 1);
+        let rest = (published_ns % 1_000_000_000) << SEQUENCE_BITS | counted;
+        identity[4..].copy_from_slice(&rest.to_be_bytes());
         identity
     }
 
@@ -98,10 +112,10 @@ mod tests {
     #[test]
     fn identities_never_change_between_releases() {
         let identities = Identities::new("alpha_metrics", CREATED);
-        assert_eq!(hex(&identities.without_message_id(7, PUBLISHED)), "6553f12ae7d7061c8e52119e");
+        assert_eq!(hex(&identities.without_message_id(7, PUBLISHED)), "6553f12aeb79a2c5b85d5c27");
         assert_eq!(hex(&identities.with_message_id("a-1", b"payload")), "d9a804c2e938d5ef34e32e28");
         assert_eq!(hex(&identities.measurement(7, PUBLISHED, [0; 3])), "6553f12ae7d7061c8e000000");
-        assert_eq!(hex(&Identities::new("", 0).without_message_id(0, 0)), "000000005270a772158da19e");
+        assert_eq!(hex(&Identities::new("", 0).without_message_id(0, 0)), "0000000000000003680171f4");
         assert_eq!(hex(&Identities::new("", 0).with_message_id("", b"")), "79ec7e525f68590a61715c91");
     }
 
@@ -111,9 +125,9 @@ mod tests {
         text.extend(13u64.to_be_bytes());
         text.extend(b"alpha_metrics");
         text.extend([CREATED.to_be_bytes(), 7u64.to_be_bytes(), PUBLISHED.to_be_bytes()].concat());
-        let identity = Identities::new("alpha_metrics", CREATED).without_message_id(7, PUBLISHED);
+        let identity = Identities::new("alpha_metrics", CREATED).measurement(7, PUBLISHED, [0; 3]);
         assert_eq!(identity[..4], 1_700_000_042u32.to_be_bytes());
-        assert_eq!(identity[4..], Sha256::digest(&text)[..8]);
+        assert_eq!(identity[4..9], Sha256::digest(&text)[..5]);
 
         let mut text = b"id1".to_vec();
         for part in ["alpha_metrics", "a-1", "payload"] {
@@ -149,6 +163,16 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn within_a_stream_no_two_messages_meet_and_ids_ascend_with_time(a in (0u64..1 << 33, 0..1u64 << 61), b in (0u64..1 << 33, 0..1u64 << 61)) {
+            let identities = Identities::new("s", CREATED);
+            let [first, second] = [a, b].map(|(sequence, at)| identities.without_message_id(sequence, at));
+            proptest::prop_assert_eq!(a == b, first == second);
+            if a.1 / 1_000_000_000 < 1 << 32 && b.1 / 1_000_000_000 < 1 << 32 && a.1 < b.1 {
+                proptest::prop_assert!(first < second);
+            }
+        }
+
         #[test]
         fn fields_cannot_run_into_each_other(a in "[a-z]{0,4}", b in "[a-z]{0,4}", c in "[a-z]{0,4}", d in "[a-z]{0,4}") {
             proptest::prop_assume!((&a, &b) != (&c, &d));
