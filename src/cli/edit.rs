@@ -94,7 +94,18 @@ pub async fn delete(context: &Context, args: DeleteArgs) -> Result<(), Failure> 
         }
     }
     let expected = record.map_or(0, |record| record.revision);
-    store.entries.delete(id, expected).await?;
+    if let Err(error) = store.entries.bucket_created().await {
+        if error.kind() != StoreErrorKind::Missing {
+            return Err(error.into());
+        }
+        // Without the bucket the marker would have no place.
+        store.prepare().await?;
+    }
+    // Where the bucket was made anew, a marker counts only because it names the bucket that is meant.
+    match status.and_then(|status| status.kept.bucket_created) {
+        Some(confirms) => store.entries.delete_confirmed(id, confirms, expected).await?,
+        None => store.entries.delete(id, expected).await?,
+    }
     done(context, id, "deleted", None, None)
 }
 

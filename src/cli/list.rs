@@ -174,7 +174,7 @@ mod tests {
 
     fn record(value: &str, operation: Operation) -> EntryRecord {
         let created = jiff::Timestamp::UNIX_EPOCH;
-        EntryRecord { key: "metrics".into(), value: value.to_owned().into(), revision: 3, operation, created }
+        EntryRecord { key: "metrics".into(), value: value.to_owned().into(), revision: 3, operation, created, confirms: None }
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! Carries out the steps of a plan: the only place that changes something, and each change checks the lease first.
 
 use super::Controller;
-use super::reconcile::{Failure, Pass, unfit};
+use super::desire::{consumer_settings, counts};
+use super::fitness::unfit;
+use super::reconcile::{Failure, Pass};
+use crate::pipeline::config::OnDelete;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, Admission, DrainMark, Wish};
-use crate::pipeline::status::{Admitted, PipelineStatus};
-use crate::store::{Operation, PipelineStream, StatusRecord, StoreErrorKind};
+use crate::pipeline::status::{Admitted, Kept, PipelineStatus};
+use crate::store::{Guard, Operation, PipelineStream, StatusRecord, StatusStore, StoreErrorKind, Streams, error::Unfit};
 use jiff::Timestamp;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::info;
 
@@ -26,6 +30,7 @@ impl Controller {
         let id = pass.id;
         match step {
             Action::EnsureStream(_) => self.ensure_stream(pass).await,
+            Action::EnsureDurable => self.ensure_durable(id, record.as_ref(), stream).await,
             Action::Admit(admission) => self.admit(admission, pass, record, stream).await,
             Action::MoveSubjects => {
                 let closed = self.deps.store.names.closed(id);
@@ -34,10 +39,9 @@ impl Controller {
                 Ok(())
             }
             Action::RestoreSubjects => {
-                let subjects = record.as_ref().map(|record| record.status.kept.subjects.clone()).unwrap_or_default();
-                let subjects = if subjects.is_empty() { vec![self.deps.store.names.subject(id)] } else { subjects };
+                let subjects = self.subjects_before(pass, record.as_ref(), stream);
                 self.set_subjects(stream, subjects).await?;
-                info!(pipeline = %id, "drain cancelled and subjects restored");
+                info!(pipeline = %id, "subjects of the stream restored");
                 Ok(())
             }
             Action::DeleteStream => self.delete_stream(id, record.as_ref(), stream).await,
@@ -64,10 +68,22 @@ impl Controller {
         tokio::time::timeout(remaining.min(CALL), call).await.map_err(|_| Failure::NotHolder)?
     }
 
+    /// Says, right before a request that changes something is sent, whether this is still the holder of the same epoch.
+    fn guard(&self) -> Result<Guard, Failure> {
+        let (epoch, _) = self.holding.epoch().ok_or(Failure::NotHolder)?;
+        let holding = self.holding.clone();
+        Ok(Arc::new(move || holding.epoch().is_some_and(|(now, _)| now == epoch)))
+    }
+
+    /// The streams, changed only while this is the holder.
+    fn streams(&self) -> Result<Streams, Failure> {
+        Ok(self.deps.store.streams.clone().guarded(self.guard()?))
+    }
+
     async fn ensure_stream(&self, pass: &Pass<'_>) -> Result<(), Failure> {
         let Some((stream, consumer)) = &pass.desire.create else { return Ok(()) };
         self.as_holder(async {
-            let streams = &self.deps.store.streams;
+            let streams = self.streams()?;
             streams.ensure(pass.id, stream, consumer).await.map_err(unfit).map(|_| ())
         })
         .await
@@ -75,20 +91,53 @@ impl Controller {
 
     async fn set_subjects(&self, stream: Option<&PipelineStream>, subjects: Vec<String>) -> Result<(), Failure> {
         let Some(stream) = stream else { return Ok(()) };
-        self.as_holder(async { Ok(self.deps.store.streams.set_subjects(&stream.name, stream.created, subjects).await?) }).await
+        self.as_holder(async { self.streams()?.set_subjects(&stream.name, stream.created, subjects).await.map_err(unfit) }).await
     }
 
-    /// Looks once more, then deletes: the entry must still have its marker, the stream must be the recorded one, and a
-    /// drained one must be closed and empty.
+    /// The durable of a stream that is being drained, as the admitted config wants it where that can still be read.
+    async fn ensure_durable(&self, id: &PipelineId, record: Option<&StatusRecord>, stream: Option<&PipelineStream>) -> Result<(), Failure> {
+        let Some(stream) = stream else { return Ok(()) };
+        let spec = record.and_then(|record| record.status.admitted.spec.as_ref());
+        let input = match spec {
+            Some(spec) => {
+                self.deps.configs.read(id, &spec.version, Some(&spec.digest)).await.ok().map(|config| config.config.input.clone())
+            }
+            None => None,
+        };
+        let name = spec.map_or_else(|| self.deps.store.names.consumer(), |spec| spec.consumer.clone());
+        let wanted = consumer_settings(&input.unwrap_or_default(), &name);
+        self.as_holder(async { self.streams()?.ensure_consumer(id, &stream.name, &wanted).await.map_err(unfit) }).await?;
+        info!(pipeline = %id, stream = stream.name, "durable created anew");
+        Ok(())
+    }
+
+    /// What the stream listened on before it was moved aside: as recorded, else as the config says, else the own subject.
+    fn subjects_before(&self, pass: &Pass<'_>, record: Option<&StatusRecord>, stream: Option<&PipelineStream>) -> Vec<String> {
+        let names = &self.deps.store.names;
+        let recorded = record.map(|record| &record.status.kept).filter(|kept| {
+            !kept.subjects.is_empty()
+                && kept.subjects != [names.closed(pass.id)]
+                && stream.is_some_and(|stream| kept.stream_created == Some(stream.created))
+        });
+        match (recorded, &pass.desire.create) {
+            (Some(kept), _) => kept.subjects.clone(),
+            (None, Some((wanted, _))) => wanted.subjects.clone(),
+            (None, None) => vec![names.subject(pass.id)],
+        }
+    }
+
+    /// Looks once more, then deletes: the entry must still have its marker, the stream must be the recorded one, and
+    /// closed and empty unless the config wants what waits destroyed.
     async fn delete_stream(&self, id: &PipelineId, record: Option<&StatusRecord>, stream: Option<&PipelineStream>) -> Result<(), Failure> {
         let (Some(stream), Some(record)) = (stream, record) else { return Ok(()) };
         let entry = self.deps.store.entries.get(id).await?;
         let created = self.deps.store.entries.bucket_created().await?;
-        let marked = entry.is_some_and(|entry| entry.operation != Operation::Put);
-        if !marked || record.status.kept.bucket_created != Some(created) {
+        let recorded = record.status.kept.bucket_created;
+        let marked = entry.is_some_and(|entry| entry.operation != Operation::Put && counts(&entry, created, recorded));
+        if !marked {
             return Ok(());
         }
-        if record.status.kept.drain_started.is_some() {
+        if record.status.kept.on_delete != OnDelete::Delete {
             let consumer =
                 record.status.admitted.spec.as_ref().map_or_else(|| self.deps.store.names.consumer(), |spec| spec.consumer.clone());
             let again = self.deps.store.streams.observe(id, &stream.name, &consumer).await.map_err(unfit)?;
@@ -99,7 +148,7 @@ impl Controller {
                 return Ok(());
             }
         }
-        self.as_holder(async { Ok(self.deps.store.streams.delete(&stream.name, stream.created).await?) }).await?;
+        self.as_holder(async { self.streams()?.delete(&stream.name, stream.created).await.map_err(unfit) }).await?;
         info!(pipeline = %id, stream = stream.name, "stream deleted");
         Ok(())
     }
@@ -119,20 +168,14 @@ impl Controller {
             DrainMark::Leave => {}
             DrainMark::Clear => kept.drain_started = None,
         }
-        if let (Wish::Run(spec), Some(config)) = (&pass.desire.wish, &pass.desire.config) {
-            let defaults = &self.deps.settings.pipelines;
-            kept.on_delete = config.config.on_delete.unwrap_or(defaults.on_delete);
-            kept.drain_timeout_s = config.config.drain_timeout.unwrap_or(defaults.drain_timeout).as_secs();
+        self.keep(&mut kept, pass);
+        if let Wish::Run(spec) = &pass.desire.wish {
             kept.last_good = Some((spec.version.clone(), spec.digest.clone()));
             kept.stream = Some(spec.stream.clone());
         }
         if let (Wish::Run(_), Some(stream)) = (&pass.desire.wish, stream) {
             kept.stream_created = Some(stream.created);
             kept.subjects.clone_from(&stream.subjects);
-        }
-        if let Some(entry) = &pass.desire.entry {
-            kept.entry = Some(entry.clone());
-            kept.bucket_created = pass.desire.bucket_created;
         }
         let status = PipelineStatus {
             schema: 1,
@@ -159,18 +202,51 @@ impl Controller {
         Ok(())
     }
 
+    /// Notes what deletion will need of the entry and its config.
+    pub(super) fn keep(&self, kept: &mut Kept, pass: &Pass<'_>) {
+        let desire = &pass.desire;
+        if !matches!(desire.wish, Wish::Deleted | Wish::Unknown) {
+            kept.bucket_created = desire.bucket_created;
+            kept.overwritten = desire.overwritten;
+        }
+        if let Some(entry) = &desire.entry {
+            kept.entry = Some(entry.clone());
+        }
+        if let (Wish::Run(_), Some(config), None) = (&desire.wish, &desire.config, &pass.failure) {
+            let defaults = &self.deps.settings.pipelines;
+            kept.on_delete = config.config.on_delete.unwrap_or(defaults.on_delete);
+            kept.drain_timeout_s = config.config.drain_timeout.unwrap_or(defaults.drain_timeout).as_secs();
+        }
+    }
+
+    /// The epoch to write over `old` with. An older one than `old` has means that somebody else holds the lease by now,
+    /// unless the lease's bucket was made anew: then the lease itself names us, and the epochs go on from the status'.
+    async fn epoch_over(&self, old: Option<&StatusRecord>) -> Result<u64, Failure> {
+        let (epoch, remaining) = self.holding.epoch().ok_or(Failure::NotHolder)?;
+        let Some(newer) = old.map(|old| old.status.epoch).filter(|newer| *newer > epoch) else { return Ok(epoch) };
+        let current =
+            tokio::time::timeout(remaining.min(CALL), self.deps.store.lease.current()).await.map_err(|_| Failure::NotHolder)??;
+        if current.is_some_and(|holder| holder.process == self.process && holder.epoch == epoch) {
+            return Ok(newer.saturating_add(1));
+        }
+        self.holding.lost();
+        Err(Failure::NotHolder)
+    }
+
     /// Writes a status by compare-and-set, with the epoch of this holder.
     pub(super) async fn put_status(&self, mut status: PipelineStatus, old: Option<&StatusRecord>) -> Result<StatusRecord, Failure> {
-        let (epoch, _) = self.holding.epoch().ok_or(Failure::NotHolder)?;
-        if old.is_some_and(|old| old.status.epoch > epoch) {
-            // Somebody holds a newer lease than ours: whatever our clock says, we are not the holder.
-            self.holding.lost();
-            return Err(Failure::NotHolder);
-        }
-        status.epoch = epoch;
+        status.epoch = self.epoch_over(old).await?;
         status.updated = Timestamp::now();
-        let expected = old.map_or(0, |old| old.revision);
-        let written = self.as_holder(async { Ok(self.deps.store.status.put(&status, expected).await?) }).await;
+        let store = self.deps.store.status.clone().guarded(self.guard()?);
+        let written = self
+            .as_holder(async {
+                let expected = match old {
+                    Some(old) => old.revision,
+                    None => over_unreadable(&store, &status.id).await?,
+                };
+                store.put(&status, expected).await.map_err(unfit)
+            })
+            .await;
         match written {
             Ok(revision) => {
                 let record = StatusRecord { status, revision };
@@ -190,7 +266,9 @@ impl Controller {
     /// Removes the status: nothing is left of the pipeline.
     pub(super) async fn forget(&self, id: &PipelineId, record: Option<&StatusRecord>) -> Result<(), Failure> {
         if let Some(record) = record {
-            let removed = self.as_holder(async { Ok(self.deps.store.status.delete(id, record.revision).await?) }).await;
+            let removed = self
+                .as_holder(async { Ok(self.deps.store.status.clone().guarded(self.guard()?).delete(id, record.revision).await?) })
+                .await;
             match removed {
                 Err(Failure::Store(error)) if error.kind() == StoreErrorKind::Missing => {}
                 other => other?,
@@ -201,5 +279,16 @@ impl Controller {
         self.deps.metrics.forget(id);
         info!(pipeline = %id, "pipeline removed");
         Ok(())
+    }
+}
+
+/// The revision to write over where there is no status: that of a document that cannot be read, else none.
+async fn over_unreadable(store: &StatusStore, id: &PipelineId) -> Result<u64, Failure> {
+    // First the revision: what is written after it, readable or not, is a conflict.
+    let revision = store.revision(id).await?;
+    match store.get(id).await {
+        Err(error) if error.kind() == StoreErrorKind::Unfit(Unfit::Unreadable) => Ok(revision),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(0),
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Facts<'a> {
 /// The conditions, with `since` carried over from `old`.
 pub(super) fn conditions(facts: &Facts<'_>, old: &[Condition]) -> Vec<Condition> {
     let mut new = vec![valid(facts), ready(facts), progressing(facts)];
-    let mut advice: Vec<Finding> = facts.desire.advice.iter().chain(facts.advice).cloned().collect();
+    let mut advice: Vec<Finding> = facts.desire.advice.iter().chain(facts.advice).chain(facts.left).cloned().collect();
     for report in facts.reports {
         if report.limits.limited {
             let message = format!("batches of {} because max_ack_pending is {}", report.limits.batch_count, report.limits.max_ack_pending);
@@ -68,7 +68,7 @@ fn ready(facts: &Facts<'_>) -> New {
             Some(left) => (true, left.reason, left.message.clone()),
             None => draining(facts),
         },
-        Wish::Unknown => match &facts.desire.trouble {
+        Wish::Unfit | Wish::Unknown => match &facts.desire.trouble {
             Some(finding) => (false, finding.reason, goes_on(facts)),
             None => (false, Reason::InProgress, String::new()),
         },
@@ -105,16 +105,26 @@ fn draining(facts: &Facts<'_>) -> (bool, Reason, String) {
     };
     let seconds = facts.now.duration_since(started).as_secs().max(0).unsigned_abs();
     if seconds > facts.kept.drain_timeout_s {
-        (false, Reason::DrainSlow, format!("draining for {seconds} s"))
+        (false, Reason::DrainSlow, format!("draining for longer than {} s", facts.kept.drain_timeout_s))
     } else {
         (false, Reason::Draining, "what waits in the stream is written before the stream goes".to_owned())
     }
 }
 
 fn progressing(facts: &Facts<'_>) -> New {
-    let runs = matches!(facts.phase, Phase::Run | Phase::Drain);
-    match facts.reports.iter().flat_map(|report| &report.troubles).next() {
-        Some(trouble) if runs => (ConditionType::Progressing, false, Finding::new(trouble.reason, trouble.message.clone())),
-        _ => (ConditionType::Progressing, runs, Finding::new(Reason::AsDesired, "")),
+    let new = |status: bool, reason: Reason, message: &str| (ConditionType::Progressing, status, Finding::new(reason, message));
+    let trouble = || facts.reports.iter().flat_map(|report| &report.troubles).next();
+    match facts.phase {
+        Phase::Run | Phase::Drain => match trouble() {
+            Some(trouble) => new(false, trouble.reason, &trouble.message),
+            None if facts.reports.iter().any(|report| report.phase == ExecutionPhase::Running) => new(true, Reason::AsDesired, ""),
+            None => new(false, Reason::InProgress, "no execution runs yet"),
+        },
+        Phase::Switch => new(false, Reason::InProgress, "the old target is finished before the new one begins"),
+        Phase::Stopped | Phase::Absent => match (&facts.desire.wish, facts.desire.trouble.as_ref().or(facts.failure)) {
+            (Wish::Paused | Wish::Draft | Wish::Deleted, _) => new(true, Reason::AsDesired, ""),
+            (_, Some(finding)) => new(false, finding.reason, &finding.message),
+            (_, None) => new(false, Reason::InProgress, ""),
+        },
     }
 }

@@ -4,14 +4,15 @@
 
 use super::Controller;
 use crate::executor::config_reader::{CheckedConfig, ConfigError};
-use crate::pipeline::config::{DEFAULT_ACK_WAIT, DEFAULT_MAX_ACK_PENDING, PipelineConfig};
+use crate::pipeline::config::{DEFAULT_ACK_WAIT, DEFAULT_MAX_ACK_PENDING, InputConfig, PipelineConfig};
 use crate::pipeline::entry::{Entry, EntryStatus};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::Wish;
 use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
-use crate::pipeline::status::{DesiredSummary, PipelineStatus, Reason};
+use crate::pipeline::status::{DesiredSummary, Phase, PipelineStatus, Reason};
 use crate::store::{ConsumerSettings, EntryRecord, Operation, StoreError, StoreErrorKind, StreamSettings};
 use jiff::Timestamp;
+use tracing::warn;
 
 /// Something to say in the status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(super) struct Desire {
     pub advice: Vec<Finding>,
     /// The entry as it is, where there is one that can be read.
     pub entry: Option<String>,
+    /// The entry's revision, where its version was overwritten in place since it was put.
+    pub overwritten: Option<u64>,
     /// When the entries' bucket was created.
     pub bucket_created: Option<Timestamp>,
     /// How to create what is missing, for a wish to run.
@@ -52,10 +55,15 @@ impl Desire {
             trouble: None,
             advice: Vec::new(),
             entry: None,
+            overwritten: None,
             bucket_created,
             create: None,
             config: None,
         }
+    }
+
+    fn unfit(status: &str, revision: u64, bucket_created: Option<Timestamp>, trouble: Finding) -> Self {
+        Self { trouble: Some(trouble), ..Self::new(Wish::Unfit, status, revision, bucket_created) }
     }
 
     fn unknown(status: &str, revision: u64, bucket_created: Option<Timestamp>, trouble: Finding) -> Self {
@@ -97,13 +105,13 @@ impl Controller {
             Ok(entry) => entry,
             Err(error) => {
                 let finding = Finding::new(error.reason(), error.to_string());
-                return Ok(Desire::unknown("unreadable", record.revision, Some(created), finding));
+                return Ok(Desire::unfit("unreadable", record.revision, Some(created), finding));
             }
         };
         let wish = match entry.status {
             EntryStatus::Draft => Wish::Draft,
             EntryStatus::Paused => Wish::Paused,
-            EntryStatus::Published => Wish::Unknown,
+            EntryStatus::Published => Wish::Unfit,
         };
         let mut desire = Desire::new(wish, entry.status.as_str(), record.revision, Some(created));
         desire.summary.version = entry.version.as_ref().map(ToString::to_string);
@@ -150,11 +158,17 @@ impl Controller {
             )
             .into());
         }
-        if let Some(admitted) = status.and_then(|status| status.admitted.spec.as_ref())
-            && entry.digest.is_none()
-            && admitted.version == *version
-            && admitted.digest != checked.digest
-        {
+        // Said until the entry is put again: once the new content runs, nothing else tells.
+        let revision = desire.summary.revision;
+        let known = status.and_then(|status| status.kept.overwritten) == Some(revision);
+        let differs = status
+            .and_then(|status| status.admitted.spec.as_ref())
+            .is_some_and(|admitted| entry.digest.is_none() && admitted.version == *version && admitted.digest != checked.digest);
+        if differs && !known {
+            warn!(pipeline = %id, %version, "a version was overwritten in place and runs with its new content");
+        }
+        if differs || known {
+            desire.overwritten = Some(revision);
             let message = format!("version {version} was overwritten in place; it runs with its new content");
             desire.advice.push(Finding::new(Reason::ConfigOverwritten, message));
         }
@@ -198,12 +212,7 @@ impl Controller {
         let mut subjects = vec![self.deps.store.names.subject(id)];
         subjects.extend(config.input.subjects.iter().filter(|subject| **subject != subjects[0]).cloned().collect::<Vec<_>>());
         let stream = StreamSettings { name: stream.to_owned(), subjects, replicas: self.deps.settings.jetstream.replicas };
-        let consumer = ConsumerSettings {
-            name: consumer.to_owned(),
-            ack_wait: config.input.ack_wait.unwrap_or(DEFAULT_ACK_WAIT),
-            max_ack_pending: config.input.max_ack_pending.unwrap_or(DEFAULT_MAX_ACK_PENDING),
-        };
-        (stream, consumer)
+        (stream, consumer_settings(&config.input, consumer))
     }
 
     /// Another pipeline that is admitted to read this stream by this durable.
@@ -212,16 +221,29 @@ impl Controller {
         let mut others = memory.iter().filter(|(other, _)| *other != id);
         let reads = |status: &PipelineStatus| {
             let spec = status.admitted.spec.as_ref();
-            spec.is_some_and(|spec| spec.stream == stream && spec.consumer == consumer)
+            status.admitted.phase != Phase::Absent && spec.is_some_and(|spec| spec.stream == stream && spec.consumer == consumer)
         };
         others.find(|(_, memory)| memory.status.as_ref().is_some_and(|record| reads(&record.status))).map(|(other, _)| other.clone())
     }
 }
 
-/// A marker deletes only what the same bucket published.
+/// How to create the durable `name` for `input`.
+pub(super) fn consumer_settings(input: &InputConfig, name: &str) -> ConsumerSettings {
+    ConsumerSettings {
+        name: name.to_owned(),
+        ack_wait: input.ack_wait.unwrap_or(DEFAULT_ACK_WAIT),
+        max_ack_pending: input.max_ack_pending.unwrap_or(DEFAULT_MAX_ACK_PENDING),
+    }
+}
+
+/// Whether a marker counts: it deletes only what the same bucket published, unless who put it named the other bucket.
+pub(super) fn counts(marker: &EntryRecord, created: Timestamp, recorded: Option<Timestamp>) -> bool {
+    recorded == Some(created) || (recorded.is_some() && marker.confirms == recorded)
+}
+
 fn deleted(record: &EntryRecord, created: Timestamp, status: Option<&PipelineStatus>) -> Desire {
     let recorded = status.and_then(|status| status.kept.bucket_created);
-    if status.is_none() || recorded == Some(created) {
+    if status.is_none() || counts(record, created, recorded) {
         return Desire::new(Wish::Deleted, "deleted", record.revision, Some(created));
     }
     let finding = Finding::new(Reason::EntryMissing, "the key was deleted in another bucket than the one it was published in");

@@ -15,6 +15,7 @@
 mod act;
 mod conditions;
 mod desire;
+mod fitness;
 mod lease;
 mod peers;
 mod queue;
@@ -87,6 +88,8 @@ struct Memory {
     reconciled: Option<u64>,
     /// Failures in a row.
     failures: u32,
+    /// Looks in a row at which the own execution was still starting.
+    starting: u32,
 }
 
 /// The watches' health.

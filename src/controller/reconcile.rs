@@ -5,13 +5,14 @@
 
 use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
+use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit};
 use super::{Controller, Memory};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, Execution, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
-use crate::pipeline::status::{Admitted, ObservedSummary, Phase, PipelineStatus, Reason};
-use crate::store::{PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
+use crate::pipeline::status::{Admitted, ObservedSummary, Phase, PipelineStatus};
+use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
 use jiff::Timestamp;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tracing::{debug, warn};
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
 /// More passes than any plan needs; beyond it something changes as fast as we act.
 const PASSES: usize = 16;
-/// How soon an execution that is starting is looked at again.
+/// How soon an execution that is starting is looked at again; doubled each time, up to about a second.
 const STARTING: Duration = Duration::from_millis(30);
 /// Counters alone are written at most this often.
 const COUNTERS_EVERY: i64 = 10;
@@ -114,10 +115,15 @@ impl Controller {
             return Ok(Outcome::Converged);
         }
         let starting = self.write_status(&pass, record).await?;
-        self.remember(id, |memory| memory.reconciled = Some(pass.desire.summary.revision));
+        let mut starts = 0;
+        self.remember(id, |memory| {
+            memory.reconciled = Some(pass.desire.summary.revision);
+            memory.starting = if starting { memory.starting.saturating_add(1) } else { 0 };
+            starts = memory.starting;
+        });
         Ok(match pass.wait {
             Some(delay) => Outcome::Again(delay),
-            None if starting => Outcome::Again(STARTING),
+            None if starting => Outcome::Again(STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(5))),
             None if pass.failure.is_some() => Outcome::Again(RETRY.cap),
             None => Outcome::Converged,
         })
@@ -128,7 +134,7 @@ impl Controller {
         // Without a status nothing is known: what runs goes on.
         let Some(record) = record else { return Ok(Outcome::Converged) };
         for _ in 0..PASSES {
-            let world = self.world(id, Some(&record.status), None).await?.0;
+            let world = self.world(id, Some(&record.status), None).await?.world;
             let steps = plan(&Wish::Unknown, &world, &record.status.kept, Role::Runner);
             if steps.is_empty() {
                 break;
@@ -146,7 +152,7 @@ impl Controller {
         let id = pass.id;
         pass.wait = None;
         let kept = record.as_ref().map(|record| record.status.kept.clone()).unwrap_or_default();
-        let stream = if needs_stream(&pass.desire.wish, &kept, Role::Holder) {
+        let stream = if needs_stream(&pass.desire.wish, Role::Holder) {
             self.observe_stream(id, &pass.desire, record.as_ref()).await?
         } else {
             None
@@ -155,8 +161,8 @@ impl Controller {
         if let (Wish::Run(_), Some(stream)) = (&pass.desire.wish, &stream) {
             fit_to_read(stream)?;
         }
-        let facts = stream.as_ref().map(|stream| self.stream_facts(id, stream));
-        let (world, _) = self.world(id, record.as_ref().map(|record| &record.status), facts).await?;
+        let facts = stream.as_ref().map(|stream| self.stream_facts(id, stream, &pass.desire));
+        let world = self.world(id, record.as_ref().map(|record| &record.status), facts).await?.world;
         let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder);
         debug!(?steps, "planned");
         if steps.is_empty() {
@@ -200,48 +206,54 @@ impl Controller {
         match self.deps.store.streams.observe(id, &stream, &consumer).await {
             // Somebody else's stream is no reason to hold on to what is ours.
             Err(error) if error.kind() == StoreErrorKind::Unfit(Unfit::Foreign) && !matches!(desire.wish, Wish::Run(_)) => Ok(None),
+            // Nor is one that may not be looked at a reason not to pause.
+            Err(error) if error.kind() == StoreErrorKind::Refused && !matches!(desire.wish, Wish::Run(_) | Wish::Deleted) => Ok(None),
             other => other.map_err(unfit),
         }
     }
 
-    fn stream_facts(&self, id: &PipelineId, stream: &PipelineStream) -> Stream {
+    fn stream_facts(&self, id: &PipelineId, stream: &PipelineStream, desire: &Desire) -> Stream {
         let names = &self.deps.store.names;
+        let wanted = desire.create.as_ref().map(|(_, consumer)| consumer);
+        let right = |live: &PipelineConsumer| !live.ours || wanted.is_none_or(|wanted| live.is_as(wanted));
         Stream {
             created: stream.created,
             closed: stream.subjects == [names.closed(id)],
             messages: stream.messages,
             deletable: stream.ours || stream.name == names.stream(id),
-            durable: stream.consumer.is_some(),
+            durable: stream.consumer.as_ref().is_some_and(right),
         }
     }
 
     /// What is there, and what all live executions report.
-    pub(super) async fn world(
-        &self,
-        id: &PipelineId,
-        status: Option<&PipelineStatus>,
-        stream: Option<Stream>,
-    ) -> Result<(World, Vec<ExecutionReport>), Failure> {
+    pub(super) async fn world(&self, id: &PipelineId, status: Option<&PipelineStatus>, stream: Option<Stream>) -> Result<Seen, Failure> {
         let observed = self.deps.executor.observe(id).await?;
         let mut reports = self.peers.of(id, self.process);
-        reports.extend(observed.as_ref().and_then(|observed| observed.report.clone()));
+        let own = observed.as_ref().and_then(|observed| observed.report.clone());
+        // Others' executions say themselves when they have started.
+        let starting = own.as_ref().is_some_and(|own| own.phase == ExecutionPhase::Starting && own.troubles.is_empty());
+        reports.extend(own);
         let live = reports.len().try_into().unwrap_or(u32::MAX);
         let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
         let execution = observed.map(|observed| Execution { fingerprint: observed.fingerprint, running: observed.running });
-        Ok((World { admitted, execution, live, stream }, reports))
+        Ok(Seen { world: World { known: status.is_some(), admitted, execution, live, stream }, reports, starting })
     }
 
     /// Writes the status where it says something new; whether an execution is still starting.
     async fn write_status(&self, pass: &Pass<'_>, record: Option<StatusRecord>) -> Result<bool, Failure> {
         let now = Timestamp::now();
         let old = record.as_ref().map(|record| &record.status);
-        let (world, reports) = self.world(pass.id, old, None).await?;
-        let mut kept = old.map(|status| status.kept.clone()).unwrap_or_default();
-        if let Some(entry) = &pass.desire.entry {
-            kept.entry = Some(entry.clone());
-            kept.bucket_created = pass.desire.bucket_created;
+        let Seen { world, reports, starting } = self.world(pass.id, old, None).await?;
+        if old.is_none() && (world.execution.is_some() || world.live > 0) {
+            // Written now, the status would say that nothing is to run.
+            let trouble = pass.desire.trouble.as_ref().or(pass.failure.as_ref()).map(|finding| finding.message.as_str());
+            warn!(pipeline = %pass.id, trouble, "the status is gone and the entry cannot be followed; what runs goes on");
+            return Ok(false);
         }
-        let open = pass.stream.as_ref().filter(|stream| !self.stream_facts(pass.id, stream).closed);
+        let mut kept = old.map(|status| status.kept.clone()).unwrap_or_default();
+        self.keep(&mut kept, pass);
+        let closed = self.deps.store.names.closed(pass.id);
+        let open = pass.stream.as_ref().filter(|stream| stream.subjects != [closed.as_str()]);
         if let (Wish::Run(_), Some(stream), None) = (&pass.desire.wish, open, &pass.failure) {
             kept.stream_created = Some(stream.created);
             kept.subjects.clone_from(&stream.subjects);
@@ -254,7 +266,7 @@ impl Controller {
         }
         let excess = kept.proven.len().saturating_sub(8);
         kept.proven.drain(..excess);
-        let advice = pass.stream.as_ref().map(advice_on).unwrap_or_default();
+        let advice = pass.stream.as_ref().map(|stream| advice_on(stream, &pass.desire)).unwrap_or_default();
         let facts = Facts {
             desire: &pass.desire,
             failure: pass.failure.as_ref(),
@@ -282,7 +294,7 @@ impl Controller {
         if worth_writing(old, &status, now) {
             self.put_status(status, record.as_ref()).await?;
         }
-        Ok(reports.iter().any(|report| report.phase == ExecutionPhase::Starting && report.troubles.is_empty()))
+        Ok(starting)
     }
 
     /// The status as remembered, read again where somebody else may have written it.
@@ -291,7 +303,13 @@ impl Controller {
         if !stale {
             return Ok(status);
         }
-        let read = self.deps.store.status.get(id).await?;
+        let read = match self.deps.store.status.get(id).await {
+            Err(error) if error.kind() == StoreErrorKind::Unfit(Unfit::Unreadable) => {
+                warn!(pipeline = %id, %error, "an unreadable status counts as none and is written over");
+                None
+            }
+            read => read?,
+        };
         self.remember(id, |memory| {
             memory.status.clone_from(&read);
             memory.stale = false;
@@ -314,52 +332,19 @@ pub(super) struct Pass<'a> {
     pub wait: Option<Duration>,
 }
 
+/// What is there, and what is said of it.
+pub(super) struct Seen {
+    pub world: World,
+    /// All live executions, the own one included.
+    pub reports: Vec<ExecutionReport>,
+    /// Whether the own execution is starting without trouble.
+    pub starting: bool,
+}
+
 enum Step {
     Done,
     Acted,
     Forgotten,
-}
-
-/// Errors that lie in the stream itself become findings.
-pub(super) fn unfit(error: StoreError) -> Failure {
-    let reason = match error.kind() {
-        StoreErrorKind::Unfit(Unfit::Foreign) => Reason::StreamForeign,
-        StoreErrorKind::Unfit(Unfit::NotWorkQueue) => Reason::StreamNotWorkQueue,
-        StoreErrorKind::Unfit(_) => Reason::ConsumerUnusable,
-        StoreErrorKind::Refused => Reason::StreamUnavailable,
-        StoreErrorKind::Unavailable | StoreErrorKind::Conflict | StoreErrorKind::Missing => return Failure::Store(error),
-    };
-    Failure::Finding(Finding::new(reason, error.to_string()))
-}
-
-fn fit_to_read(stream: &PipelineStream) -> Result<(), Failure> {
-    if !stream.work_queue {
-        let message = format!("stream {} has no work-queue retention", stream.name);
-        return Err(Failure::Finding(Finding::new(Reason::StreamNotWorkQueue, message)));
-    }
-    if stream.consumer.as_ref().is_some_and(|consumer| !consumer.usable) {
-        let message = format!("the durable on stream {} cannot be read", stream.name);
-        return Err(Failure::Finding(Finding::new(Reason::ConsumerUnusable, message)));
-    }
-    Ok(())
-}
-
-fn advice_on(stream: &PipelineStream) -> Vec<Finding> {
-    let message = |setting: &String| format!("stream {}: {setting}", stream.name);
-    stream.unsafe_settings.iter().map(|setting| Finding::new(Reason::StreamUnsafe, message(setting))).collect()
-}
-
-/// Why a stream stays although its pipeline was deleted.
-fn left_over(wish: &Wish, stream: Option<&PipelineStream>, kept: &crate::pipeline::status::Kept) -> Option<Finding> {
-    let stream = stream.filter(|_| *wish == Wish::Deleted)?;
-    let message = format!("stream {} holds {} messages and nothing ran when the entry was deleted", stream.name, stream.messages);
-    replaced(Some(stream), kept).or(Some(Finding::new(Reason::StreamKept, message)))
-}
-
-/// A stream of the recorded name that is another one than the recorded.
-fn replaced(stream: Option<&PipelineStream>, kept: &crate::pipeline::status::Kept) -> Option<Finding> {
-    let stream = stream.filter(|stream| kept.stream_created.is_some_and(|created| created != stream.created))?;
-    Some(Finding::new(Reason::StreamReplaced, format!("stream {} was created at {}", stream.name, stream.created)))
 }
 
 fn summary(reports: &[ExecutionReport]) -> ObservedSummary {

@@ -114,6 +114,9 @@ pub struct Kept {
     pub proven: Vec<String>,
     /// When the drain began.
     pub drain_started: Option<Timestamp>,
+    /// The entry's revision, where its version was overwritten in place since it was put.
+    #[serde(default)]
+    pub overwritten: Option<u64>,
 }
 
 /// One condition.
@@ -230,6 +233,8 @@ reasons! {
     ConsumerUnusable => "the durable must be a pull consumer with explicit acknowledgement, without a filter",
     /// `ack_wait` or `max_ack_pending` of a durable that is not ours differ from the config.
     ConsumerDiffers => "change the durable with the nats CLI, or take the values out of the config",
+    /// The stream does not listen on every subject that the config names.
+    StreamDiffers => "add the subjects to the stream with the nats CLI, or take them out of the config",
     /// The batch is smaller than asked for, because of `max_ack_pending`.
     BatchLimited => "raise max_ack_pending of the durable, or lower `count`",
     /// Time-series collections are at least once.
@@ -286,5 +291,17 @@ impl Condition {
             }
             None => conditions.push(Condition { kind, status, reason, message, since: now }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_that_needs_action_has_a_remedy() {
+        let quiet = [Reason::AsDesired, Reason::InProgress, Reason::Draining];
+        let wrong = Reason::ALL.iter().filter(|reason| reason.remedy().is_empty() != quiet.contains(reason));
+        assert_eq!(wrong.count(), 0);
     }
 }

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -58,6 +59,9 @@ pub(super) enum Failure {
     /// The payload is larger than the server accepts.
     #[error("{0}")]
     TooLarge(String),
+    /// The guard said no, and nothing was sent.
+    #[error("the right to change anything ended before it was sent")]
+    Fenced,
 }
 
 /// The error in an answer of the JetStream API.
@@ -92,6 +96,7 @@ impl Failure {
             },
             Self::NoResponders | Self::TimedOut | Self::Disconnected | Self::Protocol(_) => StoreErrorKind::Unavailable,
             Self::TooLarge(_) => StoreErrorKind::Refused,
+            Self::Fenced => StoreErrorKind::Conflict,
         }
     }
 
@@ -108,7 +113,19 @@ pub(super) struct Stored {
     pub sequence: u64,
     pub time: Timestamp,
     pub operation: Operation,
+    /// `Sluice-Confirms`, of a marker.
+    pub confirms: Option<Timestamp>,
     pub payload: Bytes,
+}
+
+/// Says at any moment whether something may be changed.
+pub type Guard = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Whether a request only reads.
+fn reads(subject: &str) -> bool {
+    ["STREAM.INFO.", "CONSUMER.INFO.", "STREAM.MSG.GET."]
+        .iter()
+        .any(|operation| subject.strip_prefix("$JS.API.").is_some_and(|rest| rest.starts_with(operation)))
 }
 
 /// The JetStream API over one connection.
@@ -116,17 +133,24 @@ pub(super) struct Stored {
 pub(super) struct Api {
     pub client: Client,
     timeout: Duration,
+    guard: Option<Guard>,
 }
 
 impl Api {
     /// Calls that take at most [`TIMEOUT`].
     pub fn new(client: Client) -> Self {
-        Self { client, timeout: TIMEOUT }
+        Self { client, timeout: TIMEOUT, guard: None }
     }
 
     /// The same with another time limit.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The same, with a guard that is asked right before each request that changes something.
+    pub fn guarded(mut self, guard: Guard) -> Self {
+        self.guard = Some(guard);
         self
     }
 
@@ -146,6 +170,9 @@ impl Api {
     pub async fn exchange(&self, subject: &str, headers: Option<HeaderMap>, payload: Bytes) -> Result<Message, Failure> {
         let deadline = Instant::now() + self.timeout;
         self.connected(deadline).await?;
+        if !reads(subject) && self.guard.as_ref().is_some_and(|guard| !guard()) {
+            return Err(Failure::Fenced);
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         let mut request = Request::new().payload(payload).timeout(Some(left));
         if let Some(headers) = headers {
@@ -241,6 +268,7 @@ impl Api {
         };
         Ok(Some(Stored {
             operation: operation(header),
+            confirms: confirms(header),
             subject: raw.subject,
             sequence: raw.seq,
             time: raw.time,
@@ -286,6 +314,14 @@ pub(super) fn operation(header: impl Fn(&str) -> Option<String>) -> Operation {
             None => Operation::Put,
         },
     }
+}
+
+/// The header of a marker that deletes a pipeline although its entry was put into another bucket: that one's creation.
+pub(super) const CONFIRMS: &str = "Sluice-Confirms";
+
+/// What a marker confirms.
+pub(super) fn confirms(header: impl Fn(&str) -> Option<String>) -> Option<Timestamp> {
+    header(CONFIRMS)?.parse().ok()
 }
 
 /// Headers with one pair.

@@ -3,7 +3,7 @@
 //! Every read is answered by the stream's leader and every write is a compare-and-set on the key's newest sequence, so
 //! that what a caller decides on is never staler than the hint that woke it, and a stale decision is a `Conflict`.
 
-use super::api::{Api, Failure, Stored, field, header};
+use super::api::{Api, CONFIRMS, Failure, Guard, Stored, field, header};
 use super::collect::Which;
 use super::entries::Operation;
 use async_nats::{Client, HeaderMap};
@@ -28,6 +28,12 @@ impl Bucket {
     /// The same with another time limit of each call.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.api = self.api.with_timeout(timeout);
+        self
+    }
+
+    /// The same, with a guard that is asked right before each write.
+    pub fn guarded(mut self, guard: Guard) -> Self {
+        self.api = self.api.guarded(guard);
         self
     }
 
@@ -76,6 +82,13 @@ impl Bucket {
         if marker == Operation::Purge {
             headers.insert("Nats-Rollup", "sub");
         }
+        self.write(key, headers, Bytes::new(), expected).await
+    }
+
+    /// Puts a delete marker that confirms the deletion of what was put into the bucket of that creation.
+    pub async fn confirm(&self, key: &str, confirms: Timestamp, expected: u64) -> Result<u64, Failure> {
+        let mut headers = header("KV-Operation", "DEL");
+        headers.insert(CONFIRMS, confirms.to_string());
         self.write(key, headers, Bytes::new(), expected).await
     }
 

@@ -3,7 +3,7 @@
 //! Two things always hold: an empty stream gives an empty list at once, and the result is at least as new as what the
 //! stream's leader had when the listing began, although the consumer may live on a replica that lags behind.
 
-use super::api::{Api, Failure, Stored, TIMEOUT, field, operation};
+use super::api::{Api, Failure, Stored, TIMEOUT, confirms, field, operation};
 use async_nats::Message;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -104,8 +104,10 @@ impl Api {
 
 fn stored(message: Message, delivery: &Delivery) -> Stored {
     let headers = message.headers.as_ref();
+    let header = |name: &str| headers.and_then(|headers| headers.get(name)).map(ToString::to_string);
     Stored {
-        operation: operation(|name| headers.and_then(|headers| headers.get(name)).map(ToString::to_string)),
+        operation: operation(header),
+        confirms: confirms(header),
         subject: message.subject.to_string(),
         sequence: delivery.sequence,
         time: delivery.time,

@@ -31,6 +31,8 @@ pub struct EntryRecord {
     pub operation: Operation,
     /// When it was written.
     pub created: Timestamp,
+    /// Of a marker: when the bucket was created whose entry it deletes, where that is another one than this.
+    pub confirms: Option<Timestamp>,
 }
 
 /// The entries' bucket.
@@ -81,6 +83,12 @@ impl Entries {
         written.map(|_| ()).map_err(|failure| self.during(&format!("delete entry {id}"), failure))
     }
 
+    /// The same with the word that the entry which was put into the bucket created at `confirms` is really to go.
+    pub async fn delete_confirmed(&self, id: &PipelineId, confirms: Timestamp, expected: u64) -> Result<(), StoreError> {
+        let written = self.bucket.confirm(id.as_str(), confirms, expected).await;
+        written.map(|_| ()).map_err(|failure| self.during(&format!("delete entry {id}"), failure))
+    }
+
     /// Every kept revision of `id`, oldest first, markers included.
     pub async fn history(&self, id: &PipelineId) -> Result<Vec<EntryRecord>, StoreError> {
         let found = self.bucket.history(id.as_str()).await;
@@ -95,6 +103,7 @@ impl Entries {
             revision: message.sequence,
             operation: message.operation,
             created: message.time,
+            confirms: message.confirms,
         }
     }
 

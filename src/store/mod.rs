@@ -17,13 +17,14 @@ pub mod status;
 pub mod streams;
 pub mod watch;
 
+pub use api::Guard;
 pub use configs::{Configs, StoredConfig, VersionInfo};
 pub use entries::{Entries, EntryRecord, Operation};
 pub use error::{StoreError, StoreErrorKind};
 pub use lease::{Lease, LeaseHolder, LeaseStore};
 pub use reports::Reports;
 pub use status::{StatusRecord, StatusStore};
-pub use streams::{ConsumerSettings, PipelineStream, StreamSettings, Streams};
+pub use streams::{ConsumerSettings, PipelineConsumer, PipelineStream, StreamSettings, Streams};
 pub use watch::{WatchEvent, WatchHealth};
 
 use crate::pipeline::names::Names;

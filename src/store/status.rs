@@ -1,6 +1,6 @@
 //! The status bucket: one document a pipeline, written by the holder only, and the installation's uuid.
 
-use super::api::{Failure, Stored};
+use super::api::{Failure, Guard, Stored};
 use super::bucket::Bucket;
 use super::entries::Operation;
 use super::error::{StoreError, StoreErrorKind, Unfit};
@@ -28,6 +28,12 @@ pub struct StatusStore {
 impl StatusStore {
     pub(super) fn new(client: async_nats::Client, name: &str) -> Self {
         Self { bucket: Bucket::new(client, name) }
+    }
+
+    /// The same, with a guard that is asked right before each write.
+    pub fn guarded(mut self, guard: Guard) -> Self {
+        self.bucket = self.bucket.guarded(guard);
+        self
     }
 
     /// The bucket's stream, for a watch.

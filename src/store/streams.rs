@@ -3,7 +3,7 @@
 //! Configurations are read and written back as the server's own JSON, so that a field this release does not know
 //! survives a change of another.
 
-use super::api::{Api, Failure, code, field};
+use super::api::{Api, Failure, Guard, code, field};
 use super::error::{StoreError, StoreErrorKind, Unfit};
 use super::prepare::metadata;
 use crate::pipeline::id::PipelineId;
@@ -77,6 +77,13 @@ pub struct PipelineConsumer {
     pub paused: bool,
 }
 
+impl PipelineConsumer {
+    /// Whether it is as `wanted`; any number that is not positive means no limit.
+    pub fn is_as(&self, wanted: &ConsumerSettings) -> bool {
+        self.ack_wait == wanted.ack_wait && self.max_ack_pending.max(0) == wanted.max_ack_pending.max(0)
+    }
+}
+
 /// The pipelines' streams.
 #[derive(Clone)]
 pub struct Streams {
@@ -87,6 +94,12 @@ pub struct Streams {
 impl Streams {
     pub(super) fn new(client: Client, names: Names) -> Self {
         Self { api: Api::new(client), names }
+    }
+
+    /// The same, with a guard that is asked right before each request that changes something.
+    pub fn guarded(mut self, guard: Guard) -> Self {
+        self.api = self.api.guarded(guard);
+        self
     }
 
     /// The stream `name` with its durable `consumer` as they are; `None` where there is no such stream. One round trip.
@@ -132,14 +145,19 @@ impl Streams {
                 );
                 return Err(StoreError::new(StoreErrorKind::Unfit(Unfit::Consumer), message));
             }
-            let same = live.ack_wait == consumer.ack_wait && live.max_ack_pending == consumer.max_ack_pending;
-            if same || !live.ours {
+            if live.is_as(consumer) || !live.ours {
                 return Ok(found);
             }
             self.update_consumer(&stream.name, durable, consumer).await.map_err(during)?;
         }
         let message = format!("create stream {}: it or its consumer is being changed by others", stream.name);
         Err(StoreError::new(StoreErrorKind::Conflict, message))
+    }
+
+    /// Creates the durable on a stream that is there; one that exists stays as it is.
+    pub async fn ensure_consumer(&self, id: &PipelineId, stream: &str, consumer: &ConsumerSettings) -> Result<(), StoreError> {
+        let made = self.create_consumer(id, stream, consumer).await;
+        made.map_err(|failure| failure.during(format!("create consumer {} of stream {stream}", consumer.name)))
     }
 
     /// Sets the stream's subjects, nothing else, where it was created at `created`: `Conflict` where it is another one,
@@ -231,7 +249,7 @@ impl Streams {
             "ack_policy": "explicit",
             "ack_wait": nanoseconds(consumer.ack_wait),
             "max_deliver": -1,
-            "max_ack_pending": consumer.max_ack_pending,
+            "max_ack_pending": unlimited_below_one(consumer.max_ack_pending),
             "replay_policy": "instant",
             "metadata": metadata(Some(id)),
         });
@@ -244,7 +262,7 @@ impl Streams {
 
     async fn update_consumer(&self, stream: &str, mut config: Value, consumer: &ConsumerSettings) -> Result<(), Failure> {
         config["ack_wait"] = json!(nanoseconds(consumer.ack_wait));
-        config["max_ack_pending"] = json!(consumer.max_ack_pending);
+        config["max_ack_pending"] = json!(unlimited_below_one(consumer.max_ack_pending));
         let body = json!({ "stream_name": stream, "config": config, "action": "update" });
         self.api.call::<Value>(&format!("CONSUMER.CREATE.{stream}.{}", consumer.name), body).await.map(|_| ())
     }
@@ -257,6 +275,11 @@ fn same_stream(name: &str, info: &Value, created: Timestamp) -> Result<(), Store
     }
     let message = format!("stream {name} was created at {now} and is not the one of {created}");
     Err(StoreError::new(StoreErrorKind::Conflict, message))
+}
+
+/// The server takes 0 for its default.
+fn unlimited_below_one(max_ack_pending: i64) -> i64 {
+    if max_ack_pending > 0 { max_ack_pending } else { -1 }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -9,6 +9,8 @@
 //! wish Paused   admit stopped ▶ stop
 //! wish Draft    admit absent ▶ destroy
 //! wish Deleted  admit drain ▶ move subjects ▶ run until empty ▶ admit absent ▶ destroy ▶ delete stream ▶ forget
+//!               not running: admit absent ▶ destroy ▶ stream empty: move subjects ▶ still empty: delete stream, else restore
+//! wish Unfit    what is admitted goes on; a drain is cancelled
 //! wish Unknown  what is admitted goes on
 //! ```
 
@@ -35,13 +37,17 @@ pub enum Wish {
     Draft,
     /// The key has a marker, in the very bucket that the status recorded.
     Deleted,
-    /// Nothing can be said: the entry is unreadable or gone without a marker, or its version is not fit to run.
+    /// There is an entry, but it is unreadable or its version is not fit to run.
+    Unfit,
+    /// Nothing can be said: the entry is gone without a marker that counts.
     Unknown,
 }
 
 /// What is there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct World {
+    /// Whether there is a status at all: without one, `admitted` says nothing.
+    pub known: bool,
     /// What the status says is admitted.
     pub admitted: Admitted,
     /// What this controller's executor has.
@@ -72,7 +78,7 @@ pub struct Stream {
     pub messages: u64,
     /// Whether we may delete it: it has the pipeline's own name, or our metadata.
     pub deletable: bool,
-    /// Whether its durable is there.
+    /// Whether its durable is there and, where it is ours, as the config wants it.
     pub durable: bool,
 }
 
@@ -90,6 +96,8 @@ pub enum Role {
 pub enum Action {
     /// Create the stream and the durable where they are missing.
     EnsureStream(Box<ExecutionSpec>),
+    /// Create the durable on the stream that is there.
+    EnsureDurable,
     /// Write into the status what executors are to do.
     Admit(Box<Admission>),
     /// Make the executor run exactly this.
@@ -133,8 +141,8 @@ pub enum DrainMark {
 }
 
 /// Whether planning `wish` needs to know the stream.
-pub fn needs_stream(wish: &Wish, kept: &Kept, role: Role) -> bool {
-    role == Role::Holder && (matches!(wish, Wish::Run(_) | Wish::Deleted) || kept.drain_started.is_some())
+pub fn needs_stream(wish: &Wish, role: Role) -> bool {
+    role == Role::Holder && *wish != Wish::Unknown
 }
 
 /// The next steps; none means that all is as it should be.
@@ -145,13 +153,16 @@ pub fn plan(wish: &Wish, world: &World, kept: &Kept, role: Role) -> Vec<Action> 
     match wish {
         Wish::Unknown => act(world),
         Wish::Deleted => deleted(world, kept),
-        Wish::Run(spec) => reopen(world, kept).unwrap_or_else(|| run(spec, world)),
-        Wish::Paused => reopen(world, kept).unwrap_or_else(|| match world.admitted.phase {
+        Wish::Unfit => reopen(world).unwrap_or_else(|| unfit(world, kept)),
+        Wish::Run(spec) => reopen(world).unwrap_or_else(|| run(spec, world)),
+        Wish::Paused => reopen(world).unwrap_or_else(|| match world.admitted.phase {
             Phase::Run | Phase::Switch | Phase::Drain => admit(Phase::Stopped, world.admitted.spec.clone(), DrainMark::Clear),
+            // The status was lost: what runs is stopped, and kept.
+            Phase::Absent if !world.known && world.execution.is_some() => admit(Phase::Stopped, None, DrainMark::Clear),
             Phase::Stopped | Phase::Absent => act(world),
         }),
-        Wish::Draft => reopen(world, kept).unwrap_or_else(|| match world.admitted.phase {
-            Phase::Absent => act(world),
+        Wish::Draft => reopen(world).unwrap_or_else(|| match world.admitted.phase {
+            Phase::Absent if world.known => act(world),
             _ => admit(Phase::Absent, None, DrainMark::Clear),
         }),
     }
@@ -159,6 +170,9 @@ pub fn plan(wish: &Wish, world: &World, kept: &Kept, role: Role) -> Vec<Action> 
 
 /// What the executor must do for what is admitted.
 fn act(world: &World) -> Vec<Action> {
+    if !world.known {
+        return vec![];
+    }
     let execution = world.execution.as_ref();
     match (world.admitted.phase, &world.admitted.spec) {
         (Phase::Run | Phase::Drain, Some(spec)) => {
@@ -189,11 +203,29 @@ fn run(spec: &ExecutionSpec, world: &World) -> Vec<Action> {
     }
 }
 
-/// Takes a drain back that was begun: the entry is there again.
-fn reopen(world: &World, kept: &Kept) -> Option<Vec<Action>> {
-    kept.drain_started?;
-    let stream = world.stream.as_ref().filter(|stream| Some(stream.created) == kept.stream_created)?;
-    stream.closed.then(|| vec![Action::RestoreSubjects])
+/// Opens a stream that was moved aside: the entry is there. Whatever the status says, since it may have been lost.
+fn reopen(world: &World) -> Option<Vec<Action>> {
+    let stream = world.stream.as_ref()?;
+    (stream.closed && stream.deletable).then(|| vec![Action::RestoreSubjects])
+}
+
+/// The entry is there and cannot be followed: what was admitted before any drain goes on.
+fn unfit(world: &World, kept: &Kept) -> Vec<Action> {
+    let admitted = &world.admitted;
+    if kept.drain_started.is_some() || admitted.phase == Phase::Drain {
+        let phase = match admitted.phase {
+            Phase::Drain | Phase::Absent if admitted.spec.is_some() => Phase::Run,
+            Phase::Drain => Phase::Absent,
+            phase => phase,
+        };
+        return admit(phase, admitted.spec.clone(), DrainMark::Clear);
+    }
+    match &world.stream {
+        Some(stream) if world.known && admitted.phase == Phase::Run && admitted.spec.is_some() && !stream.durable => {
+            vec![Action::EnsureDurable]
+        }
+        _ => act(world),
+    }
 }
 
 fn deleted(world: &World, kept: &Kept) -> Vec<Action> {
@@ -201,16 +233,26 @@ fn deleted(world: &World, kept: &Kept) -> Vec<Action> {
     let phase = world.admitted.phase;
     let draining = kept.drain_started.is_some();
     match (kept.on_delete, stream) {
+        (OnDelete::Keep, Some(stream)) if stream.closed => vec![Action::RestoreSubjects],
         (OnDelete::Keep, _) | (_, None) => gone(world, vec![Action::Forget]),
         (OnDelete::Delete, Some(_)) => gone(world, vec![Action::DeleteStream]),
         (OnDelete::Drain, Some(stream)) if !draining => match phase {
             Phase::Run | Phase::Switch | Phase::Drain => admit(Phase::Drain, world.admitted.spec.clone(), DrainMark::Begin),
-            // What nobody was writing is not written now, and not destroyed either.
-            Phase::Stopped | Phase::Absent if stream.messages > 0 => gone(world, vec![]),
-            Phase::Stopped | Phase::Absent => gone(world, vec![Action::DeleteStream]),
+            // Closed first, since a publish may be acknowledged between any look and the deletion. What nobody was
+            // writing is not written now, and not destroyed either: then the stream opens again and stays.
+            Phase::Stopped | Phase::Absent => gone(
+                world,
+                match (stream.closed, stream.messages) {
+                    (true, 0) => vec![Action::DeleteStream],
+                    (true, _) => vec![Action::RestoreSubjects],
+                    (false, 0) => vec![Action::MoveSubjects],
+                    (false, _) => vec![],
+                },
+            ),
         },
         (OnDelete::Drain, Some(stream)) if !stream.closed => vec![Action::MoveSubjects],
         (OnDelete::Drain, Some(stream)) if stream.messages > 0 => match phase {
+            Phase::Drain if !stream.durable => vec![Action::EnsureDurable],
             Phase::Drain => {
                 let mut steps = act(world);
                 steps.push(Action::Wait(LOOK_AGAIN));

@@ -51,7 +51,9 @@ impl Model {
                 stream.durable = true;
                 self.kept.stream_created = Some(stream.created);
             }
+            Action::EnsureDurable => world.stream.as_mut().unwrap().durable = true,
             Action::Admit(admission) => {
+                world.known = true;
                 world.admitted.phase = admission.phase;
                 world.admitted.spec = admission.spec.clone();
                 match admission.drain {
@@ -76,12 +78,16 @@ impl Model {
             }
             Action::MoveSubjects => world.stream.as_mut().unwrap().closed = true,
             Action::RestoreSubjects => world.stream.as_mut().unwrap().closed = false,
-            Action::DeleteStream => self.destroyed += world.stream.take().unwrap().messages,
+            Action::DeleteStream => {
+                // Into an open stream somebody publishes at the very last moment.
+                let stream = world.stream.take().unwrap();
+                self.destroyed += stream.messages + u64::from(!stream.closed);
+            }
             Action::Forget => self.forgotten = true,
             Action::Wait(_) => {
                 // Meanwhile a running execution writes what waits, and other processes' executions end.
                 let runs = world.execution.as_ref().is_some_and(|execution| execution.running);
-                if let (true, Some(stream)) = (runs, &mut world.stream) {
+                if let (true, Some(stream)) = (runs, world.stream.as_mut().filter(|stream| stream.durable)) {
                     let written = stream.messages.min(100);
                     stream.messages -= written;
                     self.stored += written;
@@ -111,30 +117,45 @@ fn models() -> impl Strategy<Value = Model> {
     let stream = prop::option::of((any::<bool>(), 0u64..500, any::<bool>(), any::<bool>(), any::<bool>()));
     let execution = prop::option::of((0u8..3, any::<bool>()));
     let on_delete = prop_oneof![Just(OnDelete::Drain), Just(OnDelete::Delete), Just(OnDelete::Keep)];
-    (phase, stream, execution, 0u32..3, on_delete, any::<bool>()).prop_map(|(phase, stream, execution, live, on_delete, draining)| Model {
-        world: World {
-            admitted: Admitted { phase, spec: Some(spec(1, "old")), live_executions: 1 },
-            execution: execution.map(|(version, running)| Execution { fingerprint: spec(version, "old").fingerprint, running }),
-            live,
-            stream: stream.map(|(closed, messages, deletable, durable, same)| Stream {
-                created: if same { BUCKET_STREAM } else { Timestamp::MAX },
-                closed: closed && draining,
-                messages,
-                deletable,
-                durable,
-            }),
+    let known = prop::bool::weighted(0.8);
+    (phase, stream, execution, 0u32..3, on_delete, any::<bool>(), known).prop_map(
+        |(phase, stream, execution, live, on_delete, draining, known)| Model {
+            world: World {
+                known,
+                admitted: if known {
+                    Admitted { phase, spec: Some(spec(1, "old")), live_executions: 1 }
+                } else {
+                    Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }
+                },
+                execution: execution.map(|(version, running)| Execution { fingerprint: spec(version, "old").fingerprint, running }),
+                live,
+                stream: stream.map(|(closed, messages, deletable, durable, same)| Stream {
+                    created: if same { BUCKET_STREAM } else { Timestamp::MAX },
+                    closed,
+                    messages,
+                    deletable,
+                    durable,
+                }),
+            },
+            kept: if known {
+                Kept { stream_created: Some(BUCKET_STREAM), on_delete, drain_started: draining.then_some(BUCKET_STREAM), ..Kept::default() }
+            } else {
+                Kept::default()
+            },
+            stored: 0,
+            destroyed: 0,
+            forgotten: false,
         },
-        kept: Kept { stream_created: Some(BUCKET_STREAM), on_delete, drain_started: draining.then_some(BUCKET_STREAM), ..Kept::default() },
-        stored: 0,
-        destroyed: 0,
-        forgotten: false,
-    })
+    )
 }
 
 proptest! {
     #[test]
-    fn every_wish_converges_from_every_state_and_a_second_look_does_nothing(mut model in models(), wish in 0usize..5) {
-        let wish = [Wish::Run(Box::new(spec(2, "new"))), Wish::Paused, Wish::Draft, Wish::Deleted, Wish::Unknown][wish].clone();
+    fn every_wish_converges_from_every_state_and_a_second_look_does_nothing(mut model in models(), wish in 0usize..6) {
+        let wish = [Wish::Run(Box::new(spec(2, "new"))), Wish::Paused, Wish::Draft, Wish::Deleted, Wish::Unfit, Wish::Unknown][wish].clone();
+        // Without a status a marker is nothing to act on, and the plan is not asked.
+        prop_assume!(model.world.known || wish != Wish::Deleted);
+        let before = model.clone();
         let waiting = model.world.stream.as_ref().map_or(0, |stream| stream.messages);
         let draining = model.kept.drain_started.is_some();
         let on_delete = model.kept.on_delete;
@@ -145,22 +166,29 @@ proptest! {
         if on_delete != OnDelete::Delete || wish != Wish::Deleted {
             prop_assert_eq!(model.destroyed, 0, "{:?}", model);
         }
+        if !before.world.known && matches!(wish, Wish::Unfit | Wish::Unknown) {
+            prop_assert_eq!(&model.world.execution, &before.world.execution, "what runs goes on although its status was lost");
+        }
+        if !matches!(wish, Wish::Deleted | Wish::Unknown) {
+            prop_assert!(model.world.stream.as_ref().is_none_or(|stream| !stream.closed || !stream.deletable), "left closed: {:?}", model);
+        }
         match wish {
             Wish::Run(spec) => {
                 prop_assert_eq!(model.world.execution.clone(), Some(Execution { fingerprint: spec.fingerprint, running: true }));
                 let stream = model.world.stream.clone().unwrap();
-                prop_assert!(stream.durable && (!stream.closed || stream.created != BUCKET_STREAM));
+                prop_assert!(stream.durable);
             }
             Wish::Paused => prop_assert!(!model.world.execution.as_ref().is_some_and(|execution| execution.running)),
             Wish::Draft => prop_assert!(model.world.execution.is_none() && model.world.admitted.spec.is_none() | (model.world.admitted.phase == Phase::Absent)),
             Wish::Deleted => prop_assert!(model.world.execution.is_none()),
+            Wish::Unfit => prop_assert!(!model.forgotten && model.kept.drain_started.is_none() && model.world.admitted.phase != Phase::Drain),
             Wish::Unknown => prop_assert!(!model.forgotten && (waiting == 0 || model.world.stream.is_some()) && draining == model.kept.drain_started.is_some()),
         }
     }
 
     #[test]
-    fn a_runner_never_decides(model in models(), wish in 0usize..4) {
-        let wish = [Wish::Paused, Wish::Draft, Wish::Deleted, Wish::Unknown][wish].clone();
+    fn a_runner_never_decides(model in models(), wish in 0usize..5) {
+        let wish = [Wish::Paused, Wish::Draft, Wish::Deleted, Wish::Unfit, Wish::Unknown][wish].clone();
         for step in plan(&wish, &model.world, &model.kept, Role::Runner) {
             prop_assert!(matches!(step, Action::Ensure(_) | Action::Stop | Action::Destroy), "{:?}", step);
         }
@@ -174,6 +202,7 @@ fn running(messages: u64) -> Model {
             execution: Some(Execution { fingerprint: spec.fingerprint.clone(), running: true }),
             admitted: Admitted { phase: Phase::Run, spec: Some(spec), live_executions: 1 },
             live: 1,
+            known: true,
             stream: Some(Stream { created: BUCKET_STREAM, closed: false, messages, deletable: true, durable: true }),
         },
         kept: Kept { stream_created: Some(BUCKET_STREAM), ..Kept::default() },
@@ -239,4 +268,50 @@ fn a_paused_pipeline_that_is_deleted_keeps_a_stream_that_is_not_empty() {
     empty.converge(&Wish::Paused);
     empty.converge(&Wish::Deleted);
     assert!(empty.forgotten && empty.world.stream.is_none());
+}
+
+#[test]
+fn what_was_published_before_the_stream_of_a_paused_pipeline_was_closed_is_kept() {
+    let mut model = running(0);
+    model.converge(&Wish::Paused);
+    loop {
+        let steps = plan(&Wish::Deleted, &model.world, &model.kept, Role::Holder);
+        if steps == [Action::MoveSubjects] {
+            break;
+        }
+        assert!(!steps.contains(&Action::DeleteStream), "an open stream is never deleted");
+        steps.iter().for_each(|step| model.apply(step));
+    }
+    // Between the look and the move somebody publishes.
+    model.world.stream.as_mut().unwrap().messages = 1;
+    model.converge(&Wish::Deleted);
+    let stream = model.world.stream.as_ref().unwrap();
+    assert!(!model.forgotten && !stream.closed && stream.messages == 1 && model.destroyed == 0);
+}
+
+#[test]
+fn an_unreadable_entry_in_the_middle_of_a_drain_cancels_it_and_what_ran_goes_on() {
+    let mut model = running(350);
+    for _ in 0..4 {
+        let steps = plan(&Wish::Deleted, &model.world, &model.kept, Role::Holder);
+        steps.iter().for_each(|step| model.apply(step));
+    }
+    assert!(model.world.stream.as_ref().unwrap().closed);
+    model.converge(&Wish::Unfit);
+    assert!(!model.world.stream.as_ref().unwrap().closed && model.kept.drain_started.is_none());
+    assert_eq!(model.world.admitted.phase, Phase::Run);
+    assert!(model.world.execution.as_ref().is_some_and(|execution| execution.running));
+}
+
+#[test]
+fn a_drain_whose_durable_was_deleted_goes_on_with_a_new_one() {
+    let mut model = running(350);
+    for _ in 0..3 {
+        let steps = plan(&Wish::Deleted, &model.world, &model.kept, Role::Holder);
+        steps.iter().for_each(|step| model.apply(step));
+    }
+    model.world.stream.as_mut().unwrap().durable = false;
+    model.converge(&Wish::Deleted);
+    assert!(model.forgotten);
+    assert_eq!((model.stored, model.destroyed), (350, 0));
 }
