@@ -128,3 +128,6 @@ fn progressing(facts: &Facts<'_>) -> New {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

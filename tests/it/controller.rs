@@ -193,11 +193,133 @@ async fn a_bucket_that_comes_back_empty_stops_and_deletes_nothing() {
     .await;
     assert!(!rig.controller.health().ready, "{:?}", rig.controller.health());
     assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
-    // A marker in the new bucket, by the way of `sluice delete`, is not enough: the entry has to be put there first.
-    rig.publish(&id, "1", "metrics").await;
-    rig.status_is("it is well again", &id, |status| !invalid(status, Reason::EntryMissing)).await;
-    rig.remove(&id).await;
+    // Any client's marker in the new bucket says nothing of what was published in the old one.
+    rig.store.entries.delete(&id, 0).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
+    // The marker of `sluice delete` names the bucket that it means.
+    let marker = rig.store.entries.get(&id).await.unwrap().unwrap().revision;
+    let meant = rig.store.status.get(&id).await.unwrap().unwrap().status.kept.bucket_created.unwrap();
+    rig.store.entries.delete_confirmed(&id, meant, marker).await.unwrap();
     eventually("nothing is left", SOON, || async { rig.store.status.get(&id).await.unwrap().is_none() }).await;
+    assert!(rig.fake.calls().contains(&"destroy metrics".to_owned()));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_entry_in_the_middle_of_a_drain_opens_the_stream_and_what_ran_goes_on() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let mut rig = Rig::start(&nats).await;
+    let id = id("metrics");
+    rig.publish(&id, "1", "metrics").await;
+    rig.called("ensure metrics 1").await;
+    let jetstream = nats.jetstream().await;
+    jetstream.publish(rig.store.names.subject(&id), "x".into()).await.unwrap().await.unwrap();
+    rig.remove(&id).await;
+    let subjects = async || {
+        let stream = rig.store.streams.observe(&id, &rig.store.names.stream(&id), "default").await.unwrap();
+        stream.unwrap().subjects
+    };
+    eventually("the stream is closed", SOON, || async { subjects().await == [rig.store.names.closed(&id)] }).await;
+    rig.raw(&id, b"garbage").await;
+    eventually("the stream is open", SOON, || async { subjects().await == [rig.store.names.subject(&id)] }).await;
+    rig.status_is("it runs again", &id, |status| status.admitted.phase == Phase::Run && invalid(status, Reason::EntryUnreadable)).await;
+    jetstream.publish(rig.store.names.subject(&id), "y".into()).await.unwrap().await.unwrap();
+    assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_was_lost_or_damaged_stops_nothing_and_comes_back() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let namespace = random_name("ns");
+    let mut rig = Rig::start_in(&nats, &namespace, Arc::default()).await;
+    let (lost, damaged) = (id("lost"), id("damaged"));
+    for id in [&lost, &damaged] {
+        rig.publish(id, "1", "metrics").await;
+        rig.called(&format!("ensure {id} 1")).await;
+        rig.raw(id, b"garbage").await;
+        rig.status_is("garbage is reported", id, |status| invalid(status, Reason::EntryUnreadable)).await;
+    }
+    rig.end().await;
+    let jetstream = nats.jetstream().await;
+    let statuses = jetstream.get_key_value(rig.store.names.status()).await.unwrap();
+    statuses.purge("lost").await.unwrap();
+    statuses.put("damaged", "{".into()).await.unwrap();
+    let mut rig = Rig::start_in(&nats, &namespace, rig.fake.clone()).await;
+    eventually("it decides", SOON, || async { rig.controller.health().holder == Some(true) }).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for id in [&lost, &damaged] {
+        assert!(!rig.fake.calls().contains(&format!("destroy {id}")), "{:?}", rig.fake.calls());
+        rig.raw(id, br#"{"status":"published","version":"1"}"#).await;
+        eventually("the status is back", SOON, || async {
+            matches!(rig.store.status.get(id).await, Ok(Some(record)) if record.status.admitted.phase == Phase::Run)
+        })
+        .await;
+    }
+    assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_bucket_that_was_made_anew_does_not_stop_the_holder_for_ever() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let namespace = random_name("ns");
+    for _ in 0..2 {
+        let mut earlier = Rig::start_in(&nats, &namespace, Arc::default()).await;
+        eventually("it holds the lease", SOON, || async { earlier.controller.health().holder == Some(true) }).await;
+        earlier.end().await;
+    }
+    let mut rig = Rig::start_in(&nats, &namespace, Arc::default()).await;
+    let id = id("metrics");
+    rig.publish(&id, "1", "metrics").await;
+    rig.status_is("run is admitted", &id, |status| status.admitted.phase == Phase::Run).await;
+    let before = rig.store.status.get(&id).await.unwrap().unwrap().status.epoch;
+    nats.jetstream().await.delete_key_value(rig.store.names.lease()).await.unwrap();
+    rig.store.prepare().await.unwrap();
+    eventually("the lease is taken in the new bucket", Duration::from_secs(20), || async {
+        rig.store.lease.current().await.unwrap().is_some_and(|holder| holder.epoch < before)
+    })
+    .await;
+    rig.set(&id, EntryStatus::Paused).await;
+    rig.called("stop metrics").await;
+    rig.status_is("epochs go on", &id, |status| status.admitted.phase == Phase::Stopped && status.epoch > before).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_overwritten_in_place_rolls_and_is_spoken_of_until_the_entry_is_put_again() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let mut rig = Rig::start(&nats).await;
+    let (id, version) = (id("metrics"), VersionName::parse("1").unwrap());
+    rig.publish(&id, "1", "metrics").await;
+    rig.raw(&id, br#"{"status":"published","version":"1"}"#).await;
+    rig.called("ensure metrics 1").await;
+    let overwritten = |status: &PipelineStatus| status.conditions.iter().any(|condition| condition.reason == Reason::ConfigOverwritten);
+    let changed = format!("{}on_delete: keep\n", CONFIG.replace("COLLECTION", "metrics"))
+        .replace("schema: 1\n", "schema: 1\ninput:\n  nats_jetstream: {ack_wait: 60s, subjects: [extra.subject]}\n");
+    let theirs = nats.jetstream().await.get_object_store(rig.store.names.configs()).await.unwrap();
+    theirs.put(format!("{id}/{version}").as_str(), &mut changed.as_bytes()).await.unwrap();
+    rig.status_is("it is said", &id, overwritten).await;
+    rig.status_is("the new content runs, and it is still said", &id, |status| {
+        overwritten(status) && status.kept.on_delete == sluice::pipeline::config::OnDelete::Keep
+    })
+    .await;
+    rig.status_is("the stream that lacks a subject is reported", &id, |status| {
+        status.conditions.iter().any(|condition| condition.reason == Reason::StreamDiffers)
+    })
+    .await;
+    eventually("the durable of ours follows the config", SOON, || async {
+        let stream = rig.store.streams.observe(&id, &rig.store.names.stream(&id), "default").await.unwrap();
+        stream.unwrap().consumer.unwrap().ack_wait == Duration::from_secs(60)
+    })
+    .await;
+    rig.raw(&id, br#"{"status":"published","version":"1","name":"x"}"#).await;
+    rig.status_is("it is over", &id, |status| !overwritten(status) && status.desired.name.is_some()).await;
     rig.end().await;
 }
 

@@ -115,6 +115,7 @@ async fn a_paused_pipeline_that_is_deleted_keeps_what_waits_and_says_so() {
     stage.send("alpha.metrics", 0..10).await;
     stage.sluice.cli_ok(&["delete", "metrics", "--yes"]).await;
     stage.says("metrics", "Ready", true, "StreamKept").await;
+    stage.says("metrics", "Advisory", true, "StreamKept").await;
     assert_eq!(stage.waiting("metrics").await, Some(10));
     stage.publish_plain("metrics").await;
     stage.exactly("metrics", 0..10).await;
@@ -134,4 +135,59 @@ async fn on_delete_keep_and_delete_do_as_they_say() {
     }
     assert_eq!(stage.waiting("kept").await, Some(10));
     assert_eq!(stage.waiting("dropped").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sluice_delete_removes_a_pipeline_whose_bucket_is_gone() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    stage.send("alpha.metrics", 0..100).await;
+    stage.nats.jetstream().await.delete_key_value("alpha").await.unwrap();
+    stage.sluice.cli_ok(&["delete", "metrics", "--yes"]).await;
+    eventually("nothing is left", LONG, || async { stage.status("metrics").await.is_null() && stage.waiting("metrics").await.is_none() })
+        .await;
+    stage.exactly("metrics", 0..100).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_paused_pipeline_under_fire_is_deleted_without_destroying_what_was_acknowledged() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    let jetstream = stage.nats.jetstream().await;
+    for round in 0..3 {
+        let id = format!("p{round}");
+        stage.publish_plain(&id).await;
+        stage.sluice.cli_ok(&["pause", &id]).await;
+        stage.phase_is(&id, "stopped").await;
+        let (next, stop) = (AtomicI64::new(0), AtomicBool::new(false));
+        let subject = format!("alpha.{id}");
+        let deletion = async {
+            stage.sluice.cli_ok(&["delete", &id, "--yes"]).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            stop.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(racing(&jetstream, &subject, &next, &stop), deletion);
+        let acknowledged = next.load(Ordering::Relaxed);
+        let waiting = stage.waiting(&id).await.unwrap_or(0);
+        assert!(waiting >= u64::try_from(acknowledged).unwrap(), "{acknowledged} acknowledged, {waiting} kept");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_deleted_in_the_middle_of_a_drain_is_made_anew_and_the_drain_ends() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    stage.sluice.cli_ok(&["pause", "metrics"]).await;
+    stage.phase_is("metrics", "stopped").await;
+    stage.send("alpha.metrics", 0..60_000).await;
+    stage.sluice.cli_ok(&["publish", "metrics"]).await;
+    stage.phase_is("metrics", "run").await;
+    stage.sluice.cli_ok(&["delete", "metrics", "--yes"]).await;
+    stage.phase_is("metrics", "drain").await;
+    let stream = stage.nats.jetstream().await.get_stream("alpha_metrics").await.unwrap();
+    stream.delete_consumer("default").await.unwrap();
+    eventually("the stream is gone", LONG, || async { stage.waiting("metrics").await.is_none() }).await;
+    stage.exactly("metrics", 0..60_000).await;
 }
