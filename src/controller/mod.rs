@@ -25,8 +25,9 @@ mod triggers;
 mod view;
 
 use crate::collector::sink::Databases;
-use crate::executor::{Executor, config_reader::ConfigReader};
+use crate::executor::{Executor, ExecutorError, config_reader::ConfigReader};
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::plan::Action;
 use crate::pipeline::report::ExecutionReport;
 use crate::settings::Settings;
 use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth};
@@ -191,6 +192,19 @@ impl Controller {
             }
             self.queue.done(&id);
         }
+    }
+
+    /// Whether the executor has only begun what these steps asked of it: an execution writes what it holds before it ends.
+    async fn under_way(&self, id: &PipelineId, steps: &[Action]) -> Result<bool, ExecutorError> {
+        if !steps.iter().any(|step| matches!(step, Action::Ensure(_) | Action::Stop | Action::Destroy)) {
+            return Ok(false);
+        }
+        let observed = self.deps.executor.observe(id).await?;
+        Ok(steps.iter().any(|step| match step {
+            Action::Ensure(spec) => observed.as_ref().is_some_and(|observed| observed.fingerprint != spec.fingerprint),
+            Action::Stop | Action::Destroy => observed.as_ref().is_some_and(|observed| observed.running),
+            _ => false,
+        }))
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<PipelineId, Memory>> {

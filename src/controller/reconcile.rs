@@ -8,7 +8,7 @@ use super::desire::{Desire, Finding};
 use super::{Controller, Memory};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::plan::{Action, Execution, Role, Stream, Wish, World, needs_stream, plan};
+use crate::pipeline::plan::{Action, Execution, LOOK_AGAIN, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
 use crate::pipeline::status::{Admitted, ObservedSummary, Phase, PipelineStatus, Reason};
 use crate::store::{PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
@@ -136,6 +136,9 @@ impl Controller {
             for step in &steps {
                 self.run_step(id, step).await?;
             }
+            if self.under_way(id, &steps).await? {
+                return Ok(Outcome::Again(LOOK_AGAIN));
+            }
         }
         self.deps.executor.share(id, record.status.admitted.live_executions);
         Ok(Outcome::Converged)
@@ -176,6 +179,9 @@ impl Controller {
                 }
                 step => self.take(step, pass, record, stream.as_ref()).await?,
             }
+        }
+        if self.under_way(id, &steps).await? {
+            pass.wait = pass.wait.or(Some(LOOK_AGAIN));
         }
         Ok(if pass.wait.is_some() { Step::Done } else { Step::Acted })
     }
@@ -224,7 +230,7 @@ impl Controller {
     ) -> Result<(World, Vec<ExecutionReport>), Failure> {
         let observed = self.deps.executor.observe(id).await?;
         let mut reports = self.peers.of(id, self.process);
-        reports.extend(observed.as_ref().and_then(|observed| observed.report.clone()));
+        reports.extend(observed.iter().flat_map(|observed| observed.reports.iter().cloned()));
         let live = reports.len().try_into().unwrap_or(u32::MAX);
         let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
         let execution = observed.map(|observed| Execution { fingerprint: observed.fingerprint, running: observed.running });
