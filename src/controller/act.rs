@@ -170,13 +170,14 @@ impl Controller {
         status.epoch = epoch;
         status.updated = Timestamp::now();
         let expected = old.map_or(0, |old| old.revision);
+        let hints = self.memory().get(&status.id).map_or(0, |memory| memory.hints);
         let written = self.as_holder(async { Ok(self.deps.store.status.put(&status, expected).await?) }).await;
         match written {
             Ok(revision) => {
                 let record = StatusRecord { status, revision };
                 self.remember(&record.status.id, |memory| {
                     memory.status = Some(record.clone());
-                    memory.stale = false;
+                    memory.stale = memory.hints != hints;
                 });
                 Ok(record)
             }

@@ -22,6 +22,8 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_s
 const PASSES: usize = 16;
 /// How soon an execution that is starting is looked at again.
 const STARTING: Duration = Duration::from_millis(30);
+/// How soon a holder whose lease is not trusted looks again.
+const UNTRUSTED: Duration = Duration::from_millis(500);
 /// Counters alone are written at most this often.
 const COUNTERS_EVERY: i64 = 10;
 
@@ -55,11 +57,11 @@ impl Controller {
     pub(super) async fn reconcile_and_requeue(&self, id: &PipelineId) {
         let result = match self.reconcile(id).await {
             Ok(Outcome::Converged) => {
-                self.remember(id, |memory| memory.failures = 0);
+                self.recall(id, |memory| memory.failures = 0);
                 ReconcileResult::Converged
             }
             Ok(Outcome::Again(delay)) => {
-                self.remember(id, |memory| memory.failures = 0);
+                self.recall(id, |memory| memory.failures = 0);
                 self.queue.add_after(id.clone(), delay);
                 ReconcileResult::Progressed
             }
@@ -82,6 +84,10 @@ impl Controller {
     async fn reconcile(&self, id: &PipelineId) -> Result<Outcome, Failure> {
         let role = if self.holding.epoch().is_some() { Role::Holder } else { Role::Runner };
         let mut record = self.status_of(id).await?;
+        if role == Role::Runner && self.holding.nominal() {
+            // The lease is ours and not trusted at the moment: a renewal is on its way, and nobody else decides.
+            return Ok(Outcome::Again(UNTRUSTED));
+        }
         if role == Role::Runner {
             return self.follow(id, record.as_ref()).await;
         }
@@ -293,15 +299,22 @@ impl Controller {
 
     /// The status as remembered, read again where somebody else may have written it.
     async fn status_of(&self, id: &PipelineId) -> Result<Option<StatusRecord>, StoreError> {
-        let Memory { status, stale, .. } = self.memory().get(id).cloned().unwrap_or(Memory { stale: true, ..Memory::default() });
+        let Memory { status, stale, hints, .. } = self.memory().get(id).cloned().unwrap_or(Memory { stale: true, ..Memory::default() });
         if !stale {
             return Ok(status);
         }
         let read = self.deps.store.status.get(id).await?;
-        self.remember(id, |memory| {
+        let note = |memory: &mut Memory| {
             memory.status.clone_from(&read);
-            memory.stale = false;
-        });
+            // A hint that came while this was read is about something newer, perhaps.
+            memory.stale = memory.hints != hints;
+        };
+        // Of a pipeline that never was, nothing is remembered.
+        if read.is_some() {
+            self.remember(id, note)
+        } else {
+            self.recall(id, note)
+        }
         Ok(read)
     }
 }

@@ -29,12 +29,15 @@ impl Controller {
     pub(super) async fn report(self: Arc<Self>, stop: CancellationToken) {
         let mut seen = HashMap::new();
         let mut sent = HashMap::new();
+        let mut first = HashMap::<Key, Instant>::new();
         let mut looks = 0;
         while !stop.is_cancelled() {
             let now = self.own_reports().await;
             self.notice(&mut seen, &now);
             self.freshen(&now);
-            *self.own.lock().unwrap_or_else(PoisonError::into_inner) = now.values().cloned().collect();
+            first.retain(|key, _| now.contains_key(key));
+            let own = now.iter().map(|(key, report)| (report.clone(), *first.entry(key.clone()).or_insert_with(Instant::now)));
+            *self.own.lock().unwrap_or_else(PoisonError::into_inner) = own.collect();
             if looks % REPORT_EVERY == 0 {
                 let complete = looks % (REPORT_EVERY * COMPLETE_EVERY) == 0;
                 self.send_report(&mut sent, now, complete).await;
