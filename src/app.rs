@@ -4,26 +4,40 @@ use crate::collector::{ByteBudget, sink::Databases};
 use crate::controller::{self, Controller};
 use crate::executor::{Executor, config_reader::ConfigReader, execution::ExecutionDeps, in_process::InProcess};
 use crate::http;
+use crate::pipeline::health::{Check, Health, View};
+use crate::pipeline::{id::PipelineId, report::ExecutionReport, status::PipelineStatus};
 use crate::settings::{ExecutorKind, Settings};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use anyhow::Context;
-use std::{sync::Arc, time::Duration};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// How long the start waits between two tries to prepare the buckets.
 const PREPARE_AGAIN: Duration = Duration::from_secs(1);
+/// How long the last words may take to leave the process.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// Runs a controller until `stop`. Errors are those that a restart with the same settings would meet again: an address
-/// that is taken, credentials that are refused.
+/// that is taken, credentials that are refused; and that a part of the process has died.
 pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
     let metrics = Metrics::shared();
+    // First of all: who asks is told what the start waits for.
+    let shown = Arc::new(Shown::default());
+    let serving = CancellationToken::new();
+    let _served = serving.clone().drop_guard();
+    if let Some(listen) = settings.http.listen {
+        let address = http::serve(listen, settings.http.token.clone(), shown.clone(), metrics.clone(), serving).await?;
+        info!(%address, "http listening");
+    }
     let store = tokio::select! {
         store = Store::connect(&settings) => store.context("cannot connect to NATS")?,
         () = stop.cancelled() => return Ok(()),
     };
+    shown.connected.get_or_init(|| ());
     let names = store.names.clone();
     let connections = settings.mongodb.connections.keys().cloned().collect();
     let configs = ConfigReader::new(store.configs.clone(), names.clone(), connections);
@@ -67,16 +81,46 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
             () = stop.cancelled() => return Ok(()),
         }
     };
-    let serving = CancellationToken::new();
-    if let Some(listen) = settings.http.listen {
-        let address = http::serve(listen, settings.http.token.clone(), controller.clone(), metrics, serving.clone()).await?;
-        info!(%address, "http listening");
-    }
-    controller.run(stop).await;
-    serving.cancel();
+    shown.controller.get_or_init(|| controller.clone());
+    let ended = controller.run(stop).await;
     // What is still in the connection's buffer (the lease's release, the last report) goes out before the process does.
-    if let Err(error) = store.client.flush().await {
-        warn!(%error, "connection to nats could not be flushed");
+    match tokio::time::timeout(FLUSH, store.client.flush()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "connection to nats could not be flushed"),
+        Err(_) => warn!("connection to nats could not be flushed in time"),
     }
-    Ok(())
+    Ok(ended?)
+}
+
+/// What HTTP shows: the controller, and until there is one, what the start waits for.
+#[derive(Default)]
+struct Shown {
+    connected: OnceLock<()>,
+    controller: OnceLock<Arc<Controller>>,
+}
+
+impl View for Shown {
+    fn health(&self) -> Health {
+        if let Some(controller) = self.controller.get() {
+            return controller.health();
+        }
+        let (name, message) = match self.connected.get() {
+            None => ("nats", "waiting for a connection to NATS (`nats.urls` in the settings)"),
+            Some(()) => ("start", "preparing the buckets on NATS and reading every status"),
+        };
+        let check = Check { name: name.into(), ok: false, message: message.into(), pipeline: None };
+        Health { live: true, ready: false, holder: None, checks: vec![check] }
+    }
+
+    fn statuses(&self) -> Vec<PipelineStatus> {
+        self.controller.get().map(|controller| controller.statuses()).unwrap_or_default()
+    }
+
+    fn status(&self, id: &PipelineId) -> Option<PipelineStatus> {
+        self.controller.get()?.status(id)
+    }
+
+    fn executions(&self) -> Vec<ExecutionReport> {
+        self.controller.get().map(|controller| controller.executions()).unwrap_or_default()
+    }
 }

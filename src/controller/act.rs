@@ -237,6 +237,7 @@ impl Controller {
     pub(super) async fn put_status(&self, mut status: PipelineStatus, old: Option<&StatusRecord>) -> Result<StatusRecord, Failure> {
         status.epoch = self.epoch_over(old).await?;
         status.updated = Timestamp::now();
+        let hints = self.memory().get(&status.id).map_or(0, |memory| memory.hints);
         let store = self.deps.store.status.clone().guarded(self.guard()?);
         let written = self
             .as_holder(async {
@@ -252,7 +253,7 @@ impl Controller {
                 let record = StatusRecord { status, revision };
                 self.remember(&record.status.id, |memory| {
                     memory.status = Some(record.clone());
-                    memory.stale = false;
+                    memory.stale = memory.hints != hints;
                 });
                 Ok(record)
             }

@@ -24,20 +24,26 @@ mod report;
 mod resync;
 mod triggers;
 mod view;
+mod vital;
+
+pub use vital::Died;
 
 use crate::collector::sink::Databases;
-use crate::executor::{Executor, config_reader::ConfigReader};
+use crate::executor::{Executor, ExecutorError, config_reader::ConfigReader};
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::plan::Action;
 use crate::pipeline::report::ExecutionReport;
 use crate::settings::Settings;
 use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth};
 use crate::telemetry::metrics::Metrics;
+use jiff::Timestamp;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicBool};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info, info_span, warn};
+use vital::Ends;
 
 /// How many pipelines are reconciled at the same time.
 const WORKERS: usize = 16;
@@ -71,10 +77,12 @@ pub struct Controller {
     watches: Watches,
     last_resync: Mutex<Option<Instant>>,
     resync_wanted: tokio::sync::Notify,
-    /// What the own executions said last.
-    own: Mutex<Vec<ExecutionReport>>,
-    /// Whether a task that must run for ever has ended.
-    dead: AtomicBool,
+    /// When the entries' and the status bucket were created, as of the last resync.
+    buckets: Mutex<Option<(Timestamp, Timestamp)>>,
+    /// What the own executions said last, and since when each has been there.
+    own: Mutex<Vec<(ExecutionReport, Instant)>>,
+    /// The task that must run for ever and has ended.
+    dead: OnceLock<Died>,
 }
 
 /// What the controller remembers of a pipeline between two reconciles: a cache, never the truth.
@@ -84,12 +92,22 @@ struct Memory {
     status: Option<StatusRecord>,
     /// Whether the status may have been changed by somebody else since.
     stale: bool,
+    /// How often that was hinted: a read is as old as the hints before it.
+    hints: u64,
     /// The entry's revision at the last reconcile that ended well.
     reconciled: Option<u64>,
     /// Failures in a row.
     failures: u32,
     /// Looks in a row at which the own execution was still starting.
     starting: u32,
+}
+
+impl Memory {
+    /// Notes that somebody else may have written the status.
+    fn hinted(&mut self) {
+        self.stale = true;
+        self.hints += 1;
+    }
 }
 
 /// The watches' health.
@@ -120,44 +138,48 @@ impl Controller {
             watches: Watches::default(),
             last_resync: Mutex::new(None),
             resync_wanted: tokio::sync::Notify::new(),
+            buckets: Mutex::default(),
             own: Mutex::default(),
-            dead: AtomicBool::new(false),
+            dead: OnceLock::new(),
             deps,
         }))
     }
 
-    /// Runs until `stop`; then gives the lease back, lets the executions write what they hold, and returns.
-    pub async fn run(self: &Arc<Self>, stop: CancellationToken) {
+    /// Runs until `stop`; then gives the lease back, lets the executions write what they hold, and returns. Errors: a
+    /// task that must not end has ended; the rest was ended as gracefully.
+    pub async fn run(self: &Arc<Self>, stop: CancellationToken) -> Result<(), Died> {
         info!(controller = %self.process, installation = %self.installation, "controller started");
         self.resume().await;
         // Deciding ends first, so that another controller takes over while the executions here finish.
         let deciding = stop.child_token();
         let tasks = TaskTracker::new();
+        let ends = || Ends { until: deciding.clone(), takes: deciding.clone() };
         let me = LeaseHolder {
             process: self.process,
             host: self.host.clone(),
             executor: self.deps.settings.executor.kind.as_str().to_owned(),
             epoch: 0,
         };
-        tasks.spawn(lease::keep(self.deps.store.lease.clone(), me, self.holding.clone(), deciding.clone()));
+        let keeper = lease::keep(self.deps.store.clone(), me, self.holding.clone(), deciding.clone());
+        self.vital(&tasks, "the keeper of the lease", ends(), keeper);
         self.spawn_triggers(&tasks, &deciding);
         for _ in 0..WORKERS {
-            let controller = self.clone();
-            let stop = deciding.clone();
-            tasks.spawn(async move { controller.work(stop).await });
+            self.vital(&tasks, "a worker", ends(), self.clone().work(deciding.clone()));
         }
         let reporting = CancellationToken::new();
-        let reports = tokio::spawn(self.clone().report(reporting.clone()));
-        stop.cancelled().await;
+        let reports = TaskTracker::new();
+        let ends = Ends { until: reporting.clone(), takes: deciding.clone() };
+        self.vital(&reports, "reporting", ends, self.clone().report(reporting.clone()));
+        deciding.cancelled().await;
         info!("controller is stopping");
         tasks.close();
         tasks.wait().await;
         self.deps.executor.shutdown().await;
         reporting.cancel();
-        if let Err(error) = reports.await {
-            warn!(%error, "reporting ended badly");
-        }
+        reports.close();
+        reports.wait().await;
         info!("controller stopped");
+        self.dead.get().map_or(Ok(()), |died| Err(*died))
     }
 
     /// Starts at once what the status says is to run: the fast way back after a restart, before anything is decided.
@@ -196,11 +218,31 @@ impl Controller {
         }
     }
 
+    /// Whether the executor has only begun what these steps asked of it: an execution writes what it holds before it ends.
+    async fn under_way(&self, id: &PipelineId, steps: &[Action]) -> Result<bool, ExecutorError> {
+        if !steps.iter().any(|step| matches!(step, Action::Ensure(_) | Action::Stop | Action::Destroy)) {
+            return Ok(false);
+        }
+        let observed = self.deps.executor.observe(id).await?;
+        Ok(steps.iter().any(|step| match step {
+            Action::Ensure(spec) => observed.as_ref().is_some_and(|observed| observed.fingerprint != spec.fingerprint),
+            Action::Stop | Action::Destroy => observed.as_ref().is_some_and(|observed| observed.running),
+            _ => false,
+        }))
+    }
+
     fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<PipelineId, Memory>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is remembered of `id`.
+    /// Changes what is remembered of `id`, if anything is.
+    fn recall(&self, id: &PipelineId, change: impl FnOnce(&mut Memory)) {
+        if let Some(memory) = self.memory().get_mut(id) {
+            change(memory);
+        }
+    }
+
+    /// Changes what is remembered of `id`, from now on.
     fn remember(&self, id: &PipelineId, change: impl FnOnce(&mut Memory)) {
         change(self.memory().entry(id.clone()).or_default());
     }

@@ -4,7 +4,8 @@
 //! controller knows the same; the own process's executions are asked directly, not from here.
 
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::report::{ExecutionPhase, ExecutionReport, Report};
+use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport, Report};
+use crate::pipeline::spec::Fingerprint;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,10 +13,18 @@ use std::time::{Duration, Instant};
 /// After this time without a report a process counts as gone.
 pub const SILENT: Duration = Duration::from_secs(16);
 
+/// What tells the executions of a process apart: while a version takes over from another, there are two of a pipeline.
+pub type Key = (PipelineId, Fingerprint);
+
+/// The key of what a report is about.
+pub fn key(report: &ExecutionReport) -> Key {
+    (report.id.clone(), report.fingerprint.clone())
+}
+
 #[derive(Debug)]
 struct Peer {
     heard: Instant,
-    executions: HashMap<PipelineId, ExecutionReport>,
+    executions: HashMap<Key, ExecutionReport>,
 }
 
 /// The other processes, as they report themselves.
@@ -36,21 +45,23 @@ impl Peers {
         peer.heard = now;
         let mut changed = Vec::new();
         if report.complete {
-            let listed: HashSet<_> = report.executions.iter().map(|execution| &execution.id).collect();
-            peer.executions.retain(|id, _| {
-                let stays = listed.contains(id);
+            let listed: HashSet<_> = report.executions.iter().map(key).collect();
+            peer.executions.retain(|key, _| {
+                let stays = listed.contains(key) || !report.covers(&key.0);
                 if !stays {
-                    changed.push(id.clone());
+                    changed.push(key.0.clone());
                 }
                 stays
             });
         }
         for execution in report.executions {
-            let id = execution.id.clone();
+            let (key, id) = (key(&execution), execution.id.clone());
             let differs = if execution.phase == ExecutionPhase::Stopped {
-                peer.executions.remove(&id).is_some()
+                peer.executions.remove(&key).is_some()
             } else {
-                peer.executions.insert(id.clone(), execution.clone()).is_none_or(|old| !same(&old, &execution))
+                let old = peer.executions.insert(key, execution.clone());
+                // Complete reports are few enough for what people read to follow them.
+                old.is_none_or(|old| !same(&old, &execution) || report.complete && old.troubles != execution.troubles)
             };
             if differs {
                 changed.push(id);
@@ -65,7 +76,7 @@ impl Peers {
         self.peers().retain(|_, peer| {
             let alive = now.saturating_duration_since(peer.heard) < SILENT;
             if !alive {
-                gone.extend(peer.executions.keys().cloned());
+                gone.extend(peer.executions.keys().map(|(id, _)| id.clone()));
             }
             alive
         });
@@ -76,11 +87,77 @@ impl Peers {
     pub fn of(&self, id: &PipelineId, own: uuid::Uuid) -> Vec<ExecutionReport> {
         let peers = self.peers();
         let others = peers.iter().filter(|(process, _)| **process != own);
-        others.filter_map(|(_, peer)| peer.executions.get(id).cloned()).collect()
+        others.flat_map(|(_, peer)| peer.executions.values().filter(|execution| execution.id == *id).cloned()).collect()
+    }
+
+    /// Adds the counters of the executions in the other processes to `sums`.
+    pub fn count(&self, own: uuid::Uuid, sums: &mut HashMap<PipelineId, Counters>) {
+        let peers = self.peers();
+        for execution in peers.iter().filter(|(process, _)| **process != own).flat_map(|(_, peer)| peer.executions.values()) {
+            *sums.entry(execution.id.clone()).or_default() += execution.counters;
+        }
     }
 }
 
-/// Whether two reports of one execution say the same but for counters and times.
+/// Whether two reports of one execution say the same but for counters, times and the wording of troubles: a message
+/// that names a round trip differs with every try.
 pub fn same(a: &ExecutionReport, b: &ExecutionReport) -> bool {
-    (&a.fingerprint, a.phase, &a.troubles, a.limits, a.proven) == (&b.fingerprint, b.phase, &b.troubles, b.limits, b.proven)
+    let reasons = |report: &ExecutionReport| report.troubles.iter().map(|trouble| trouble.reason).collect::<Vec<_>>();
+    (&a.fingerprint, a.phase, a.limits, a.proven) == (&b.fingerprint, b.phase, b.limits, b.proven) && reasons(a) == reasons(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::report::Trouble;
+    use crate::pipeline::status::Reason;
+
+    fn execution(id: &str, message: &str) -> ExecutionReport {
+        ExecutionReport {
+            id: PipelineId::parse(id).unwrap(),
+            version: "1".into(),
+            fingerprint: Fingerprint("f".into()),
+            phase: ExecutionPhase::Running,
+            troubles: vec![Trouble { reason: Reason::DatabaseUnavailable, message: message.into() }],
+            counters: Counters::default(),
+            limits: crate::pipeline::report::EffectiveLimits::default(),
+            proven: true,
+            last_pull_ms: 0,
+            last_write_ms: 0,
+        }
+    }
+
+    fn complete(executions: Vec<ExecutionReport>, from: Option<&str>, to: Option<&str>) -> Report {
+        let id = |id: &str| PipelineId::parse(id).unwrap();
+        let (from, to) = (from.map(id), to.map(id));
+        Report { schema: 1, process: uuid::Uuid::nil(), host: String::new(), complete: true, from, to, executions }
+    }
+
+    fn known(peers: &Peers, id: &str) -> bool {
+        !peers.of(&PipelineId::parse(id).unwrap(), uuid::Uuid::max()).is_empty()
+    }
+
+    #[test]
+    fn a_complete_report_in_several_messages_drops_only_what_each_covers() {
+        let (peers, now) = (Peers::default(), Instant::now());
+        peers.take(complete(["a", "b", "c", "d"].map(|id| execution(id, "")).into(), None, None), now);
+        let changed = peers.take(complete(vec![execution("a", "")], None, Some("c")), now);
+        assert_eq!(changed, [PipelineId::parse("b").unwrap()]);
+        assert!(known(&peers, "a") && !known(&peers, "b") && known(&peers, "c") && known(&peers, "d"));
+        peers.take(complete(vec![execution("d", "")], Some("c"), None), now);
+        assert!(known(&peers, "a") && !known(&peers, "c") && known(&peers, "d"));
+    }
+
+    #[test]
+    fn another_wording_of_the_same_trouble_is_no_change() {
+        assert!(same(&execution("a", "no answer in 11 ms"), &execution("a", "no answer in 12 ms")));
+    }
+
+    #[test]
+    fn two_executions_of_one_pipeline_in_one_process_both_count() {
+        let (peers, now) = (Peers::default(), Instant::now());
+        let other = ExecutionReport { fingerprint: Fingerprint("g".into()), ..execution("a", "") };
+        peers.take(complete(vec![execution("a", ""), other], None, None), now);
+        assert_eq!(peers.of(&PipelineId::parse("a").unwrap(), uuid::Uuid::max()).len(), 2);
+    }
 }

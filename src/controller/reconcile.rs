@@ -9,7 +9,7 @@ use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit};
 use super::{Controller, Memory};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::plan::{Action, Execution, Role, Stream, Wish, World, needs_stream, plan};
+use crate::pipeline::plan::{Action, Execution, LOOK_AGAIN, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
 use crate::pipeline::status::{Admitted, ObservedSummary, Phase, PipelineStatus};
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
@@ -23,6 +23,8 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_s
 const PASSES: usize = 16;
 /// How soon an execution that is starting is looked at again; doubled each time, up to about a second.
 const STARTING: Duration = Duration::from_millis(30);
+/// How soon a holder whose lease is not trusted looks again.
+const UNTRUSTED: Duration = Duration::from_millis(500);
 /// Counters alone are written at most this often.
 const COUNTERS_EVERY: i64 = 10;
 
@@ -56,11 +58,11 @@ impl Controller {
     pub(super) async fn reconcile_and_requeue(&self, id: &PipelineId) {
         let result = match self.reconcile(id).await {
             Ok(Outcome::Converged) => {
-                self.remember(id, |memory| memory.failures = 0);
+                self.recall(id, |memory| memory.failures = 0);
                 ReconcileResult::Converged
             }
             Ok(Outcome::Again(delay)) => {
-                self.remember(id, |memory| memory.failures = 0);
+                self.recall(id, |memory| memory.failures = 0);
                 self.queue.add_after(id.clone(), delay);
                 ReconcileResult::Progressed
             }
@@ -83,6 +85,10 @@ impl Controller {
     async fn reconcile(&self, id: &PipelineId) -> Result<Outcome, Failure> {
         let role = if self.holding.epoch().is_some() { Role::Holder } else { Role::Runner };
         let mut record = self.status_of(id).await?;
+        if role == Role::Runner && self.holding.nominal() {
+            // The lease is ours and not trusted at the moment: a renewal is on its way, and nobody else decides.
+            return Ok(Outcome::Again(UNTRUSTED));
+        }
         if role == Role::Runner {
             return self.follow(id, record.as_ref()).await;
         }
@@ -142,6 +148,9 @@ impl Controller {
             for step in &steps {
                 self.run_step(id, step).await?;
             }
+            if self.under_way(id, &steps).await? {
+                return Ok(Outcome::Again(LOOK_AGAIN));
+            }
         }
         self.deps.executor.share(id, record.status.admitted.live_executions);
         Ok(Outcome::Converged)
@@ -182,6 +191,9 @@ impl Controller {
                 }
                 step => self.take(step, pass, record, stream.as_ref()).await?,
             }
+        }
+        if self.under_way(id, &steps).await? {
+            pass.wait = pass.wait.or(Some(LOOK_AGAIN));
         }
         Ok(if pass.wait.is_some() { Step::Done } else { Step::Acted })
     }
@@ -229,10 +241,10 @@ impl Controller {
     pub(super) async fn world(&self, id: &PipelineId, status: Option<&PipelineStatus>, stream: Option<Stream>) -> Result<Seen, Failure> {
         let observed = self.deps.executor.observe(id).await?;
         let mut reports = self.peers.of(id, self.process);
-        let own = observed.as_ref().and_then(|observed| observed.report.clone());
+        let own = observed.as_ref().map_or(&[][..], |observed| &observed.reports);
         // Others' executions say themselves when they have started.
-        let starting = own.as_ref().is_some_and(|own| own.phase == ExecutionPhase::Starting && own.troubles.is_empty());
-        reports.extend(own);
+        let starting = own.iter().any(|own| own.phase == ExecutionPhase::Starting && own.troubles.is_empty());
+        reports.extend(own.iter().cloned());
         let live = reports.len().try_into().unwrap_or(u32::MAX);
         let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
         let execution = observed.map(|observed| Execution { fingerprint: observed.fingerprint, running: observed.running });
@@ -299,7 +311,7 @@ impl Controller {
 
     /// The status as remembered, read again where somebody else may have written it.
     async fn status_of(&self, id: &PipelineId) -> Result<Option<StatusRecord>, StoreError> {
-        let Memory { status, stale, .. } = self.memory().get(id).cloned().unwrap_or(Memory { stale: true, ..Memory::default() });
+        let Memory { status, stale, hints, .. } = self.memory().get(id).cloned().unwrap_or(Memory { stale: true, ..Memory::default() });
         if !stale {
             return Ok(status);
         }
@@ -310,10 +322,17 @@ impl Controller {
             }
             read => read?,
         };
-        self.remember(id, |memory| {
+        let note = |memory: &mut Memory| {
             memory.status.clone_from(&read);
-            memory.stale = false;
-        });
+            // A hint that came while this was read is about something newer, perhaps.
+            memory.stale = memory.hints != hints;
+        };
+        // Of a pipeline that never was, nothing is remembered.
+        if read.is_some() {
+            self.remember(id, note)
+        } else {
+            self.recall(id, note)
+        }
         Ok(read)
     }
 }

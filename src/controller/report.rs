@@ -1,12 +1,13 @@
 //! Reports what this process runs, every 5 s, and notices every second what its executions say anew.
 
 use super::Controller;
-use super::peers::same;
+use super::peers::{Key, key, same};
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::report::{ExecutionPhase, ExecutionReport, Report};
+use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport, Report};
+use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -15,19 +16,28 @@ const LOOK: Duration = Duration::from_secs(1);
 const REPORT_EVERY: u32 = 5;
 /// A complete one goes every so many reports.
 const COMPLETE_EVERY: u32 = 6;
-/// Executions a message: about 250 KiB, well below the smallest max_payload that people set.
-const CHUNK: usize = 500;
+/// Bytes a message, well below the smallest max_payload that people set.
+const CHUNK: usize = 200 << 10;
+/// What only people read (counters, the wording of troubles) reaches the status at most this often.
+const WORDS_EVERY: Duration = Duration::from_secs(10);
+
+/// What was last noticed of an execution, and when.
+type Seen = HashMap<Key, (ExecutionReport, Instant)>;
 
 impl Controller {
     /// Reports until `stop`, and then once more that everything has ended.
     pub(super) async fn report(self: Arc<Self>, stop: CancellationToken) {
         let mut seen = HashMap::new();
         let mut sent = HashMap::new();
+        let mut first = HashMap::<Key, Instant>::new();
         let mut looks = 0;
         while !stop.is_cancelled() {
             let now = self.own_reports().await;
             self.notice(&mut seen, &now);
-            *self.own.lock().unwrap_or_else(PoisonError::into_inner) = now.values().cloned().collect();
+            self.freshen(&now);
+            first.retain(|key, _| now.contains_key(key));
+            let own = now.iter().map(|(key, report)| (report.clone(), *first.entry(key.clone()).or_insert_with(Instant::now)));
+            *self.own.lock().unwrap_or_else(PoisonError::into_inner) = own.collect();
             if looks % REPORT_EVERY == 0 {
                 let complete = looks % (REPORT_EVERY * COMPLETE_EVERY) == 0;
                 self.send_report(&mut sent, now, complete).await;
@@ -41,9 +51,13 @@ impl Controller {
         self.send_report(&mut sent, HashMap::new(), true).await;
     }
 
-    async fn own_reports(&self) -> HashMap<PipelineId, ExecutionReport> {
+    async fn own_reports(&self) -> HashMap<Key, ExecutionReport> {
         match self.deps.executor.list().await {
-            Ok(observed) => observed.into_iter().filter_map(|observed| observed.report).map(|report| (report.id.clone(), report)).collect(),
+            // The newest comes first and is the one to keep where two run the same.
+            Ok(observed) => {
+                let reports = observed.into_iter().flat_map(|observed| observed.reports.into_iter().rev());
+                reports.map(|report| (key(&report), report)).collect()
+            }
             Err(error) => {
                 debug!(%error, "executions could not be listed");
                 HashMap::new()
@@ -52,38 +66,129 @@ impl Controller {
     }
 
     /// Puts into the queue what the executions say anew.
-    fn notice(&self, seen: &mut HashMap<PipelineId, ExecutionReport>, now: &HashMap<PipelineId, ExecutionReport>) {
-        let counted = |old: &ExecutionReport, new: &ExecutionReport| old.counters.dead_lettered == new.counters.dead_lettered;
-        for (id, report) in now {
-            let known = seen.get(id).is_some_and(|old| same(old, report) && counted(old, report));
+    fn notice(&self, seen: &mut Seen, now: &HashMap<Key, ExecutionReport>) {
+        seen.retain(|key, _| now.contains_key(key));
+        for (key, report) in now {
+            let known = seen.get(key).is_some_and(|(old, at)| {
+                let reworded = old.troubles != report.troubles && at.elapsed() >= WORDS_EVERY;
+                same(old, report) && old.counters.dead_lettered == report.counters.dead_lettered && !reworded
+            });
             if !known {
-                self.queue.add(id.clone());
+                self.queue.add(key.0.clone());
+                seen.insert(key.clone(), (report.clone(), Instant::now()));
             }
         }
-        seen.clone_from(now);
     }
 
-    async fn send_report(
-        &self,
-        sent: &mut HashMap<PipelineId, ExecutionReport>,
-        now: HashMap<PipelineId, ExecutionReport>,
-        complete: bool,
-    ) {
-        let mut changed: Vec<_> = now.values().filter(|report| complete || sent.get(&report.id) != Some(report)).cloned().collect();
-        let ended = sent.values().filter(|old| !now.contains_key(&old.id));
-        changed.extend(ended.map(|old| ExecutionReport { phase: ExecutionPhase::Stopped, ..old.clone() }));
-        let mut chunks: Vec<Vec<_>> = changed.chunks(CHUNK).map(<[_]>::to_vec).collect();
-        if chunks.is_empty() {
-            // An empty report still says that the process is alive.
-            chunks.push(Vec::new());
+    /// Puts into the queue, as the holder, whose counters have moved since its status was written a while ago: the
+    /// last numbers before a pipeline falls idle get there too.
+    fn freshen(&self, own: &HashMap<Key, ExecutionReport>) {
+        if self.holding.epoch().is_none() {
+            return;
         }
-        for (index, executions) in chunks.into_iter().enumerate() {
-            let complete = complete && index == 0;
-            let report = Report { schema: 1, process: self.process, host: self.host.clone(), complete, executions };
+        let mut sums = HashMap::<PipelineId, Counters>::new();
+        for report in own.values() {
+            *sums.entry(report.id.clone()).or_default() += report.counters;
+        }
+        self.peers.count(self.process, &mut sums);
+        let now = Timestamp::now();
+        let memory = self.memory();
+        let moved = sums.into_iter().filter(|(id, sum)| {
+            let status = memory.get(id).and_then(|known| Some(&known.status.as_ref()?.status));
+            status
+                .is_some_and(|status| status.observed.counters != *sum && now.duration_since(status.updated).unsigned_abs() >= WORDS_EVERY)
+        });
+        moved.for_each(|(id, _)| self.queue.add(id));
+    }
+
+    async fn send_report(&self, sent: &mut HashMap<Key, ExecutionReport>, now: HashMap<Key, ExecutionReport>, complete: bool) {
+        let news = |report: &&ExecutionReport| complete || sent.get(&key(report)).is_none_or(|old| !alike(old, report));
+        let mut changed: Vec<_> = now.values().filter(news).cloned().collect();
+        let ended = sent.iter().filter(|(key, _)| !now.contains_key(*key));
+        changed.extend(ended.map(|(_, old)| ExecutionReport { phase: ExecutionPhase::Stopped, ..old.clone() }));
+        for part in parts(changed, CHUNK) {
+            let Part { from, to, executions } = part;
+            let report = Report { schema: 1, process: self.process, host: self.host.clone(), complete, from, to, executions };
             if let Err(error) = self.deps.store.reports.publish(&report).await {
                 debug!(%error, "report could not be sent");
             }
         }
         *sent = now;
+    }
+}
+
+/// Whether the other processes need not hear of the change: an idle pull's answer is none.
+fn alike(old: &ExecutionReport, new: &ExecutionReport) -> bool {
+    same(old, new) && (old.counters, old.last_write_ms) == (new.counters, new.last_write_ms)
+}
+
+/// One message of a report.
+struct Part {
+    from: Option<PipelineId>,
+    to: Option<PipelineId>,
+    executions: Vec<ExecutionReport>,
+}
+
+/// Cuts a report into messages of at most `most` bytes (or one pipeline's), which cover all ids together. At least one:
+/// an empty report still says that the process is alive.
+fn parts(mut executions: Vec<ExecutionReport>, most: usize) -> Vec<Part> {
+    executions.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut parts = vec![Part { from: None, to: None, executions: Vec::new() }];
+    let mut bytes = 0;
+    for execution in executions {
+        // What cannot be serialized is not sent either; the publish says why.
+        let size = serde_json::to_vec(&execution).map_or(0, |json| json.len() + 1);
+        if let Some(last) = parts.last_mut() {
+            let another = last.executions.last().is_some_and(|before| before.id != execution.id);
+            if another && bytes + size > most {
+                last.to = Some(execution.id.clone());
+                parts.push(Part { from: Some(execution.id.clone()), to: None, executions: Vec::new() });
+                bytes = 0;
+            }
+        }
+        bytes += size;
+        if let Some(last) = parts.last_mut() {
+            last.executions.push(execution);
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::spec::Fingerprint;
+
+    fn execution(number: usize) -> ExecutionReport {
+        ExecutionReport {
+            id: PipelineId::parse(&format!("p{number:05}")).unwrap(),
+            version: "1".into(),
+            fingerprint: Fingerprint("f".into()),
+            phase: ExecutionPhase::Running,
+            troubles: Vec::new(),
+            counters: Counters::default(),
+            limits: crate::pipeline::report::EffectiveLimits::default(),
+            proven: true,
+            last_pull_ms: 0,
+            last_write_ms: 0,
+        }
+    }
+
+    #[test]
+    fn a_complete_report_of_any_size_is_cut_into_small_messages_that_cover_every_id_once() {
+        assert_eq!(parts(Vec::new(), CHUNK).len(), 1);
+        let parts = parts((0..3_000).rev().map(execution).collect(), CHUNK);
+        assert!(parts.len() > 1);
+        assert_eq!(parts.iter().map(|part| part.executions.len()).sum::<usize>(), 3_000);
+        assert!(parts[0].from.is_none() && parts[parts.len() - 1].to.is_none());
+        assert!(parts.windows(2).all(|pair| pair[0].to.is_some() && pair[0].to == pair[1].from));
+        assert!(parts.iter().all(|part| serde_json::to_vec(&part.executions).unwrap().len() <= CHUNK + 2));
+    }
+
+    #[test]
+    fn an_answered_pull_alone_is_not_reported() {
+        let (old, new) = (execution(1), ExecutionReport { last_pull_ms: 9, ..execution(1) });
+        assert!(alike(&old, &new));
+        assert!(!alike(&old, &ExecutionReport { last_write_ms: 9, ..execution(1) }));
     }
 }

@@ -4,7 +4,7 @@
 use super::Controller;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::status::{ConditionType, Phase, Reason};
-use crate::store::{Operation, StoreError, StoreErrorKind};
+use crate::store::{Operation, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ impl Controller {
                     // What was reconciled under another holder is not trusted.
                     self.memory().values_mut().for_each(|memory| {
                         memory.reconciled = None;
-                        memory.stale = true;
+                        memory.hinted();
                     });
                 }
                 () = stop.cancelled() => return,
@@ -52,16 +52,13 @@ impl Controller {
     }
 
     async fn resync(&self) -> Result<(), StoreError> {
+        // Whatever was deleted by mistake is made again, empty; nothing that runs is touched by that.
+        if let Err(error) = self.deps.store.prepare().await {
+            warn!(%error, "what is missing on nats could not be made");
+        }
         let holder = self.holding.epoch().is_some();
-        let entries = match self.deps.store.entries.list().await {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == StoreErrorKind::Missing && holder => {
-                warn!("the bucket of the entries is gone and is created again; nothing that runs is touched");
-                self.deps.store.prepare().await?;
-                Vec::new()
-            }
-            Err(error) => return Err(error),
-        };
+        let status_made_anew = self.look_at_buckets().await?;
+        let entries = self.deps.store.entries.list().await?;
         let mut revisions = HashMap::with_capacity(entries.len());
         for entry in entries {
             // Keys that are no ids were reported when their watch event came.
@@ -69,7 +66,7 @@ impl Controller {
                 revisions.insert(id, (entry.revision, entry.operation));
             }
         }
-        if let Err(error) = self.refresh_statuses(holder).await {
+        if let Err(error) = self.refresh_statuses(holder, status_made_anew).await {
             warn!(%error, "statuses could not be listed");
         }
         let executions = self.deps.executor.list().await.unwrap_or_else(|error| {
@@ -98,7 +95,10 @@ impl Controller {
                 let gone = operation != Operation::Put && status.is_none();
                 let settled = status.is_some_and(|status| {
                     status.conditions.iter().all(|condition| condition.status || condition.kind == ConditionType::Progressing)
-                        && !status.conditions.iter().any(|condition| condition.reason == Reason::StreamKept)
+                        && !status
+                            .conditions
+                            .iter()
+                            .any(|condition| matches!(condition.reason, Reason::StreamKept | Reason::StreamReplaced))
                 });
                 let unchanged = if holder { gone || (seen && settled) } else { true };
                 if !(unchanged && runs_right) {
@@ -114,20 +114,60 @@ impl Controller {
         Ok(())
     }
 
-    /// Reads all statuses, unless this controller is the one that writes them and has them in memory.
-    async fn refresh_statuses(&self, holder: bool) -> Result<(), StoreError> {
-        let trusted = holder && self.memory().values().all(|memory| !memory.stale);
+    /// Whether the status bucket is another one than at the last resync. Where the entries' is, nothing that was
+    /// reconciled counts: its revisions begin anew, and perhaps at the same numbers.
+    async fn look_at_buckets(&self) -> Result<bool, StoreError> {
+        let store = &self.deps.store;
+        let (entries, status) = tokio::try_join!(store.entries.bucket_created(), store.status.bucket_created())?;
+        let before = self.buckets.lock().unwrap_or_else(PoisonError::into_inner).replace((entries, status));
+        let Some((entries_before, status_before)) = before else { return Ok(false) };
+        if entries_before != entries {
+            warn!("the bucket of the entries is another one; nothing that runs is touched");
+            self.memory().values_mut().for_each(|memory| memory.reconciled = None);
+        }
+        if status_before != status {
+            warn!("the bucket of the status is another one; what is remembered is written again");
+        }
+        Ok(status_before != status)
+    }
+
+    /// Reads all statuses, unless this controller is the one that writes them and has them in memory. As the holder,
+    /// puts again what is remembered and not there any more.
+    async fn refresh_statuses(&self, holder: bool, made_anew: bool) -> Result<(), StoreError> {
+        let trusted = holder && !made_anew && self.memory().values().all(|memory| !memory.stale);
         if trusted {
             return Ok(());
         }
+        let hints: HashMap<_, _> = self.memory().iter().map(|(id, memory)| (id.clone(), memory.hints)).collect();
         let records = self.deps.store.status.list().await?;
-        let mut memory = self.memory();
-        for record in records {
-            let known = memory.entry(record.status.id.clone()).or_default();
-            if known.status.as_ref().is_none_or(|old| old.revision <= record.revision) {
-                known.status = Some(record);
-                known.stale = false;
+        let there: HashSet<_> = records.iter().map(|record| record.status.id.clone()).collect();
+        let mut lost = Vec::new();
+        {
+            let mut memory = self.memory();
+            for record in records {
+                let id = record.status.id.clone();
+                let known = memory.entry(id.clone()).or_default();
+                // Revisions of another bucket cannot be compared.
+                if made_anew || known.status.as_ref().is_none_or(|old| old.revision <= record.revision) {
+                    known.status = Some(record);
+                    known.stale = known.hints != hints.get(&id).copied().unwrap_or_default();
+                }
             }
+            if made_anew {
+                let gone = memory.iter().filter(|(id, _)| !there.contains(*id));
+                lost.extend(gone.filter_map(|(_, known)| Some(known.status.as_ref()?.status.clone())));
+            }
+        }
+        if !holder {
+            return Ok(());
+        }
+        for status in lost {
+            let id = status.id.clone();
+            // Written by somebody else meanwhile, it is a conflict, and read when it is reconciled.
+            if let Err(error) = self.put_status(status, None).await {
+                warn!(pipeline = %id, %error, "status could not be put again");
+            }
+            self.queue.add(id);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What puts ids into the queue: watches, executor events, reports, the lease. All of it only hints.
 
-use super::Controller;
+use super::vital::Ends;
+use super::{Controller, Memory};
 use crate::pipeline::id::PipelineId;
 use crate::store::{WatchEvent, watch::watch};
 use std::sync::Arc;
@@ -30,14 +31,20 @@ impl Controller {
             (Bucket::Configs, format!("OBJ_{}", names.configs()), self.watches.configs.clone()),
             (Bucket::Status, format!("KV_{}", names.status()), self.watches.status.clone()),
         ];
+        let ends = || Ends { until: stop.clone(), takes: stop.clone() };
         for (bucket, stream, health) in buckets {
             let (events, received) = mpsc::channel(HINTS);
-            watch(self.deps.store.client.clone(), stream, events, health, stop.child_token());
-            tasks.spawn(self.clone().listen(bucket, received, stop.clone()));
+            let watching = watch(self.deps.store.client.clone(), stream, events, health, stop.child_token());
+            self.vital(tasks, "a watch", ends(), async move {
+                if let Err(error) = watching.await {
+                    warn!(%error, "watch ended badly");
+                }
+            });
+            self.vital(tasks, "a watch's listener", ends(), self.clone().listen(bucket, received, stop.clone()));
         }
-        tasks.spawn(self.clone().listen_to_executor(stop.clone()));
-        tasks.spawn(self.clone().listen_to_reports(stop.clone()));
-        tasks.spawn(self.clone().resync_now_and_then(stop.clone()));
+        self.vital(tasks, "the executor's listener", ends(), self.clone().listen_to_executor(stop.clone()));
+        self.vital(tasks, "the reports' listener", ends(), self.clone().listen_to_reports(stop.clone()));
+        self.vital(tasks, "the resync", ends(), self.clone().resync_now_and_then(stop.clone()));
     }
 
     async fn listen(self: Arc<Self>, bucket: Bucket, mut events: mpsc::Receiver<WatchEvent>, stop: CancellationToken) {
@@ -65,7 +72,7 @@ impl Controller {
             Ok(_) if bucket == Bucket::Status && self.holding.epoch().is_some() => {}
             Ok(id) => {
                 if bucket == Bucket::Status {
-                    self.remember(&id, |memory| memory.stale = true);
+                    self.recall(&id, Memory::hinted);
                 }
                 self.queue.add(id);
             }
@@ -83,7 +90,7 @@ impl Controller {
                 let ids: Vec<_> = {
                     let mut memory = self.memory();
                     for known in memory.values_mut().filter(|_| bucket == Bucket::Status && !holder) {
-                        known.stale = true;
+                        known.hinted();
                     }
                     memory.keys().cloned().collect()
                 };

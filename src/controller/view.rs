@@ -6,13 +6,17 @@
 use super::{Controller, resync::RESYNC};
 use crate::pipeline::health::{Check, Health, View};
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::report::ExecutionReport;
-use crate::pipeline::status::{ConditionType, PipelineStatus};
-use std::sync::{PoisonError, atomic::Ordering};
-use std::time::Duration;
+use crate::pipeline::report::{ExecutionPhase, ExecutionReport};
+use crate::pipeline::status::{Condition, ConditionType, PipelineStatus};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A resync that is this late turns readiness red.
 const LATE: Duration = RESYNC.saturating_mul(3);
+/// So long nobody may hold the lease: a dead holder's runs out after 10 s.
+const UNDECIDED: Duration = Duration::from_secs(15);
+/// So long an execution that runs may pull nothing, or hold something and write nothing.
+const STUCK: Duration = Duration::from_secs(150);
 
 impl View for Controller {
     fn health(&self) -> Health {
@@ -22,10 +26,18 @@ impl View for Controller {
             watch_check("configs' watch", self.watches.configs.alive()),
             watch_check("status' watch", self.watches.status.alive()),
             self.resync_check(),
+            self.lease_check(),
         ];
-        checks.extend(self.statuses().iter().filter_map(pipeline_check));
+        checks.extend(self.dead.get().map(|died| Check { name: "tasks".into(), ok: false, message: died.to_string(), pipeline: None }));
+        checks.extend(self.own().iter().filter_map(|(report, since)| execution_check(report, since.elapsed(), now_ms())));
+        let mut wrong: Vec<_> = {
+            let memory = self.memory();
+            memory.values().filter_map(|known| pipeline_check(&known.status.as_ref()?.status)).collect()
+        };
+        wrong.sort_by(|a, b| a.pipeline.cmp(&b.pipeline));
+        checks.extend(wrong);
         let ready = checks.iter().all(|check| check.ok);
-        Health { live: !self.dead.load(Ordering::Relaxed), ready, holder: Some(self.holding.epoch().is_some()), checks }
+        Health { live: self.dead.get().is_none(), ready, holder: Some(self.holding.epoch().is_some()), checks }
     }
 
     fn statuses(&self) -> Vec<PipelineStatus> {
@@ -41,11 +53,22 @@ impl View for Controller {
     }
 
     fn executions(&self) -> Vec<ExecutionReport> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.own().iter().map(|(report, _)| report.clone()).collect()
     }
 }
 
 impl Controller {
+    fn own(&self) -> MutexGuard<'_, Vec<(ExecutionReport, Instant)>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lease_check(&self) -> Check {
+        let (message, ago) = self.holding.decider();
+        let ok = ago < UNDECIDED;
+        let message = if ok { message } else { format!("nobody has been known to decide for {} s; what runs goes on", ago.as_secs()) };
+        Check { name: "lease".into(), ok, message, pipeline: None }
+    }
+
     fn connection(&self) -> Check {
         let connected = self.deps.store.client.connection_state() == async_nats::connection::State::Connected;
         let message = if connected { "connected" } else { "not connected; reconnecting by itself" };
@@ -67,11 +90,71 @@ fn watch_check(name: &str, alive: bool) -> Check {
     Check { name: name.into(), ok: alive, message: message.into(), pipeline: None }
 }
 
+/// A check for an execution of this process that says it runs and does not move.
+fn execution_check(report: &ExecutionReport, age: Duration, now_ms: u64) -> Option<Check> {
+    if report.phase != ExecutionPhase::Running {
+        return None;
+    }
+    // 0 stands for never: then it is as old as the execution.
+    let old = |at_ms: u64| age.min(Duration::from_millis(now_ms.saturating_sub(at_ms)));
+    let (pulled, wrote) = (old(report.last_pull_ms), old(report.last_write_ms));
+    let held = report.counters.buffered;
+    let message = if pulled > STUCK {
+        format!("no pull was answered for {} s, and idle ones are within 60 s", pulled.as_secs())
+    } else if held > 0 && wrote > STUCK {
+        format!("{held} messages are held and nothing was written for {} s", wrote.as_secs())
+    } else {
+        return None;
+    };
+    Some(Check { name: "execution".into(), ok: false, message, pipeline: Some(report.id.clone()) })
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// A check for a pipeline that is not as it should be.
 fn pipeline_check(status: &PipelineStatus) -> Option<Check> {
     let wrong = |kind: ConditionType| status.conditions.iter().find(|condition| condition.kind == kind && !condition.status);
-    let condition = wrong(ConditionType::Valid).or(wrong(ConditionType::Ready))?;
-    let starting = condition.reason.remedy().is_empty() && condition.kind == ConditionType::Ready;
+    let cured = |condition: &&Condition| !condition.reason.remedy().is_empty();
+    // What is being brought about needs no remedy.
+    let condition = wrong(ConditionType::Valid)
+        .or_else(|| wrong(ConditionType::Ready).filter(cured))
+        .or_else(|| wrong(ConditionType::Progressing).filter(cured))?;
     let message = format!("{}: {}", condition.reason.as_str(), condition.message);
-    (!starting).then(|| Check { name: "pipeline".into(), ok: false, message, pipeline: Some(status.id.clone()) })
+    Some(Check { name: "pipeline".into(), ok: false, message, pipeline: Some(status.id.clone()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::report::{Counters, EffectiveLimits};
+    use crate::pipeline::spec::Fingerprint;
+
+    const NOW: u64 = 1_000_000_000;
+
+    fn red(last_pull_ms: u64, last_write_ms: u64, buffered: u64, age_s: u64) -> bool {
+        let report = ExecutionReport {
+            id: PipelineId::parse("a").unwrap(),
+            version: "1".into(),
+            fingerprint: Fingerprint("f".into()),
+            phase: ExecutionPhase::Running,
+            troubles: Vec::new(),
+            counters: Counters { buffered, ..Counters::default() },
+            limits: EffectiveLimits::default(),
+            proven: true,
+            last_pull_ms,
+            last_write_ms,
+        };
+        execution_check(&report, Duration::from_secs(age_s), NOW).is_some()
+    }
+
+    #[test]
+    fn an_execution_that_says_it_runs_and_does_not_move_is_red() {
+        assert!(!red(NOW - 60_000, 0, 0, 9_000), "idle pulls end every minute");
+        assert!(!red(0, 0, 0, 100), "its first pull is not over yet");
+        assert!(red(0, 0, 0, 200) && red(NOW - 200_000, NOW, 0, 9_000));
+        assert!(red(NOW, NOW - 200_000, 5, 9_000), "what it holds is never written");
+        assert!(!red(NOW, NOW - 200_000, 0, 9_000) && !red(NOW, 0, 5, 10));
+    }
 }

@@ -78,7 +78,7 @@ impl Executor for Fake {
     fn ensure<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
         Box::pin(async move {
             self.step(format!("ensure {} {}", spec.id, spec.version)).await?;
-            let observed = Observed { id: spec.id.clone(), fingerprint: spec.fingerprint.clone(), running: true, report: None };
+            let observed = Observed { id: spec.id.clone(), fingerprint: spec.fingerprint.clone(), running: true, reports: Vec::new() };
             self.state().executions.insert(spec.id.clone(), observed);
             Ok(())
         })

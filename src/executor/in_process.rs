@@ -1,206 +1,174 @@
 //! The in-process backend: every execution is a supervised task of this process.
 //!
 //! A panic or an error in one never touches another: it is caught, shown as a trouble, and the execution is started
-//! again with growing delays. A new fingerprint is started before the old one is stopped; both drink from the same work
-//! queue meanwhile. The tasks are the truth; nothing is remembered beside them.
+//! again with growing delays. A new fingerprint is started beside the old one, which is ended once the new one runs: a
+//! version that cannot run goes on with the one before. Every verb begins something and returns; what ends is listed
+//! until it has ended, and an event says so. The tasks are the truth; nothing is remembered beside them.
 
-use super::execution::{ExecutionDeps, ExecutionHandle, run_execution};
+use super::execution::{ExecutionDeps, run_execution};
+use super::supervise::{ABORT_AFTER_GRACE, Attempt, Life, Running, Supervisor};
 use super::{BoxFuture, Executor, ExecutorError, Observed};
-use crate::collector::ExecutionState;
-use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::report::{ExecutionPhase, ExecutionReport, Trouble};
-use crate::pipeline::spec::ExecutionSpec;
-use crate::pipeline::status::Reason;
+use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::sync::{broadcast, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info, info_span, warn};
 
-const RESTART: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-/// How long a new execution may take to run before the old one is stopped all the same.
-const HANDOVER: Duration = Duration::from_secs(10);
-/// What a stop may take beyond the grace period before the task is aborted.
-const ABORT_AFTER_GRACE: Duration = Duration::from_secs(5);
-
 /// The in-process backend.
 pub struct InProcess {
-    deps: ExecutionDeps,
-    slots: Mutex<HashMap<PipelineId, Slot>>,
-    events: broadcast::Sender<PipelineId>,
+    shared: Arc<Shared>,
+    attempt: Attempt,
+    serials: AtomicU64,
     tasks: TaskTracker,
 }
 
-/// What there is of one pipeline: the spec it was last started with, and the execution while it runs.
-struct Slot {
-    spec: ExecutionSpec,
-    running: Option<Running>,
-    retiring: Vec<Retiring>,
+/// What the tasks share with the backend.
+struct Shared {
+    deps: ExecutionDeps,
+    slots: Mutex<HashMap<PipelineId, Slot>>,
+    events: broadcast::Sender<PipelineId>,
 }
 
-/// An older execution that is stopped once the new one runs, or at once where somebody is in a hurry.
-struct Retiring {
-    hurry: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
+/// What there is of one pipeline.
+struct Slot {
+    /// What it was last started as.
+    spec: ExecutionSpec,
+    /// What runs it; `None` where it was stopped.
+    running: Option<Running>,
+    /// Executions before it that have not ended: one that goes on until `running` runs, and those that end.
+    older: Vec<Running>,
+    /// Goes as soon as nothing runs any more.
+    destroyed: bool,
 }
 
 impl Slot {
+    fn all(&self) -> impl Iterator<Item = &Running> {
+        self.running.iter().chain(&self.older)
+    }
+
+    /// Begins to end everything.
+    fn end(&mut self) {
+        self.older.extend(self.running.take());
+        self.older.iter().for_each(Running::end);
+    }
+
     fn observed(&self) -> Observed {
-        Observed {
-            id: self.spec.id.clone(),
-            fingerprint: self.spec.fingerprint.clone(),
-            running: self.running.is_some(),
-            report: self.running.as_ref().map(|running| running.report(&self.spec)),
-        }
-    }
-}
-
-/// A running execution.
-struct Running {
-    state: Arc<ExecutionState>,
-    failure: Arc<Mutex<Option<Trouble>>>,
-    live: watch::Sender<u32>,
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Running {
-    /// Stops gracefully; aborts what does not end within the grace period and some more.
-    async fn end(mut self, grace: Duration) {
-        self.stop.cancel();
-        if tokio::time::timeout(grace + ABORT_AFTER_GRACE, &mut self.task).await.is_err() {
-            warn!("execution did not end within its grace period and is aborted");
-            self.task.abort();
-        }
-    }
-
-    fn report(&self, spec: &ExecutionSpec) -> ExecutionReport {
-        let mut troubles = self.state.troubles();
-        troubles.extend(self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        let (last_pull_ms, last_write_ms) = self.state.last_activity();
-        ExecutionReport {
-            id: spec.id.clone(),
-            version: spec.version.to_string(),
-            fingerprint: spec.fingerprint.clone(),
-            phase: self.state.phase(),
-            troubles,
-            counters: self.state.counters(),
-            limits: self.state.limits(),
-            proven: self.state.proven(),
-            last_pull_ms,
-            last_write_ms,
-        }
+        let running = self.all().next().is_some();
+        // What only ends is nothing that could go on under any fingerprint.
+        let going_on = self.running.is_some() || !running;
+        let fingerprint = if going_on { self.spec.fingerprint.clone() } else { Fingerprint(String::new()) };
+        Observed { id: self.spec.id.clone(), fingerprint, running, reports: self.all().map(Running::report).collect() }
     }
 }
 
 impl InProcess {
     /// A backend without executions.
     pub fn new(deps: ExecutionDeps) -> Self {
-        Self { deps, slots: Mutex::default(), events: broadcast::channel(1024).0, tasks: TaskTracker::new() }
+        Self::with(deps, Arc::new(|spec, deps, handle| Box::pin(async move { run_execution(&spec, &deps, handle).await })))
     }
 
+    /// The same with something else to run: a test's execution that panics or does not end.
+    pub fn with(deps: ExecutionDeps, attempt: Attempt) -> Self {
+        let shared = Shared { deps, slots: Mutex::default(), events: broadcast::channel(1024).0 };
+        Self { shared: Arc::new(shared), attempt, serials: AtomicU64::new(0), tasks: TaskTracker::new() }
+    }
+
+    fn start(&self, spec: &ExecutionSpec) -> Running {
+        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+        let (running, supervisor) = Supervisor::new(serial, spec, self.shared.deps.clone(), self.attempt.clone(), self.shared.clone());
+        let span = info_span!("execution", pipeline = %spec.id, version = %spec.version, execution = spec.fingerprint.short());
+        self.tasks.spawn(supervisor.run().instrument(span));
+        info!(pipeline = %spec.id, version = %spec.version, execution = spec.fingerprint.short(), "execution started");
+        running
+    }
+
+    /// Begins to make `spec` run in `slot`.
+    fn begin(&self, slot: &mut Slot, spec: &ExecutionSpec) {
+        slot.destroyed = false;
+        if slot.spec.fingerprint == spec.fingerprint && slot.running.is_some() {
+            slot.spec = spec.clone();
+            return;
+        }
+        slot.older.extend(slot.running.take());
+        if slot.all().any(|old| old.spec.target != spec.target) {
+            // Two targets never overlap: who ensures again once this has ended gets the new one.
+            slot.end();
+            return;
+        }
+        slot.spec = spec.clone();
+        // What never ran has nothing to hand over; what runs goes on until the new one does.
+        let back = slot.older.iter().position(|old| old.spec.fingerprint == spec.fingerprint && !old.ending());
+        let running = match back {
+            Some(index) => slot.older.remove(index),
+            None => self.start(spec),
+        };
+        let runs_already = running.ran.load(Ordering::Relaxed);
+        slot.older.iter().filter(|old| runs_already || !old.ran.load(Ordering::Relaxed)).for_each(Running::end);
+        slot.running = Some(running);
+    }
+}
+
+impl Shared {
     fn slots(&self) -> MutexGuard<'_, HashMap<PipelineId, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, spec: &ExecutionSpec) -> Running {
-        let state = Arc::new(ExecutionState::default());
-        let failure = Arc::new(Mutex::new(None));
-        let (live, live_receiver) = watch::channel(1);
-        let stop = CancellationToken::new();
-        let supervisor = Supervisor {
-            spec: spec.clone(),
-            deps: self.deps.clone(),
-            handle: ExecutionHandle { state: state.clone(), live: live_receiver, stop: stop.clone() },
-            failure: failure.clone(),
-            events: self.events.clone(),
-        };
-        let span = info_span!("execution", pipeline = %spec.id, version = %spec.version, execution = spec.fingerprint.short());
-        let task = self.tasks.spawn(supervisor.run().instrument(span));
-        Running { state, failure, live, stop, task }
-    }
-
-    /// Stops `old` once `new` runs, or cannot for reasons of its own, or takes too long, or somebody is in a hurry.
-    fn hand_over(&self, old: Running, new: Arc<ExecutionState>) -> Retiring {
-        let grace = self.deps.shutdown_grace;
-        let hurry = CancellationToken::new();
-        let hurried = hurry.clone();
-        let task = self.tasks.spawn(async move {
-            let ready = async {
-                let begun = tokio::time::Instant::now();
-                while new.phase() == ExecutionPhase::Starting && begun.elapsed() < HANDOVER {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            };
-            tokio::select! {
-                () = ready => {}
-                () = hurried.cancelled() => {}
-            }
-            old.end(grace).await;
-        });
-        Retiring { hurry, task }
-    }
-
-    /// Ends everything of these slots' pipelines, gracefully and side by side.
-    async fn end(&self, running: Vec<Running>, retiring: Vec<Retiring>) {
-        for one in &running {
-            one.stop.cancel();
-        }
-        for one in &retiring {
-            one.hurry.cancel();
-        }
-        let grace = self.deps.shutdown_grace;
-        futures_util::future::join_all(running.into_iter().map(|one| one.end(grace))).await;
-        for one in retiring {
-            // Its own result was logged where it ended.
-            let _ = one.task.await;
+    /// Drops a destroyed slot in which nothing runs any more.
+    fn sweep(&self, slots: &mut HashMap<PipelineId, Slot>, id: &PipelineId) {
+        if slots.get(id).is_some_and(|slot| slot.destroyed && slot.all().next().is_none()) {
+            slots.remove(id);
+            self.deps.metrics.forget(id);
+            self.deps.configs.forget(id);
+            info!(pipeline = %id, "execution destroyed");
         }
     }
+}
 
-    /// The live state of the execution of `id`, while it runs.
-    pub fn state(&self, id: &PipelineId) -> Option<Arc<ExecutionState>> {
-        self.slots().get(id)?.running.as_ref().map(|running| running.state.clone())
+impl Life for Shared {
+    fn runs(&self, spec: &ExecutionSpec, serial: u64) {
+        if let Some(slot) = self.slots().get(&spec.id)
+            && slot.running.as_ref().is_some_and(|running| running.serial == serial)
+        {
+            slot.older.iter().for_each(Running::end);
+        }
+        self.changed(spec);
+    }
+
+    fn changed(&self, spec: &ExecutionSpec) {
+        // Only a hint: without a receiver nobody needs it.
+        let _ = self.events.send(spec.id.clone());
+    }
+
+    fn ended(&self, spec: &ExecutionSpec, serial: u64) {
+        let mut slots = self.slots();
+        if let Some(slot) = slots.get_mut(&spec.id) {
+            slot.running.take_if(|running| running.serial == serial);
+            slot.older.retain(|old| old.serial != serial);
+        }
+        info!(pipeline = %spec.id, version = %spec.version, execution = spec.fingerprint.short(), "execution stopped");
+        self.sweep(&mut slots, &spec.id);
+        drop(slots);
+        self.changed(spec);
     }
 }
 
 impl Executor for InProcess {
     fn ensure<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
         Box::pin(async move {
-            let mut slots = self.slots();
-            let old = match slots.get_mut(&spec.id) {
-                Some(slot) if slot.running.is_some() && slot.spec.fingerprint == spec.fingerprint => {
-                    slot.spec = spec.clone();
-                    return Ok(());
-                }
-                Some(slot) => Some((slot.running.take(), std::mem::take(&mut slot.retiring))),
-                None => None,
-            };
-            let running = self.start(spec);
-            let mut retiring = Vec::new();
-            if let Some((old, older)) = old {
-                retiring = older;
-                retiring.retain(|one| !one.task.is_finished());
-                retiring.extend(old.map(|old| self.hand_over(old, running.state.clone())));
-            }
-            slots.insert(spec.id.clone(), Slot { spec: spec.clone(), running: Some(running), retiring });
-            drop(slots);
-            info!(pipeline = %spec.id, version = %spec.version, execution = spec.fingerprint.short(), "execution started");
+            let mut slots = self.shared.slots();
+            let new = || Slot { spec: spec.clone(), running: None, older: Vec::new(), destroyed: false };
+            self.begin(slots.entry(spec.id.clone()).or_insert_with(new), spec);
             Ok(())
         })
     }
 
     fn stop<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>> {
         Box::pin(async move {
-            let ending = self.slots().get_mut(id).map(|slot| (slot.running.take(), std::mem::take(&mut slot.retiring)));
-            if let Some((running, retiring)) = ending {
-                let ran = running.is_some();
-                self.end(running.into_iter().collect(), retiring).await;
-                if ran {
-                    info!(pipeline = %id, "execution stopped");
-                }
+            if let Some(slot) = self.shared.slots().get_mut(id) {
+                slot.end();
             }
             Ok(())
         })
@@ -208,87 +176,43 @@ impl Executor for InProcess {
 
     fn destroy<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>> {
         Box::pin(async move {
-            self.stop(id).await?;
-            if self.slots().remove(id).is_some() {
-                self.deps.metrics.forget(id);
-                self.deps.configs.forget(id);
-                info!(pipeline = %id, "execution destroyed");
+            let mut slots = self.shared.slots();
+            if let Some(slot) = slots.get_mut(id) {
+                slot.end();
+                slot.destroyed = true;
             }
+            self.shared.sweep(&mut slots, id);
             Ok(())
         })
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Observed>, ExecutorError>> {
-        Box::pin(async move { Ok(self.slots().values().map(Slot::observed).collect()) })
+        Box::pin(async move { Ok(self.shared.slots().values().map(Slot::observed).collect()) })
     }
 
     fn observe<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<Option<Observed>, ExecutorError>> {
-        Box::pin(async move { Ok(self.slots().get(id).map(Slot::observed)) })
+        Box::pin(async move { Ok(self.shared.slots().get(id).map(Slot::observed)) })
     }
 
     fn share(&self, id: &PipelineId, live: u32) {
-        if let Some(running) = self.slots().get(id).and_then(|slot| slot.running.as_ref()) {
-            running.live.send_if_modified(|old| std::mem::replace(old, live.max(1)) != live.max(1));
+        if let Some(slot) = self.shared.slots().get(id) {
+            slot.all().for_each(|one| one.share(live));
         }
     }
 
     fn events(&self) -> broadcast::Receiver<PipelineId> {
-        self.events.subscribe()
+        self.shared.events.subscribe()
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let (mut running, mut retiring) = (Vec::new(), Vec::new());
-            for slot in self.slots().values_mut() {
-                running.extend(slot.running.take());
-                retiring.append(&mut slot.retiring);
-            }
-            self.end(running, retiring).await;
+            self.shared.slots().values_mut().for_each(Slot::end);
             self.tasks.close();
-            self.tasks.wait().await;
+            // Aborting comes first; what even that does not end (it never yields) ends with the process.
+            let longest = self.shared.deps.shutdown_grace + 2 * ABORT_AFTER_GRACE;
+            if tokio::time::timeout(longest, self.tasks.wait()).await.is_err() {
+                warn!("executions are left behind that cannot be aborted");
+            }
         })
-    }
-}
-
-/// Runs one execution again and again until it is stopped.
-struct Supervisor {
-    spec: ExecutionSpec,
-    deps: ExecutionDeps,
-    handle: ExecutionHandle,
-    failure: Arc<Mutex<Option<Trouble>>>,
-    events: broadcast::Sender<PipelineId>,
-}
-
-impl Supervisor {
-    async fn run(self) {
-        let mut failures = 0;
-        loop {
-            let begun = tokio::time::Instant::now();
-            let (spec, deps, handle) = (self.spec.clone(), self.deps.clone(), self.handle.clone());
-            // A task of its own, so that a panic ends here.
-            let attempt = tokio::spawn(async move { run_execution(&spec, &deps, handle).await }.in_current_span());
-            let message = match attempt.await {
-                Ok(Ok(())) => return self.changed(),
-                Ok(Err(error)) => error.to_string(),
-                Err(panic) => format!("panic: {panic}"),
-            };
-            if begun.elapsed() > RESTART.cap {
-                failures = 0;
-            }
-            failures += 1;
-            warn!(error = message, failures, "execution failed and is started again");
-            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(Trouble { reason: Reason::ExecutionFailed, message });
-            self.changed();
-            tokio::select! {
-                () = tokio::time::sleep(RESTART.delay(failures, rand::random())) => {}
-                () = self.handle.stop.cancelled() => return,
-            }
-            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        }
-    }
-
-    fn changed(&self) {
-        // Only a hint: without a receiver nobody needs it.
-        let _ = self.events.send(self.spec.id.clone());
     }
 }

@@ -7,6 +7,7 @@ pub mod config_reader;
 pub mod execution;
 pub mod fake;
 pub mod in_process;
+pub mod supervise;
 
 use crate::pipeline::{id::PipelineId, report::ExecutionReport, spec::ExecutionSpec, spec::Fingerprint};
 use std::{future::Future, pin::Pin};
@@ -27,22 +28,25 @@ pub struct ExecutorError {
 pub struct Observed {
     /// The pipeline.
     pub id: PipelineId,
-    /// What it was started as.
+    /// What it was started as; empty where all that runs is ending.
     pub fingerprint: Fingerprint,
-    /// Whether it runs; `false`: stopped and kept.
+    /// Whether anything of it runs, what is ending included; `false`: stopped and kept.
     pub running: bool,
-    /// What it says of itself, where the backend can ask it.
-    pub report: Option<ExecutionReport>,
+    /// What its executions say of themselves, where the backend can ask them; the newest first. While a version
+    /// takes over from another, both are listed.
+    pub reports: Vec<ExecutionReport>,
 }
 
 /// A future of a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A backend. All verbs are idempotent; each affects one pipeline only.
+/// A backend. All verbs are idempotent; each affects one pipeline only, begins what it says, and does not wait for
+/// it: [`Executor::observe`] shows how far it is, and an event hints at the end.
 pub trait Executor: Send + Sync + 'static {
-    /// Makes exactly `spec` run. Another fingerprint of the same pipeline is stopped gracefully once the new one runs.
+    /// Makes exactly `spec` run. Another fingerprint of the same pipeline goes on until the new one runs, and is then
+    /// stopped gracefully; with another target it is stopped first, and ensuring again afterwards starts the new one.
     fn ensure<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>>;
-    /// Stops the executions of `id` gracefully and keeps them. Nothing there is no error.
+    /// Stops the executions of `id` gracefully and keeps them; observed as running until they have ended. Nothing there is no error.
     fn stop<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>>;
     /// Leaves nothing of the executions of `id`, gracefully. Nothing there is no error.
     fn destroy<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>>;

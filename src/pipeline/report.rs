@@ -19,8 +19,22 @@ pub struct Report {
     pub host: String,
     /// Whether this lists every execution of the process (at its start, and every sixth time) or only changed ones.
     pub complete: bool,
+    /// The first id that a complete report covers; none for all from the beginning. Many executions come in several
+    /// messages, each complete for its part.
+    #[serde(default)]
+    pub from: Option<PipelineId>,
+    /// The first id that it does not cover any more; none for all to the end.
+    #[serde(default)]
+    pub to: Option<PipelineId>,
     /// The executions.
     pub executions: Vec<ExecutionReport>,
+}
+
+impl Report {
+    /// Whether a complete report that does not list `id` says that it does not run.
+    pub fn covers(&self, id: &PipelineId) -> bool {
+        self.from.as_ref().is_none_or(|from| from <= id) && self.to.as_ref().is_none_or(|to| id < to)
+    }
 }
 
 /// One execution in a report.
@@ -88,6 +102,17 @@ pub struct Counters {
     pub redelivered: u64,
     /// Held in memory now.
     pub buffered: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.received += other.received;
+        self.written += other.written;
+        self.duplicates += other.duplicates;
+        self.dead_lettered += other.dead_lettered;
+        self.redelivered += other.redelivered;
+        self.buffered += other.buffered;
+    }
 }
 
 /// The limits in force, and why they are lower than the config's.

@@ -9,6 +9,7 @@ use crate::pipeline::names::Names;
 use async_nats::Client;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The history of the entries' bucket: the most that a KV bucket may keep.
 const HISTORY: u32 = 64;
@@ -21,10 +22,16 @@ pub(super) fn metadata(id: Option<&PipelineId>) -> Value {
     }
 }
 
+/// Whether it was said already, as this is called again and again.
+static WARNED: AtomicBool = AtomicBool::new(false);
+
 /// Creates what is missing.
 pub(super) async fn prepare(client: &Client, names: &Names, replicas: usize) -> Result<(), StoreError> {
     let api = Api::new(client.clone());
-    let lease = bucket(&names.lease(), 1, u64::try_from(LEASE_TTL.as_nanos()).unwrap_or(u64::MAX));
+    let mut lease = bucket(&names.lease(), 1, u64::try_from(LEASE_TTL.as_nanos()).unwrap_or(u64::MAX));
+    // Epochs are revisions of this bucket and must grow even where it is made anew. Nobody writes to it once a second
+    // for long, so the seconds since 1970 are beyond whatever an earlier one has reached.
+    lease["first_seq"] = json!(jiff::Timestamp::now().as_second().max(1));
     let wanted =
         [bucket(&names.entries(), HISTORY, 0), bucket(&names.status(), 1, 0), lease, object_store(&names.configs()), dead_letters(names)];
     try_join_all(wanted.into_iter().map(|config| create(&api, config, replicas))).await.map(|_| ())
@@ -36,7 +43,7 @@ async fn create(api: &Api, mut config: Value, replicas: usize) -> Result<(), Sto
     match api.info(&name).await {
         Ok(found) => {
             let (wanted, found) = (&config["max_age"], &found["config"]["max_age"]);
-            if *wanted != json!(0) && wanted != found {
+            if *wanted != json!(0) && wanted != found && !WARNED.swap(true, Ordering::Relaxed) {
                 tracing::warn!(stream = name, max_age = %found, "lease bucket has another max age, taking over takes longer");
             }
             return Ok(());

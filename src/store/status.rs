@@ -41,6 +41,11 @@ impl StatusStore {
         self.bucket.stream()
     }
 
+    /// When the bucket was created: another time means another bucket.
+    pub async fn bucket_created(&self) -> Result<jiff::Timestamp, StoreError> {
+        self.bucket.created().await.map_err(|failure| self.during("read the bucket's creation time", failure))
+    }
+
     /// The installation's uuid; made and stored under `_installation` by whoever is first.
     pub async fn installation(&self) -> Result<uuid::Uuid, StoreError> {
         let what = "read the installation's uuid";

@@ -48,7 +48,7 @@ impl Rig {
         let controller = Controller::new(deps).await.unwrap();
         let stop = CancellationToken::new();
         let (running, token) = (controller.clone(), stop.clone());
-        let task = Some(tokio::spawn(async move { running.run(token).await }));
+        let task = Some(tokio::spawn(async move { running.run(token).await.unwrap() }));
         Self { controller, fake, store, stop, task }
     }
 

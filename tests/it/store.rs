@@ -305,7 +305,15 @@ async fn reports_reach_every_subscriber_and_garbage_reaches_none() {
     let store = connected(&nats).await;
     let mut receiver = store.reports.subscribe().await.unwrap();
     let process = uuid::Uuid::now_v7();
-    let report = sluice::pipeline::report::Report { schema: 1, process, host: "h".into(), complete: true, executions: Vec::new() };
+    let report = sluice::pipeline::report::Report {
+        schema: 1,
+        process,
+        host: "h".into(),
+        complete: true,
+        from: None,
+        to: None,
+        executions: Vec::new(),
+    };
     store.client.publish("alpha-reports.x", "garbage".into()).await.unwrap();
     store.reports.publish(&report).await.unwrap();
     assert_eq!(receiver.recv().await.unwrap(), report);
