@@ -4,11 +4,13 @@
 //! runs and whether that is ready. Polled rather than watched, since a poll cannot go silent. Where the status says that
 //! this very revision cannot run, waiting ends at once.
 
+use super::context::Context;
+use super::facts::Facts;
 use super::failure::{Exit, Failure};
 use super::status::condition_lines;
 use crate::pipeline::id::{PipelineId, VersionName};
 use crate::pipeline::status::{Condition, ConditionType, Phase, PipelineStatus, Reason};
-use crate::store::{Store, StoreErrorKind};
+use crate::store::{Operation, Store, StoreErrorKind};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -63,6 +65,52 @@ pub async fn wait(store: &Store, id: &PipelineId, revision: u64, goal: &Goal, li
         }
         sleep(POLL).await;
     }
+}
+
+/// Waits until nothing is left of the deleted `id`: no status and no stream. A stream that stays, because it is to be kept
+/// or is not empty, ends the waiting too and is noted. `before` is the status from before the deletion.
+pub async fn wait_gone(
+    context: &Context,
+    store: &Store,
+    id: &PipelineId,
+    before: Option<&PipelineStatus>,
+    limit: Duration,
+) -> Result<(), Failure> {
+    let deadline = Instant::now() + limit;
+    let mut last = before.cloned();
+    loop {
+        match store.status.get(id).await {
+            Ok(None) => break,
+            Ok(Some(record)) => last = Some(record.status),
+            Err(error) if error.kind() == StoreErrorKind::Missing => break,
+            Err(error) if error.retry() => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(left) = last.as_ref().and_then(left_behind) {
+            context.out.note(&format!("{} ({})", left.message, left.reason.remedy()));
+            return Ok(());
+        }
+        if context.record(store, id).await?.is_some_and(|record| record.operation == Operation::Put) {
+            let message = format!("pipeline '{id}' was put again while it was being deleted; `sluice status {id}` shows how it is");
+            return Err(Failure::new(Exit::Conflict, message));
+        }
+        if Instant::now() >= deadline {
+            let message = format!("after {}, pipeline '{id}' is not gone yet; it goes on", humantime::format_duration(limit));
+            let conditions = last.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            return Err(Failure::new(Exit::TimedOut, with_conditions(message, conditions)));
+        }
+        sleep(POLL).await;
+    }
+    if let Some(messages) = Facts::of(context, store, id, last.as_ref()).await?.lag {
+        context.out.note(&format!("its stream is kept, with {messages} messages"));
+    }
+    Ok(())
+}
+
+/// What the status of a deleted pipeline says is left, once nothing more happens to it.
+fn left_behind(status: &PipelineStatus) -> Option<&Condition> {
+    let left = |condition: &&Condition| matches!(condition.reason, Reason::StreamKept | Reason::StreamReplaced);
+    status.conditions.iter().find(|condition| condition.kind == ConditionType::Ready && condition.status).filter(left)
 }
 
 /// Whether `status` speaks of `revision` and says that `goal` is reached.

@@ -33,9 +33,12 @@ impl CommandFailure {
             ErrorKind::Authentication { message, .. } => (FailureKind::Auth, None, message.clone()),
             ErrorKind::DnsResolve { message, .. } => (FailureKind::UnknownHost, None, message.clone()),
             ErrorKind::InvalidTlsConfig { message, .. } => (FailureKind::Tls, None, message.clone()),
-            ErrorKind::ServerSelection { message, .. } => (FailureKind::Selection, None, message.clone()),
+            // The driver's own text is a dump of all that it knows of the servers.
+            ErrorKind::ServerSelection { .. } => (FailureKind::Selection, None, "no server that takes writes was found".to_owned()),
             ErrorKind::ConnectionPoolCleared { message, .. } => (FailureKind::Network, None, message.clone()),
             ErrorKind::Io(cause) if is_tls(cause) => (FailureKind::Tls, None, cause.to_string()),
+            // "connection refused", where the system gives it a name.
+            ErrorKind::Io(cause) if cause.raw_os_error().is_some() => (FailureKind::Network, None, cause.kind().to_string()),
             ErrorKind::Io(cause) => (FailureKind::Network, None, cause.to_string()),
             other => (FailureKind::Other, None, other.to_string()),
         };
