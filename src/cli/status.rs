@@ -243,6 +243,7 @@ pub fn condition_lines(conditions: &[Condition], all: bool) -> Vec<(String, Tone
         // The second of two that have the same cause only refers to it.
         let told = conditions[..index].iter().any(|other| other.reason == condition.reason && other.message == condition.message);
         let told = told && !condition.message.is_empty();
+        let remedied = conditions[..index].iter().any(|other| other.reason == condition.reason && is_trouble(other));
         let message = if told { ", as above".to_owned() } else { message };
         let (kind, mark) = match (condition.kind, condition.status) {
             (ConditionType::Advisory, _) => ("Note".to_owned(), ""),
@@ -257,7 +258,7 @@ pub fn condition_lines(conditions: &[Condition], all: bool) -> Vec<(String, Tone
             (false, false) => Tone::Plain,
         };
         lines.push((format!("{kind:<13} {mark:<3} {}{message} (for {since})", condition.reason.as_str()), tone));
-        if (trouble || note) && !told {
+        if (trouble || note) && !remedied {
             lines.push((format!("{:13}     -> {}", "", condition.reason.remedy()), Tone::Plain));
         }
     }

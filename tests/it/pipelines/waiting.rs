@@ -34,7 +34,7 @@ async fn publish_with_wait_fails_at_once_where_the_version_cannot_run() {
     let output = stage.sluice.cli(&[&["publish", "metrics", "-f", &file, "--wait"], set.as_slice()].concat()).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{error}");
-    assert!(error.contains("UnknownConnection") && error.contains("-> add the connection"), "{error}");
+    assert!(error.contains("no connection 'archive'") && error.contains("-> "), "{error}");
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
