@@ -4,7 +4,7 @@ use super::context::Context;
 use super::facts::Facts;
 use super::failure::{Exit, Failure};
 use super::publish::{Edited, entry_of};
-use super::wait::{DEFAULT_WAIT, Goal, parse_duration, wait};
+use super::wait::{DEFAULT_WAIT, Goal, parse_duration, wait, wait_gone};
 use crate::pipeline::entry::{Edit, EntryStatus, edited};
 use crate::pipeline::id::{PipelineId, VersionName};
 use crate::store::{EntryRecord, Operation, Store, StoreErrorKind, VersionInfo};
@@ -29,6 +29,9 @@ pub struct DeleteArgs {
     /// Do not ask; without a terminal nobody is asked anyway
     #[arg(long, short)]
     yes: bool,
+    /// Wait until nothing is left of it, or what is left is to be kept; `--wait=5m` sets how long
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT, value_parser = parse_duration)]
+    wait: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -102,9 +105,13 @@ pub async fn delete(context: &Context, args: DeleteArgs) -> Result<(), Failure> 
         store.prepare().await?;
     }
     // Where the bucket was made anew, a marker counts only because it names the bucket that is meant.
-    match status.and_then(|status| status.kept.bucket_created) {
+    match status.as_ref().and_then(|status| status.kept.bucket_created) {
         Some(confirms) => store.entries.delete_confirmed(id, confirms, expected).await?,
         None => store.entries.delete(id, expected).await?,
+    }
+    if let Some(limit) = args.wait {
+        context.out.note(&format!("waiting until '{id}' is gone …"));
+        wait_gone(context, &store, id, status.as_ref(), limit).await?;
     }
     done(context, id, "deleted", None, None)
 }

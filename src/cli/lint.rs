@@ -1,12 +1,16 @@
 //! `sluice lint FILE…`: every problem of every file as `file:line:column`, without any server.
 //!
+//! Needs no settings, so a CI job needs none either. Where `--settings`, `--set` or `SLUICE_SETTINGS` names them, what only
+//! they can tell is checked too: the connections, and the names on NATS.
+//!
 //! Errors make it fail, warnings do not. `--output json` prints `{files, errors, warnings, problems: […]}` with a
-//! problem's `severity, file, path, line, column, message, remedy`. Needs no settings, so a CI job needs none either.
+//! problem's `severity, file, path, line, column, message, remedy`.
 
 use super::failure::{Exit, Failure};
 use super::output::{Output, Tone};
 use crate::pipeline::config::{self, LintContext, MAX_CONFIG_BYTES};
 use crate::pipeline::problem::{Problem, Severity};
+use crate::settings::Settings;
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -26,9 +30,14 @@ struct Report {
     problems: Vec<Problem>,
 }
 
-/// `sluice lint`.
-pub fn lint(args: &LintArgs, out: &Output) -> Result<(), Failure> {
-    let problems: Vec<Problem> = args.files.iter().flat_map(|file| check(file)).collect();
+/// `sluice lint`; `settings` only where they were named.
+pub fn lint(args: &LintArgs, settings: Option<&Settings>, out: &Output) -> Result<(), Failure> {
+    let context = LintContext {
+        names: settings.map(Settings::names),
+        id: None,
+        connections: settings.map(|settings| settings.mongodb.connections.keys().cloned().collect()),
+    };
+    let problems: Vec<Problem> = args.files.iter().flat_map(|file| check(file, &context)).collect();
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     let warnings = problems.len() - errors;
     if out.is_json() {
@@ -56,7 +65,7 @@ pub fn lint(args: &LintArgs, out: &Output) -> Result<(), Failure> {
     }
 }
 
-fn check(file: &Path) -> Vec<Problem> {
+fn check(file: &Path, context: &LintContext) -> Vec<Problem> {
     let shown = file.display().to_string();
     let whole = |message: String, remedy: &str| {
         let (path, remedy) = (String::new(), remedy.to_owned());
@@ -65,7 +74,7 @@ fn check(file: &Path) -> Vec<Problem> {
     match std::fs::read(file) {
         Err(error) => whole(format!("cannot be read: {error}"), "check the path and its permissions"),
         Ok(bytes) if bytes.len() > MAX_CONFIG_BYTES => whole(format!("has {} bytes", bytes.len()), "a config may have 1 MiB"),
-        Ok(bytes) => config::lint(&shown, &bytes, &LintContext { names: None, id: None, connections: None }).1,
+        Ok(bytes) => config::lint(&shown, &bytes, context).1,
     }
 }
 

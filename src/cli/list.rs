@@ -2,13 +2,14 @@
 //!
 //! What is shown is keys ∪ status documents: an entry that no controller has read yet is there, and so is a pipeline
 //! whose entry is gone. `--output json` prints an array of
-//! `{id, name, entry: {status, version, revision}, state, version, trouble}`.
+//! `{id, name, entry: {status, version, revision}, state, version, trouble, notes}`.
 
 use super::context::Context;
 use super::failure::Failure;
 use super::output::Tone;
+use super::wait::is_ready;
 use crate::pipeline::entry::{Entry, EntryError};
-use crate::pipeline::status::{Condition, ConditionType, Phase, PipelineStatus};
+use crate::pipeline::status::{Condition, ConditionType, Phase, PipelineStatus, Reason};
 use crate::store::{EntryRecord, Operation, Store, StoreErrorKind};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -72,7 +73,11 @@ impl Overview {
         match admitted.phase {
             Phase::Run => {
                 let exactly = admitted.spec.as_ref().is_some_and(|spec| observed.fingerprint.as_ref() == Some(&spec.fingerprint));
-                if observed.executions > 0 && exactly { ("running", Tone::Good) } else { ("starting", Tone::Doubtful) }
+                match (observed.executions > 0 && exactly, is_ready(status) || goes_on(status)) {
+                    (true, true) => ("running", Tone::Good),
+                    _ if self.trouble().is_some() => ("blocked", Tone::Bad),
+                    _ => ("starting", Tone::Doubtful),
+                }
             }
             Phase::Switch => ("switching", Tone::Doubtful),
             Phase::Drain => ("draining", Tone::Doubtful),
@@ -86,14 +91,35 @@ impl Overview {
     pub fn trouble(&self) -> Option<&Condition> {
         self.status.as_ref()?.conditions.iter().filter(|condition| is_trouble(condition)).min_by_key(|condition| condition.kind)
     }
+
+    /// What is doubtful and works.
+    pub fn notes(&self) -> Vec<&'static str> {
+        notes(self.status.iter().flat_map(|status| &status.conditions))
+    }
 }
 
-/// Whether a condition is something to look at: an advisory that holds, or another one that does not hold for a reason
-/// that somebody can remove.
+/// Whether a version goes on running although the entry asks for something that cannot be had.
+fn goes_on(status: &PipelineStatus) -> bool {
+    let is = |kind, holds| status.conditions.iter().any(|condition| condition.kind == kind && condition.status == holds);
+    is(ConditionType::Valid, false) && is(ConditionType::Progressing, true)
+}
+
+/// Whether something is wrong: a condition that does not hold, for a reason that somebody can remove.
 pub fn is_trouble(condition: &Condition) -> bool {
-    let remedy = !condition.reason.remedy().is_empty();
-    let asked_for = matches!(condition.reason, crate::pipeline::status::Reason::Paused | crate::pipeline::status::Reason::Draft);
-    remedy && !asked_for && condition.status == (condition.kind == ConditionType::Advisory)
+    let asked_for = matches!(condition.reason, Reason::Paused | Reason::Draft);
+    condition.kind != ConditionType::Advisory && !condition.status && !asked_for && !condition.reason.remedy().is_empty()
+}
+
+/// Whether a condition is advice: something doubtful that works.
+pub fn is_note(condition: &Condition) -> bool {
+    condition.kind == ConditionType::Advisory && condition.status
+}
+
+/// The reasons of the advice, each once.
+pub fn notes<'a>(conditions: impl Iterator<Item = &'a Condition>) -> Vec<&'static str> {
+    let mut reasons: Vec<_> = conditions.filter(|condition| is_note(condition)).map(|condition| condition.reason.as_str()).collect();
+    reasons.dedup();
+    reasons
 }
 
 /// Everything in the namespace, by key.
@@ -130,6 +156,7 @@ struct Row {
     state: &'static str,
     version: Option<String>,
     trouble: Option<&'static str>,
+    notes: Vec<&'static str>,
 }
 
 /// `sluice list`.
@@ -144,6 +171,7 @@ pub async fn list(context: &Context) -> Result<(), Failure> {
             state: overview.state().0,
             version: overview.status.as_ref().and_then(|status| status.observed.version.clone()),
             trouble: overview.trouble().map(|condition| condition.reason.as_str()),
+            notes: overview.notes(),
         };
         return context.out.json(&all.iter().map(row).collect::<Vec<_>>());
     }
@@ -161,15 +189,16 @@ pub async fn list(context: &Context) -> Result<(), Failure> {
             (state.to_owned(), tone),
             (entry.version.unwrap_or_default(), Tone::Plain),
             (trouble, Tone::Bad),
+            (overview.notes().join(" "), Tone::Doubtful),
             (overview.name().unwrap_or_default(), Tone::Faint),
         ]
     });
-    context.out.table(&["id", "entry", "state", "version", "trouble", "name"], rows.collect())
+    context.out.table(&["id", "entry", "state", "version", "trouble", "notes", "name"], rows.collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::status::tests::running;
+    use super::super::status::tests::{condition, running};
     use super::*;
 
     fn record(value: &str, operation: Operation) -> EntryRecord {
@@ -182,6 +211,22 @@ mod tests {
         let overview = Overview { record: Some(record(r#"{"status":"published","version":"1"}"#, Operation::Put)), status: None };
         assert_eq!(overview.state().0, "pending");
         assert_eq!((overview.entry().status.as_str(), overview.entry().version.as_deref()), ("published", Some("1")));
+    }
+
+    #[test]
+    fn what_is_there_and_cannot_begin_is_blocked_and_what_goes_on_is_running() {
+        let state = |conditions| {
+            let status = PipelineStatus { conditions, ..running("metrics", "1-0a0b0c0d", 3) };
+            Overview { record: None, status: Some(status) }.state().0
+        };
+        let (valid, ready, progressing) = (ConditionType::Valid, ConditionType::Ready, ConditionType::Progressing);
+        assert_eq!(state(vec![condition(ready, true, Reason::AsDesired)]), "running");
+        assert_eq!(state(vec![condition(ready, false, Reason::InProgress)]), "starting");
+        assert_eq!(state(vec![condition(ready, false, Reason::DatabaseUnavailable)]), "blocked");
+        let (old, bad) = (condition(progressing, true, Reason::AsDesired), condition(valid, false, Reason::EntryUnreadable));
+        assert_eq!(state(vec![bad.clone(), condition(ready, false, Reason::EntryUnreadable), old]), "running");
+        let stuck = condition(progressing, false, Reason::DatabaseUnavailable);
+        assert_eq!(state(vec![bad, condition(ready, false, Reason::EntryUnreadable), stuck]), "blocked");
     }
 
     #[test]

@@ -69,6 +69,14 @@ struct Global {
     color: ColorChoice,
 }
 
+impl Global {
+    /// Whether somebody named settings, rather than leaving them to be found.
+    fn names_settings(&self) -> bool {
+        let by_variable = std::env::var_os("SLUICE_SETTINGS").is_some_and(|value| !value.is_empty());
+        self.settings.is_some() || !self.set.is_empty() || by_variable
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the controller, and with it every published pipeline, until SIGTERM or SIGINT
@@ -87,7 +95,7 @@ enum Command {
     List,
     /// Show how pipelines are doing: state, version, lag, rate, dead letters, and what to do about what is wrong
     Status(status::StatusArgs),
-    /// Check configs without any server; fails on errors, not on warnings
+    /// Check configs without any server; fails on errors, not on warnings. With --settings, connections are checked too
     Lint(lint::LintArgs),
     /// Send documents from a file to a pipeline's stream
     Send(send::SendArgs),
@@ -113,10 +121,13 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
+    let global = &cli.global;
+    let load = || Context::load(global.settings.as_deref(), &global.set, out.clone());
     if let Command::Lint(args) = &cli.command {
-        return lint::lint(args, out);
+        let context = if global.names_settings() { Some(load()?) } else { None };
+        return lint::lint(args, context.as_ref().map(|context| &context.settings), out);
     }
-    let context = Context::load(cli.global.settings.as_deref(), &cli.global.set, out.clone())?;
+    let context = load()?;
     if let Command::Run = cli.command {
         return run::run(context, cli.global.color);
     }

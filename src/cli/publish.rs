@@ -105,7 +105,9 @@ async fn current(store: &Store, id: &PipelineId) -> Result<Option<EntryRecord>, 
 /// Reads and lints the config; warnings are shown, errors end the command before anything is written.
 async fn checked_config(context: &Context, id: &PipelineId, file: &PathBuf) -> Result<Bytes, Failure> {
     let shown = file.display().to_string();
-    let bytes = tokio::fs::read(file).await.map_err(|error| Failure::new(Exit::Invalid, format!("{shown}: {error}")))?;
+    let bytes = tokio::fs::read(file)
+        .await
+        .map_err(|error| Failure::new(Exit::Invalid, format!("{shown}: cannot be read: {error} (check the path and its permissions)")))?;
     if bytes.len() > MAX_CONFIG_BYTES {
         let message = format!("{shown}: {} bytes, and a config may have {MAX_CONFIG_BYTES} (1 MiB)", bytes.len());
         return Err(Failure::new(Exit::Invalid, message));

@@ -6,7 +6,7 @@
 use super::context::Context;
 use super::facts::{Facts, dead_letters};
 use super::failure::Failure;
-use super::list::{EntryView, Overview, is_trouble, overviews};
+use super::list::{EntryView, Overview, is_note, is_trouble, notes, overviews};
 use super::output::{Tone, clean};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::{Counters, EffectiveLimits};
@@ -43,7 +43,7 @@ pub struct View {
     name: Option<String>,
     /// What the entry asks for.
     entry: EntryView,
-    /// `pending`, `running`, `starting`, `switching`, `draining`, `stopping`, `stopped` or `absent`.
+    /// `pending`, `running`, `starting`, `blocked`, `switching`, `draining`, `stopping`, `stopped` or `absent`.
     state: &'static str,
     /// The version that runs.
     version: Option<String>,
@@ -189,7 +189,8 @@ fn show(context: &Context, views: &[View], args: &StatusArgs) -> Result<(), Fail
 
 fn table(context: &Context, views: &[View]) -> Result<(), Failure> {
     let rows = views.iter().map(|view| {
-        let trouble = view.conditions.iter().map(|view| &view.condition).filter(|condition| is_trouble(condition)).min_by_key(|c| c.kind);
+        let conditions = || view.conditions.iter().map(|view| &view.condition);
+        let trouble = conditions().filter(|condition| is_trouble(condition)).min_by_key(|condition| condition.kind);
         let dead = if view.dead_letters == 0 { Tone::Plain } else { Tone::Bad };
         vec![
             (view.id.clone(), Tone::Plain),
@@ -200,9 +201,10 @@ fn table(context: &Context, views: &[View]) -> Result<(), Failure> {
             (view.rate.map_or("-".into(), |rate| format!("{rate:.0}/s")), Tone::Plain),
             (view.dead_letters.to_string(), dead),
             (trouble.map_or(String::new(), |condition| condition.reason.as_str().to_owned()), Tone::Bad),
+            (notes(conditions()).join(" "), Tone::Doubtful),
         ]
     });
-    context.out.table(&["id", "state", "version", "lag", "oldest", "rate", "dead", "trouble"], rows.collect())
+    context.out.table(&["id", "state", "version", "lag", "oldest", "rate", "dead", "trouble", "notes"], rows.collect())
 }
 
 fn detail(context: &Context, view: &View) -> Result<(), Failure> {
@@ -230,25 +232,33 @@ fn detail(context: &Context, view: &View) -> Result<(), Failure> {
 /// The conditions as lines, each that needs it with its remedy below; `all` or only what is wrong.
 pub fn condition_lines(conditions: &[Condition], all: bool) -> Vec<(String, Tone)> {
     let mut lines = Vec::new();
-    for condition in conditions {
-        let trouble = is_trouble(condition);
+    for (index, condition) in conditions.iter().enumerate() {
+        let (trouble, note) = (is_trouble(condition), is_note(condition));
         // An edit in progress is no trouble, and still the answer to "why not yet?".
         let unmet = !condition.status && condition.kind != ConditionType::Advisory;
         if !(all || trouble || unmet) {
             continue;
         }
         let message = if condition.message.is_empty() { String::new() } else { format!(": {}", clean(&condition.message)) };
-        let mark = if condition.status { "yes" } else { "no" };
-        let kind = format!("{:?}", condition.kind);
+        // The second of two that have the same cause only refers to it.
+        let told = conditions[..index].iter().any(|other| other.reason == condition.reason && other.message == condition.message);
+        let told = told && !condition.message.is_empty();
+        let remedied = conditions[..index].iter().any(|other| other.reason == condition.reason && is_trouble(other));
+        let message = if told { ", as above".to_owned() } else { message };
+        let (kind, mark) = match (condition.kind, condition.status) {
+            (ConditionType::Advisory, _) => ("Note".to_owned(), ""),
+            (kind, true) => (format!("{kind:?}"), "yes"),
+            (kind, false) => (format!("{kind:?}"), "no"),
+        };
         let since = age(condition.since).as_secs();
         let since = humantime::format_duration(Duration::from_secs(since));
-        let tone = match (trouble, condition.kind) {
-            (false, _) => Tone::Plain,
-            (true, ConditionType::Advisory) => Tone::Doubtful,
+        let tone = match (trouble, note) {
             (true, _) => Tone::Bad,
+            (_, true) => Tone::Doubtful,
+            (false, false) => Tone::Plain,
         };
         lines.push((format!("{kind:<13} {mark:<3} {}{message} (for {since})", condition.reason.as_str()), tone));
-        if trouble {
+        if (trouble || note) && !remedied {
             lines.push((format!("{:13}     -> {}", "", condition.reason.remedy()), Tone::Plain));
         }
     }
@@ -310,12 +320,13 @@ pub mod tests {
             desired: DesiredSummary { status: "published".into(), version: Some(version.into()), revision, ..DesiredSummary::default() },
             admitted: Admitted { phase: Phase::Run, spec: Some(spec), live_executions: 1 },
             observed: ObservedSummary { version: Some(version.into()), fingerprint, executions: 1, ..ObservedSummary::default() },
-            conditions: vec![],
+            conditions: vec![Condition { message: String::new(), ..condition(ConditionType::Ready, true, Reason::AsDesired) }],
             kept: Kept::default(),
         }
     }
 
-    fn condition(kind: ConditionType, status: bool, reason: Reason) -> Condition {
+    /// A condition with a message.
+    pub fn condition(kind: ConditionType, status: bool, reason: Reason) -> Condition {
         Condition { kind, status, reason, message: "the particulars".into(), since: Timestamp::now() }
     }
 
@@ -335,6 +346,23 @@ pub mod tests {
         ] {
             assert!(!is_trouble(&condition(kind, status, reason)), "{reason:?}");
         }
-        assert!(is_trouble(&condition(ConditionType::Advisory, true, Reason::StreamUnsafe)));
+    }
+
+    #[test]
+    fn advice_is_a_note_and_no_trouble() {
+        let advice = condition(ConditionType::Advisory, true, Reason::AtLeastOnce);
+        assert!(is_note(&advice) && !is_trouble(&advice));
+        let lines = condition_lines(&[advice], true);
+        assert!(lines[0].0.starts_with("Note") && lines[0].1 == Tone::Doubtful, "{lines:?}");
+        assert!(lines[1].0.contains("-> a crash"), "{lines:?}");
+    }
+
+    #[test]
+    fn one_cause_is_told_once() {
+        let kinds = [ConditionType::Ready, ConditionType::Progressing];
+        let both = kinds.map(|kind| condition(kind, false, Reason::DatabaseUnavailable));
+        let lines = condition_lines(&both, true);
+        assert_eq!(lines.iter().filter(|(line, _)| line.contains("the particulars")).count(), 1, "{lines:?}");
+        assert!(lines.len() == 3 && lines[2].0.contains("as above"), "{lines:?}");
     }
 }

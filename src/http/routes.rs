@@ -3,6 +3,7 @@
 
 use super::View;
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::status::PipelineStatus;
 use crate::settings::Secret;
 use crate::telemetry::metrics::Metrics;
 use axum::Json;
@@ -13,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -84,15 +85,27 @@ fn status(good: bool) -> StatusCode {
 }
 
 async fn pipelines(State(shared): State<Shared>) -> impl IntoResponse {
-    Json(shared.view.statuses())
+    Json(shared.view.statuses().iter().map(with_remedies).collect::<Vec<_>>())
 }
 
 async fn pipeline(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
     match PipelineId::parse(&id).map(|id| shared.view.status(&id)) {
-        Ok(Some(status)) => Json(status).into_response(),
+        Ok(Some(status)) => Json(with_remedies(&status)).into_response(),
         Ok(None) => problem(StatusCode::NOT_FOUND, "there is no such pipeline; /api/v1/pipelines lists them"),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
     }
+}
+
+/// The status as it is stored, and the remedy beside each condition.
+fn with_remedies(status: &PipelineStatus) -> Value {
+    // A status is stored as this very JSON: what cannot be written is never read back either.
+    let mut value = serde_json::to_value(status).unwrap_or_default();
+    if let Some(Value::Array(conditions)) = value.get_mut("conditions") {
+        for (shown, condition) in conditions.iter_mut().zip(&status.conditions) {
+            shown["remedy"] = condition.reason.remedy().into();
+        }
+    }
+    value
 }
 
 async fn executions(State(shared): State<Shared>) -> impl IntoResponse {

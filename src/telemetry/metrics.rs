@@ -4,7 +4,7 @@
 //! The collector holds one [`PipelineMetrics`] per execution and counts by batch, never by message.
 
 use crate::pipeline::id::PipelineId;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info};
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::{Arc, atomic::AtomicU64};
@@ -23,7 +23,7 @@ struct ReconcileLabel {
 }
 
 /// How a reconcile ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReconcileResult {
     /// Nothing was left to do.
     Converged,
@@ -31,6 +31,17 @@ pub enum ReconcileResult {
     Progressed,
     /// It failed and is tried again.
     Failed,
+}
+
+impl EncodeLabelValue for ReconcileResult {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let word = match self {
+            Self::Converged => "converged",
+            Self::Progressed => "progressed",
+            Self::Failed => "failed",
+        };
+        EncodeLabelValue::encode(&word, encoder)
+    }
 }
 
 type Histograms = Family<PipelineLabel, Histogram, fn() -> Histogram>;
@@ -227,7 +238,7 @@ mod tests {
             r#"sluice_lag_messages{pipeline="metrics"} 7"#,
             r#"sluice_oldest_unacknowledged_seconds{pipeline="metrics"} 1.5"#,
             r#"sluice_in_flight_messages{pipeline="metrics"} 2"#,
-            r#"sluice_reconciles_total{result="Converged"} 1"#,
+            r#"sluice_reconciles_total{result="converged"} 1"#,
             concat!(r#"sluice_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

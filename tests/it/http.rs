@@ -42,7 +42,7 @@ fn status() -> PipelineStatus {
         "observed": {"version": null, "fingerprint": null, "executions": 0,
             "limits": {"batch_count": 0, "ack_wait_ms": 0, "max_ack_pending": 0, "limited": false},
             "counters": {"received": 0, "written": 0, "duplicates": 0, "dead_lettered": 0, "redelivered": 0, "buffered": 0}},
-        "conditions": [],
+        "conditions": [{"type": "Valid", "status": false, "reason": "VersionMissing", "message": "no 7", "since": "2026-01-02T03:04:05Z"}],
         "kept": {"bucket_created": null, "stream_created": null, "stream": null, "subjects": [], "on_delete": "drain",
             "drain_timeout_s": 600, "entry": null, "last_good": null, "proven": [], "drain_started": null}
     }))
@@ -110,6 +110,8 @@ async fn status_documents_come_as_json_and_unknown_paths_say_what_there_is() {
     assert_eq!((code_, all), (200, vec![status()]));
     let (code_, body) = http_get(&base, "/api/v1/pipelines/metrics", None).await.unwrap();
     assert_eq!((code_, serde_json::from_str::<PipelineStatus>(&body).unwrap()), (200, status()));
+    let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert!(json["conditions"][0]["remedy"].as_str().unwrap().contains("sluice rollback"), "{body}");
     assert_eq!(code(&base, "/api/v1/pipelines/other", None).await, 404);
     assert_eq!(code(&base, "/api/v1/pipelines/..%2fx", None).await, 400);
     assert_eq!(http_get(&base, "/api/v1/executions", None).await.unwrap(), (200, "[]".into()));

@@ -77,6 +77,10 @@ fn good_configs_and_the_example_have_no_problem() {
         let (config, problems) = check(&path);
         assert!(config.is_some() && problems.is_empty(), "{}: {problems:?}", path.display());
     }
+    for path in fixtures("../../config/examples") {
+        let (config, problems) = check(&path);
+        assert!(config.is_some() && problems.is_empty(), "{}: {problems:?}", path.display());
+    }
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pipelines/metrics.yml");
     let (config, problems) = check(&example);
     assert!(config.is_some() && problems.is_empty(), "{problems:?}");

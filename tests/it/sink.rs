@@ -148,7 +148,7 @@ async fn a_server_that_stalls_is_given_up_and_one_that_is_away_is_not_found() {
     require!("database");
     let mut mongo = Mongo::start_durable().await;
     if !mongo.is_own() {
-        return eprintln!("SKIPPED: the server is not ours to kill");
+        return crate::support::skipped("the server of SLUICE_TEST_MONGO_URL is not ours to kill");
     }
     let proxy = Proxy::start(mongo.port()).await;
     let collection = Collection::open(database(&mongo.url_through(&proxy)).await, &target(&mongo, "a"), &output(None)).await.unwrap();

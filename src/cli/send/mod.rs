@@ -9,6 +9,8 @@ mod documents;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::status::Phase;
+use crate::store::Store;
 use async_nats::jetstream::Context as JetStream;
 use async_nats::jetstream::context::{ContextBuilder, PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
@@ -124,7 +126,10 @@ pub async fn send(context: &Context, args: SendArgs) -> Result<(), Failure> {
     bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
     if let Some((number, error)) = &tally.failed {
-        return Err(refused(context, &args, &subject, *number, &tally, error));
+        return Err(match error.kind() {
+            PublishErrorKind::StreamNotFound => nobody_takes(context, &store, &args.id, &subject, *number).await,
+            _ => refused(&args, *number, &tally, error),
+        });
     }
     if let Some(bad) = bad {
         return Err(stopped_at(&bad, tally.sent));
@@ -254,15 +259,26 @@ fn stopped_at(bad: &BadDocument, sent: u64) -> Failure {
     Failure::new(Exit::Invalid, message)
 }
 
-fn refused(context: &Context, args: &SendArgs, subject: &str, number: u64, tally: &Tally, error: &PublishError) -> Failure {
+/// No stream listens: why, and what to do about it.
+async fn nobody_takes(context: &Context, store: &Store, id: &PipelineId, subject: &str, number: u64) -> Failure {
+    // Only for the remedy: what cannot be read now is taken for absent.
+    let status = store.status.get(id).await.ok().flatten().map(|record| record.status);
+    let published = context.existing(store, id).await.is_ok();
+    let why = match &status {
+        Some(status) if status.admitted.phase == Phase::Drain => format!(
+            "the pipeline is being deleted and its stream is closed (`sluice publish {id}` brings it back; `sluice status {id}` shows what still waits)"
+        ),
+        Some(_) if published => format!("the pipeline has no stream (`sluice status {id}` shows why)"),
+        None if published => "no controller has read its entry yet (is `sluice run` running, with the same namespace and NATS?)".to_owned(),
+        _ => format!("publish the pipeline first: `sluice publish {id} -f FILE`, and run `sluice run`"),
+    };
+    let namespace = &context.settings.namespace;
+    let message = format!("no stream takes '{subject}' in namespace '{namespace}', and nothing was sent from document {number} on: {why}");
+    Failure::new(Exit::NotFound, message)
+}
+
+fn refused(args: &SendArgs, number: u64, tally: &Tally, error: &PublishError) -> Failure {
     let (exit, remedy) = match error.kind() {
-        PublishErrorKind::StreamNotFound => {
-            let message = format!(
-                "no stream takes '{subject}' in namespace '{}': nothing was sent from line {number} on (publish the pipeline first: `sluice publish {} -f FILE`, and run `sluice run`)",
-                context.settings.namespace, args.id
-            );
-            return Failure::new(Exit::NotFound, message);
-        }
         PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => (Exit::Unreachable, "is NATS running?"),
         PublishErrorKind::MaxPayloadExceeded => (Exit::Invalid, "the server's max_payload is smaller than the document"),
         _ => (Exit::Failed, "look at the stream's limits"),

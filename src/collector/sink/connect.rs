@@ -2,7 +2,7 @@
 //!
 //! No secret leaves this file: what the driver says about a connection string is not passed on, since it quotes it.
 
-use super::failure::{CommandFailure, FailureKind, may_be_unknown_host};
+use super::failure::{CommandFailure, FailureKind, may_be_unknown_host, shorten};
 use super::tls;
 use crate::pipeline::config::WRITE_TIMEOUT;
 use crate::pipeline::spec::Target;
@@ -161,7 +161,8 @@ impl Database {
             return failure;
         }
         let Some(cause) = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
-            return failure;
+            let message = format!("no MongoDB at {} takes writes", self.hosts.join(", "));
+            return CommandFailure { message, ..failure };
         };
         if matches!(cause.failure.kind, FailureKind::Auth | FailureKind::Tls | FailureKind::UnknownHost) {
             return cause.failure;
@@ -169,7 +170,8 @@ impl Database {
         if cause.may_be_unknown_host && self.no_host_resolves().await {
             return CommandFailure { kind: FailureKind::UnknownHost, ..cause.failure };
         }
-        failure
+        let message = shorten(&format!("no MongoDB answers at {}: {}", self.hosts.join(", "), cause.failure.message));
+        CommandFailure { message, ..failure }
     }
 
     async fn no_host_resolves(&self) -> bool {

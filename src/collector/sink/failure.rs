@@ -33,10 +33,11 @@ impl CommandFailure {
             ErrorKind::Authentication { message, .. } => (FailureKind::Auth, None, message.clone()),
             ErrorKind::DnsResolve { message, .. } => (FailureKind::UnknownHost, None, message.clone()),
             ErrorKind::InvalidTlsConfig { message, .. } => (FailureKind::Tls, None, message.clone()),
-            ErrorKind::ServerSelection { message, .. } => (FailureKind::Selection, None, message.clone()),
+            // The driver's own text is a dump of all that it knows of the servers.
+            ErrorKind::ServerSelection { .. } => (FailureKind::Selection, None, "no server that takes writes was found".to_owned()),
             ErrorKind::ConnectionPoolCleared { message, .. } => (FailureKind::Network, None, message.clone()),
             ErrorKind::Io(cause) if is_tls(cause) => (FailureKind::Tls, None, cause.to_string()),
-            ErrorKind::Io(cause) => (FailureKind::Network, None, cause.to_string()),
+            ErrorKind::Io(cause) => (FailureKind::Network, None, in_words(cause)),
             other => (FailureKind::Other, None, other.to_string()),
         };
         let mut labels: Vec<String> = error.labels().iter().cloned().collect();
@@ -53,6 +54,15 @@ pub(super) fn may_be_unknown_host(error: &Error) -> bool {
 
 fn is_tls(cause: &std::io::Error) -> bool {
     cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+/// `connection refused`, without the number that the system has for it.
+fn in_words(cause: &std::io::Error) -> String {
+    let text = cause.to_string();
+    match cause.raw_os_error() {
+        Some(_) => text.split(" (os error").next().unwrap_or(&text).to_lowercase(),
+        None => text,
+    }
 }
 
 fn named(name: &str, message: &str) -> String {
@@ -79,6 +89,12 @@ mod tests {
         assert_eq!(kind(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()), FailureKind::Network);
         let tls = std::io::Error::new(std::io::ErrorKind::InvalidData, rustls::Error::DecryptError);
         assert_eq!(kind(tls.into()), FailureKind::Tls);
+    }
+
+    #[test]
+    fn an_error_of_the_system_is_told_in_words() {
+        let refused = std::io::Error::from_raw_os_error(111);
+        assert_eq!(CommandFailure::from_driver(&refused.into()).message, "connection refused");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod dlq;
 mod edit;
 mod offline;
 mod run;
+mod secrets;
 mod send;
 mod status;
 

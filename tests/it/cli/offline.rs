@@ -31,6 +31,23 @@ async fn lint_names_every_problem_by_file_line_and_column_and_exits_3() {
 }
 
 #[tokio::test]
+async fn lint_checks_connections_only_where_settings_are_named() {
+    let cli = Cli::new(NOWHERE);
+    let file = cli.file("elsewhere.yml", format!("{CONFIG}    connection: archive\n"));
+    let offline = |set: Option<(&'static str, String)>| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.args(["lint", &file]).current_dir(cli.dir.path()).env_remove("SLUICE_SETTINGS").envs(set);
+        async move { command.output().await.unwrap().status.code() }
+    };
+    assert_eq!(offline(None).await, Some(0));
+    assert_eq!(offline(Some(("SLUICE_SETTINGS", cli.settings.display().to_string()))).await, Some(3));
+    let output = cli.run(&["lint", &file]).await;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.code() == Some(3) && stdout.contains("no connection 'archive'"), "{stdout}");
+    cli.ok(&["lint", &file, "--set", "mongodb.connections.archive.url=mongodb://a:1"]).await;
+}
+
+#[tokio::test]
 async fn warnings_do_not_fail_lint() {
     let cli = Cli::new(NOWHERE);
     let file = cli.file("doubtful.yml", format!("{CONFIG}    write_concern: {{w: 1, j: true}}\n"));
@@ -45,6 +62,8 @@ async fn a_file_that_cannot_be_read_or_is_too_large_is_named() {
     let output = cli.run(&["lint", "nowhere.yml"]).await;
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("nowhere.yml: error: cannot be read"));
+    let error = cli.fails(3, &["publish", "metrics", "-f", "nowhere.yml"]).await;
+    assert!(error.contains("nowhere.yml: cannot be read") && error.contains("check the path"), "{error}");
     let large = cli.file("large.yml", vec![b'#'; 2 << 20]);
     assert!(cli.fails(3, &["publish", "metrics", "-f", &large]).await.contains("1 MiB"));
     assert_eq!(cli.run(&["lint", &large]).await.status.code(), Some(3));

@@ -81,6 +81,12 @@ async fn without_a_stream_nothing_is_sent_and_the_message_says_what_to_do() {
     let cli = Cli::new(&nats.url());
     let error = cli.fails(4, &["send", "metrics", &cli.file("data.jsonl", "{}\n")]).await;
     assert!(error.contains("'alpha.metrics'") && error.contains("sluice publish metrics"), "{error}");
+    cli.ok(&["publish", "metrics", "-f", &cli.file("metrics.yml", super::CONFIG)]).await;
+    let error = cli.fails(4, &["send", "metrics", &cli.file("data.jsonl", "{}\n")]).await;
+    assert!(error.contains("no controller has read its entry") && !error.contains("publish the pipeline"), "{error}");
+    super::status::put_status(&nats, "metrics", 1, "drain").await;
+    let error = cli.fails(4, &["send", "metrics", &cli.file("data.jsonl", "{}\n")]).await;
+    assert!(error.contains("is being deleted") && error.contains("is closed"), "{error}");
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ pub async fn put_status(nats: &Nats, id: &str, revision: u64, phase: &str) {
     });
     let valid = json!({"type": "Valid", "status": running, "reason": if running { "AsDesired" } else { "UnknownConnection" },
         "message": if running { "" } else { "no connection 'x'" }, "since": "2026-01-02T03:04:05Z"});
+    let ready = json!({"type": "Ready", "status": running, "reason": if running { "AsDesired" } else { "InProgress" },
+        "message": "", "since": "2026-01-02T03:04:05Z"});
     let status = json!({
         "schema": 1, "id": id, "epoch": 3, "updated": "2026-01-02T03:04:05Z",
         "desired": {"status": "published", "version": version, "revision": revision, "name": "Metrics", "description": null},
@@ -26,7 +28,7 @@ pub async fn put_status(nats: &Nats, id: &str, revision: u64, phase: &str) {
         "observed": {"version": running.then_some(&version), "fingerprint": running.then_some("f"), "executions": u8::from(running),
             "limits": {"batch_count": 1000, "ack_wait_ms": 30000, "max_ack_pending": 10000, "limited": false},
             "counters": {"received": 12, "written": 11, "duplicates": 1, "dead_lettered": 0, "redelivered": 1, "buffered": 0}},
-        "conditions": [valid],
+        "conditions": [valid, ready],
         "kept": {"bucket_created": null, "stream_created": null, "stream": format!("alpha_{id}"), "subjects": [],
             "on_delete": "drain", "drain_timeout_s": 600, "entry": null, "last_good": null, "proven": [], "drain_started": null}
     });

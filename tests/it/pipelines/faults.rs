@@ -26,39 +26,71 @@ async fn sluice_killed_ten_times_during_60_000_documents_stores_exactly_60_000()
     assert_eq!(stage.dead_letters("metrics").await, 0);
 }
 
+/// Waits until so many publishes were acknowledged.
+async fn acknowledged_are(done: &AtomicI64, wanted: i64) {
+    eventually("the load goes on", LONG, || async { done.load(Ordering::Relaxed) >= wanted }).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_killed_in_the_middle_of_a_load_loses_and_doubles_nothing() {
+async fn nats_killed_three_times_in_the_middle_of_a_load_loses_and_doubles_nothing() {
     require!("nats-server", "database");
     // A server that syncs each publish before it acknowledges: what it loses otherwise is its own promise broken.
     let nats = Nats::start_with("jetstream { sync_interval: always }").await;
     let mut stage = Stage::of(nats, Mongo::start().await).await;
     stage.publish_plain("metrics").await;
-    stage.send("alpha.metrics", 0..5_000).await;
-    stage.nats.kill9();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    stage.nats.restart().await;
-    stage.send("alpha.metrics", 5_000..8_000).await;
-    stage.exactly("metrics", 0..8_000).await;
+    let (jetstream, done) = (stage.nats.jetstream().await, AtomicI64::new(0));
+    let load = send_all(&jetstream, "alpha.metrics", 0..12_000, |n| doc! {"n": n}, &done);
+    let kills = async {
+        for kill in 1..=3 {
+            acknowledged_are(&done, kill * 3_000).await;
+            assert!(stage.mongo.count("metrics").await > 0, "documents flow");
+            stage.nats.kill9();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            stage.nats.restart().await;
+        }
+        assert!(done.load(Ordering::Relaxed) < 12_000, "the load ended before the last kill");
+    };
+    tokio::join!(load, kills);
+    stage.exactly("metrics", 0..12_000).await;
     stage.settled("metrics").await;
-    assert_each_once(&stage.mongo, "metrics", 0..8_000).await;
+    assert_each_once(&stage.mongo, "metrics", 0..12_000).await;
     eventually("it is ready again", SOON, || async { stage.sluice.get("/health/ready").await.0 == 200 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_database_killed_in_the_middle_of_a_load_loses_and_doubles_nothing() {
+async fn the_database_killed_three_times_in_the_middle_of_a_load_loses_and_doubles_nothing() {
     require!("nats-server", "database");
     let mut stage = Stage::set_durable().await;
     stage.publish_plain("metrics").await;
-    stage.send("alpha.metrics", 0..5_000).await;
-    stage.mongo.kill9();
-    stage.send("alpha.metrics", 5_000..10_000).await;
-    stage.says("metrics", "Progressing", false, "DatabaseUnavailable").await;
-    stage.mongo.restart().await;
+    let (jetstream, done) = (stage.nats.jetstream().await, AtomicI64::new(0));
+    let until = AtomicI64::new(0);
+    // Never far ahead of the kills: each of them meets batches under way and messages that still come.
+    let load = async {
+        for part in 0..20 {
+            eventually("the next part may go", LONG, || async { until.load(Ordering::Relaxed) >= part }).await;
+            send_all(&jetstream, "alpha.metrics", part * 1_000..(part + 1) * 1_000, |n| doc! {"n": n}, &done).await;
+        }
+    };
+    let kills = async {
+        for kill in 1..=3 {
+            until.store(kill * 5, Ordering::Relaxed);
+            acknowledged_are(&done, (kill * 5 - 1) * 1_000).await;
+            assert!(stage.mongo.count("metrics").await > 0, "documents flow");
+            stage.mongo.kill9();
+            until.store(kill * 5 + 2, Ordering::Relaxed);
+            if kill == 3 {
+                stage.says("metrics", "Progressing", false, "DatabaseUnavailable").await;
+            }
+            stage.mongo.restart().await;
+        }
+        until.store(20, Ordering::Relaxed);
+    };
+    tokio::join!(load, kills);
     let back = std::time::Instant::now();
-    stage.exactly("metrics", 0..10_000).await;
+    stage.exactly("metrics", 0..20_000).await;
     assert!(back.elapsed() < Duration::from_secs(25), "writing went on after {:?}", back.elapsed());
     stage.settled("metrics").await;
-    assert_each_once(&stage.mongo, "metrics", 0..10_000).await;
+    assert_each_once(&stage.mongo, "metrics", 0..20_000).await;
     assert_eq!(stage.dead_letters("metrics").await, 0);
     stage.says("metrics", "Progressing", true, "AsDesired").await;
 }

@@ -65,7 +65,19 @@ async fn a_version_change_under_load_loses_and_doubles_nothing_and_leaves_no_gap
             stage.publish("metrics", &config).await;
         }
     };
-    tokio::join!(load, changes);
+    let mut looks = 0;
+    let never_none = async {
+        loop {
+            assert!(stage.running().await > 0, "nothing runs at look {looks}\n{}", stage.sluice.log());
+            looks += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _ = async { tokio::join!(load, changes) } => {}
+        () = never_none => {}
+    }
+    assert!(looks > 50, "looked only {looks} times");
     stage.exactly("metrics", 0..30_000).await;
     stage.settled("metrics").await;
     let status = stage.status("metrics").await;
@@ -118,4 +130,27 @@ async fn sigterm_with_a_partial_batch_stores_it_and_exits_with_0() {
     assert_eq!(status.code(), Some(0), "{}", stage.sluice.log());
     assert_each_once(&stage.mongo, "metrics", 0..100).await;
     assert_eq!(stage.waiting("metrics").await, Some(0), "what was stored is acknowledged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_that_cannot_run_leaves_the_old_one_running_and_says_so() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    stage.send("alpha.metrics", 0..1_000).await;
+    stage.exactly("metrics", 0..1_000).await;
+    let good = stage.status("metrics").await["observed"]["version"].clone();
+    // The collection is there, and it is a normal one.
+    let series = "schema: 1\noutput:\n  mongodb:\n    collection: metrics\n    time_series: {time_field: at}\n";
+    let file = stage.config_file("series", series);
+    let output = stage.sluice.cli(&["publish", "metrics", "-f", &file, "--wait=10s"]).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(3 | 6)) && error.contains("CollectionKindDiffers"), "{error}");
+    assert!(error.contains("-> drop or rename the collection"), "{error}");
+    stage.send("alpha.metrics", 1_000..2_000).await;
+    stage.exactly("metrics", 0..2_000).await;
+    let status = stage.status("metrics").await;
+    assert_eq!(status["observed"]["version"], good, "{status:#}");
+    stage.sluice.cli_ok(&["rollback", "metrics", "--wait"]).await;
+    assert_eq!(stage.status("metrics").await["admitted"]["spec"]["version"], good);
 }

@@ -7,13 +7,18 @@ mod deletion;
 mod faults;
 mod life;
 mod scale;
+mod waiting;
 
 use crate::support::{Mongo, Nats, Run, Sluice, eventually};
 use async_nats::jetstream;
 use bson::{Document, doc};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
-use std::{ops::Range, time::Duration};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 /// Longer than anything takes on a slow machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -65,12 +70,7 @@ impl Stage {
     }
 
     async fn send_with(&self, subject: &str, numbers: Range<i64>, make: impl Fn(i64) -> Document) {
-        let jetstream = &self.nats.jetstream().await;
-        let sends = numbers.map(|n| {
-            let payload = make(n).to_vec().unwrap();
-            async move { acknowledged(jetstream, subject, payload).await }
-        });
-        stream::iter(sends).buffer_unordered(500).collect::<Vec<_>>().await;
+        send_all(&self.nats.jetstream().await, subject, numbers, make, &AtomicI64::new(0)).await;
     }
 
     /// Waits until the collection holds exactly the documents `numbers`, each once.
@@ -134,6 +134,18 @@ impl Stage {
         let info = stream.info_with_subjects(format!("alpha-dlq.{id}.>")).await.unwrap();
         futures_util::TryStreamExt::try_collect::<Vec<_>>(info).await.unwrap().len().try_into().unwrap()
     }
+}
+
+/// Publishes what `make` makes of each of `numbers`, waits for every acknowledgement, and counts them in `done`.
+async fn send_all(jetstream: &jetstream::Context, subject: &str, numbers: Range<i64>, make: impl Fn(i64) -> Document, done: &AtomicI64) {
+    let sends = numbers.map(|n| {
+        let payload = make(n).to_vec().unwrap();
+        async move {
+            acknowledged(jetstream, subject, payload).await;
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    stream::iter(sends).buffer_unordered(500).collect::<Vec<_>>().await;
 }
 
 /// Publishes until it is acknowledged, as a producer with patience does; the id lets the stream drop a repeat.

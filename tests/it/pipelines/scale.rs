@@ -24,17 +24,27 @@ async fn a_thousand_entries_at_once_are_all_running() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_thousand_documents_sent_by_the_cli_arrive_exactly_once() {
+async fn two_hundred_thousand_documents_by_the_demos_own_path_arrive_exactly_once() {
     require!("nats-server", "database");
     let stage = Stage::set().await;
-    stage.publish_plain("metrics").await;
+    let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = project.join("config/examples/readings.yml");
+    stage.sluice.cli_ok(&["publish", "readings", "-f", config.to_str().unwrap(), "--wait"]).await;
+    // The bundled readings over and over, each with a number of its own.
+    let bundled = std::fs::read_to_string(project.join("deploy/local/readings.jsonl")).unwrap();
+    let bundled: Vec<Value> = bundled.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut lines = String::new();
+    for (n, mut reading) in bundled.iter().cloned().cycle().take(200_000).enumerate() {
+        reading["n"] = serde_json::json!({"$numberLong": n.to_string()});
+        lines.push_str(&reading.to_string());
+        lines.push('\n');
+    }
     let file = stage.sluice.dir.join("readings.jsonl");
-    let lines: String =
-        (0..200_000).map(|n| format!("{{\"n\":{{\"$numberLong\":\"{n}\"}},\"at\":{{\"$date\":\"2026-01-01T00:00:00Z\"}}}}\n")).collect();
     std::fs::write(&file, lines).unwrap();
-    stage.sluice.cli_ok(&["send", "metrics", file.to_str().unwrap()]).await;
-    stage.exactly("metrics", 0..200_000).await;
-    stage.settled("metrics").await;
+    let sent = stage.sluice.cli_ok(&["send", "readings", file.to_str().unwrap()]).await;
+    assert!(sent.starts_with("200000 documents"), "{sent}");
+    stage.exactly("readings", 0..200_000).await;
+    stage.settled("readings").await;
     let (_, metrics) = stage.sluice.get("/metrics").await;
-    assert!(metrics.contains("sluice_written_documents_total{pipeline=\"metrics\"} 200000"), "{metrics}");
+    assert!(metrics.contains("sluice_written_documents_total{pipeline=\"readings\"} 200000"), "{metrics}");
 }

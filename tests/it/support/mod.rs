@@ -30,10 +30,21 @@ macro_rules! require {
     ($($tool:literal),+ $(,)?) => {
         if let Some(what) = $crate::support::missing(&[$($tool),+]) {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "{what}");
-            eprintln!("SKIPPED {}: {what}", module_path!());
+            $crate::support::skipped(&what);
             return;
         }
     };
+}
+
+/// Says that the running test is skipped, and why. The test harness keeps back what the print macros write; this goes to
+/// the real stderr.
+pub fn skipped(why: &str) {
+    use std::io::Write;
+    let thread = std::thread::current();
+    // A runtime's own threads have other names; tests begin on the thread that bears theirs.
+    let line = format!("SKIPPED {}: {why}\n", thread.name().unwrap_or("a test"));
+    // Nothing can be said where stderr is closed.
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Asks `condition` again and again until it holds; panics with `what` after `timeout`.
