@@ -23,7 +23,7 @@ pub enum Class {
 }
 
 /// Codes with which a server says that it cannot write now.
-const TRANSIENT: [i32; 21] = [
+const TRANSIENT: [i32; 33] = [
     6,     // HostUnreachable
     7,     // HostNotFound, as one server says of another
     46,    // LockBusy
@@ -45,6 +45,18 @@ const TRANSIENT: [i32; 21] = [
     11601, // Interrupted: somebody killed the operation
     133,   // FailedToSatisfyReadPreference
     134,   // ReadConcernMajorityNotAvailableYet
+    24,    // LockTimeout
+    63,    // StaleShardVersion, of older servers
+    146,   // ExceededMemoryLimit: of the server's work, which is not the document's fault
+    150,   // StaleEpoch
+    202,   // NetworkInterfaceExceededTimeLimit
+    249,   // StaleDbVersion
+    317,   // ConnectionPoolExpired
+    365,   // TemporarilyUnavailable
+    384,   // ConnectionError
+    402,   // ResourceExhausted
+    407,   // PooledConnectionAcquisitionExceededTimeLimit
+    13388, // StaleConfig
 ];
 
 /// Codes with which a server refuses a whole command until a person changes something.
@@ -67,7 +79,7 @@ const OPERATOR: [i32; 15] = [
 ];
 
 /// Codes with which a server refuses a document.
-const DOCUMENT: [i32; 18] = [
+const DOCUMENT: [i32; 17] = [
     2,       // BadValue: a measurement without its time field
     14,      // TypeMismatch
     15,      // Overflow: nested too deep
@@ -78,7 +90,6 @@ const DOCUMENT: [i32; 18] = [
     56,      // EmptyFieldName
     57,      // DottedFieldName
     121,     // DocumentValidationFailure
-    146,     // ExceededMemoryLimit: of one document
     10334,   // BSONObjectTooLarge
     16755,   // a 2dsphere index cannot take the value
     16766,   // a text index has no such language
@@ -144,7 +155,9 @@ mod tests {
 
     #[test]
     fn each_transient_code_passes_for_commands_and_documents() {
-        for code in [6, 7, 89, 91, 189, 262, 9001, 10107, 10058, 11600, 11602, 13435, 13436, 112, 50, 46, 64, 14031] {
+        let of_shards = [24, 63, 146, 150, 202, 249, 317, 365, 384, 402, 407, 13388];
+        let listed = [6, 7, 89, 91, 189, 262, 9001, 10107, 10058, 11600, 11602, 13435, 13436, 112, 50, 46, 64, 14031];
+        for code in listed.into_iter().chain(of_shards) {
             assert_eq!(server(code), Class::Transient, "{code}");
             assert_eq!(document(code, None, true), Class::Transient, "{code}");
         }

@@ -23,6 +23,7 @@ pub struct ExecutionState {
     duplicates: AtomicU64,
     dead_lettered: AtomicU64,
     redelivered: AtomicU64,
+    expired: AtomicU64,
     buffered: AtomicU64,
     proven: AtomicBool,
     last_pull_ms: AtomicU64,
@@ -45,6 +46,7 @@ impl ExecutionState {
             duplicates: self.duplicates.load(Relaxed),
             dead_lettered: self.dead_lettered.load(Relaxed),
             redelivered: self.redelivered.load(Relaxed),
+            expired: self.expired.load(Relaxed),
             buffered: self.buffered.load(Relaxed),
         }
     }
@@ -116,6 +118,7 @@ impl ExecutionState {
         self.duplicates.store(counters.duplicates, Relaxed);
         self.dead_lettered.store(counters.dead_lettered, Relaxed);
         self.redelivered.store(counters.redelivered, Relaxed);
+        self.expired.store(counters.expired, Relaxed);
         self.buffered.store(counters.buffered, Relaxed);
         self.proven.store(proven, Relaxed);
     }

@@ -380,6 +380,7 @@ fn summary(reports: &[ExecutionReport]) -> ObservedSummary {
             duplicates: sum(|counters| counters.duplicates),
             dead_lettered: sum(|counters| counters.dead_lettered),
             redelivered: sum(|counters| counters.redelivered),
+            expired: sum(|counters| counters.expired),
             buffered: sum(|counters| counters.buffered),
         },
     }

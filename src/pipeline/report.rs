@@ -100,6 +100,9 @@ pub struct Counters {
     pub dead_lettered: u64,
     /// Received with a delivery count above 1.
     pub redelivered: u64,
+    /// Dropped without a word, because their leases had ended: they are delivered again.
+    #[serde(default)]
+    pub expired: u64,
     /// Held in memory now.
     pub buffered: u64,
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// How often what is refused is tried again while nothing was ever stored: somebody may have corrected the validator.
 const HELD_AGAIN: Nanos = 30 * SECOND;
+/// How many may wait aside at least, where the consumer allows it.
+const ASIDE: u64 = 1000;
 /// Dead letters on their way at once.
 const BURYING: u32 = 32;
 /// Tries after which, and time over which, a document refused for an unknown reason counts as refused.
@@ -41,9 +43,11 @@ impl Burials {
 }
 
 impl Puzzle {
-    /// Whether it has been tried often and long enough, while others were stored.
+    /// Whether it has been tried often and long enough, while others were stored. Where whole commands failed, it may have
+    /// been the database: then only what was stored since counts.
     pub(super) fn hopeless(&self, now: Nanos, stored: u64) -> bool {
-        self.tries >= PUZZLE_TRIES && now >= self.since + PUZZLE_TIME && stored > self.stored
+        let neighbours = if self.by_itself { stored > 0 } else { stored > self.stored };
+        self.tries >= PUZZLE_TRIES && now >= self.since + PUZZLE_TIME && neighbours
     }
 
     pub(super) fn delay(&self) -> Nanos {
@@ -69,11 +73,15 @@ impl Core {
     /// into what the consumer allows.
     pub(super) fn aside_bound(&self) -> u64 {
         let batch = self.batch_count();
-        (4 * batch).min(self.share().saturating_sub(batch)).max(1)
+        (4 * batch).max(ASIDE).min(self.share().saturating_sub(batch)).max(1)
     }
 
-    pub(super) fn aside_full(&self) -> bool {
-        self.aside >= self.aside_bound()
+    /// Bytes of the messages that wait aside.
+    pub(super) fn aside_bytes(&self) -> u64 {
+        if self.aside == 0 {
+            return 0;
+        }
+        self.groups.values().filter(|group| group.stage.aside()).map(|group| group.bytes).sum()
     }
 
     /// A message that cannot be stored as it is. Joins the others, so that there are few groups.
@@ -105,6 +113,7 @@ impl Core {
             .iter()
             .filter(|(_, group)| match group.stage {
                 Stage::LookUpAgain | Stage::AckAgain => now >= group.due,
+                Stage::Busy(_) => calm && now >= group.due,
                 Stage::Held => calm && (proven || (now >= group.due && !stopping)),
                 Stage::Puzzling => calm && now >= group.due && !stopping,
                 Stage::Unreadable => proven,

@@ -4,6 +4,7 @@
 //! that came before its old lease ended. Used by the rest of the core only.
 
 use super::types::{Entry, Nanos};
+use crate::collector::classify::Class;
 
 /// Where a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub(super) enum Stage {
     Ready,
     /// The insert is under way.
     Inserting,
+    /// Single documents that the server could not take just now, while it took others; tried again at `due`.
+    Busy(Class),
     /// The look-up is under way.
     LookingUp,
     /// The look-up failed and is tried again at `due`.
@@ -62,6 +65,8 @@ pub(super) struct Puzzle {
     pub(super) since: Nanos,
     /// How many documents the pipeline had stored then.
     pub(super) stored: u64,
+    /// Whether it was refused by itself, by a command that the server carried out.
+    pub(super) by_itself: bool,
 }
 
 /// A group of messages that share their fate for now.
@@ -75,8 +80,8 @@ pub(super) struct Group {
     pub(super) lease_ends: Nanos,
     /// When to renew next.
     pub(super) renew_at: Nanos,
-    /// How many entries, from the front, the renewal under way covers.
-    pub(super) renewing: Option<usize>,
+    /// How many entries, from the front, the renewal under way covers, and when it was asked for.
+    pub(super) renewing: Option<(usize, Nanos)>,
     /// When its stage has something to do.
     pub(super) due: Nanos,
     /// Failures of the whole group in a row.
@@ -124,6 +129,14 @@ impl Group {
         self.entries.push(entry);
     }
 
+    /// Shortens the leases: the consumer's became shorter.
+    pub(super) fn shorten(&mut self, by: Nanos, lease: Nanos) {
+        for entry in &mut self.entries {
+            entry.lease_ends = entry.lease_ends.saturating_sub(by);
+        }
+        self.recount(lease);
+    }
+
     /// Counts anew after entries came or went: a renewal under way no longer says which entries it covers.
     pub(super) fn recount(&mut self, lease: Nanos) {
         self.bytes = self.entries.iter().map(|e| u64::from(e.bytes)).sum();
@@ -144,7 +157,7 @@ impl Group {
 
     /// Notes that the renewal sent at `sent` was confirmed at `now`.
     pub(super) fn renewed(&mut self, sent: Nanos, now: Nanos, lease: Nanos) {
-        let Some(covered) = self.renewing.take() else { return };
+        let Some((covered, _)) = self.renewing.take() else { return };
         for entry in self.entries.iter_mut().take(covered).filter(|entry| entry.lease_ends > now) {
             entry.lease_ends = entry.lease_ends.max(sent + lease);
         }

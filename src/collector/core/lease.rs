@@ -2,7 +2,7 @@
 
 use super::Core;
 use super::group::{Group, Stage};
-use super::types::{Effect, GroupId, Nanos};
+use super::types::{Effect, GroupId, Limits, Nanos};
 
 impl Core {
     /// Renews what is due and drops what has expired.
@@ -41,10 +41,38 @@ impl Core {
         }
     }
 
+    /// The server counts a shorter lease from the old delivery, for what is in hand, too; a longer one counts from the next
+    /// renewal only.
+    pub(super) fn limit(&mut self, limits: Limits) {
+        let before = self.lease();
+        self.limits = limits;
+        let lease = self.lease();
+        if lease < before {
+            self.forming.shorten(before - lease, lease);
+            self.groups.values_mut().for_each(|group| group.shorten(before - lease, lease));
+        }
+    }
+
+    /// Releases everything without a word. Replies that are still under way find nothing.
+    pub(super) fn forget_all(&mut self, out: &mut Vec<Effect>) {
+        let mut entries = std::mem::take(&mut self.forming.entries);
+        self.forming = Group::new(Stage::Ready, Vec::new());
+        self.forming_id = GroupId(self.next_id);
+        self.next_id += 1;
+        self.ready.clear();
+        for mut group in std::mem::take(&mut self.groups).into_values() {
+            entries.append(&mut group.entries);
+        }
+        self.aside = 0;
+        self.pulls.forget();
+        self.expire(entries, out);
+    }
+
     pub(super) fn renewed(&mut self, id: GroupId, sent: Nanos, all: bool, now: Nanos) {
         let lease = self.lease();
         let group = if id == self.forming_id { Some(&mut self.forming) } else { self.groups.get_mut(&id) };
-        let Some(group) = group else { return };
+        // A reply to an earlier renewal does not say which entries it covered.
+        let Some(group) = group.filter(|group| group.renewing.is_some_and(|(_, started)| sent >= started)) else { return };
         if all {
             group.renewed(sent, now, lease);
         } else {
@@ -58,7 +86,7 @@ impl Core {
 fn renew(id: GroupId, group: &mut Group, now: Nanos, out: &mut Vec<Effect>) {
     let wanted = !matches!(group.stage, Stage::Acking | Stage::AckAgain);
     if wanted && group.renewing.is_none() && now >= group.renew_at && now < group.lease_ends && !group.entries.is_empty() {
-        group.renewing = Some(group.entries.len());
+        group.renewing = Some((group.entries.len(), now));
         out.push(Effect::Renew(id));
     }
 }

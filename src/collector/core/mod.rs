@@ -22,6 +22,7 @@ mod types;
 
 pub use types::{Arrival, Batches, Effect, Entry, Event, GroupId, Kind, Limits, MS, Nanos, Now, Outcome, SECOND, Target, Totals, Troubles};
 
+use crate::collector::classify::Class;
 use aside::Burials;
 use breaker::Breaker;
 use group::{Group, Stage};
@@ -118,7 +119,8 @@ impl Core {
                 self.pulls.refused(at, random);
             }
             Event::Consumer(there) => self.pulls.consumer(there, at),
-            Event::Limits(limits) => self.limits = limits,
+            Event::Limits(limits) => self.limit(limits),
+            Event::OtherStream => self.forget_all(out),
             Event::Target(target) => self.target = target,
             Event::Stop(deadline) => self.stopping = Some(self.stopping.map_or(deadline, |old| old.min(deadline))),
             Event::Tick => {}
@@ -156,7 +158,8 @@ impl Core {
                 }
             }
         }
-        if let Some(probe) = self.breaker.probe_at() {
+        // One that is due and could not begin waits for an event, too.
+        if let Some(probe) = self.breaker.probe_at().filter(|probe| *probe > now.at) {
             wake = wake.min(probe);
         }
         wake = wake.min(self.pulls.due(now.at)).min(self.burials.due(now.at));
@@ -194,13 +197,14 @@ impl Core {
     /// What is wrong.
     pub fn troubles(&self) -> Troubles {
         let class = self.breaker.trouble();
+        let any = |stage| self.groups.values().any(|group| group.stage == stage);
         Troubles {
-            unavailable: class == Some(crate::collector::classify::Class::Transient)
-                || self.groups.values().any(|group| group.stage == Stage::LookUpAgain),
-            refuses: class.is_some_and(|class| class != crate::collector::classify::Class::Transient),
+            unavailable: class == Some(Class::Transient) || any(Stage::LookUpAgain) || any(Stage::Busy(Class::Transient)),
+            refuses: class.is_some_and(|class| class != Class::Transient) || any(Stage::Busy(Class::Operator)),
             nothing_stored: !self.proven && self.aside > 0,
             dead_letters: self.burials.failing(),
             memory: self.pulls.starved(),
+            aside: self.pulls.blocked_by_aside() && !any(Stage::Doomed),
         }
     }
 

@@ -15,11 +15,15 @@ const MOST: u64 = 8192;
 const IDLE_BYTES: u64 = 1 << 20;
 /// How long after the last message that had others behind it a pipeline counts as busy.
 const BUSY: Nanos = 2 * SECOND;
-/// How often a pipeline looks whether the process's budget has room again.
-const BUDGET_AGAIN: Nanos = 50 * MS;
+/// How soon and how seldom a pipeline looks whether the process's budget has room again.
+const BUDGET_AGAIN: (Nanos, Nanos) = (50 * MS, SECOND);
+/// How often one batch is fetched past those that wait aside.
+const RELIEF: Nanos = 30 * SECOND;
 
 const REFUSED: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 const GAP: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
+/// The consumer is there, but not for pull requests.
+const GONE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 
 /// What is known about pulling.
 #[derive(Debug)]
@@ -32,12 +36,28 @@ pub(super) struct Pulls {
     gaps: u32,
     refusals: u32,
     there: bool,
-    starved: bool,
+    /// How often the consumer was gone since it last brought something.
+    goings: u32,
+    /// Since when the process's budget has been all that keeps it from pulling.
+    starved: Option<Nanos>,
+    /// When one batch may be fetched although too many wait aside; 0 while they are not too many.
+    relief_at: Nanos,
 }
 
 impl Pulls {
     pub(super) fn new() -> Self {
-        Self { pending: 0, busy_until: 0, last_at: 0, next_at: 0, gaps: 0, refusals: 0, there: true, starved: false }
+        Self {
+            pending: 0,
+            busy_until: 0,
+            last_at: 0,
+            next_at: 0,
+            gaps: 0,
+            refusals: 0,
+            there: true,
+            goings: 0,
+            starved: None,
+            relief_at: 0,
+        }
     }
 
     pub(super) fn delivered(&mut self, pending: u64, now: Nanos) {
@@ -45,9 +65,16 @@ impl Pulls {
         self.last_at = now;
         self.gaps = 0;
         self.refusals = 0;
+        self.goings = 0;
         if pending > 0 {
             self.busy_until = now + BUSY;
         }
+    }
+
+    /// What was known of the stream is not so any more.
+    pub(super) fn forget(&mut self) {
+        self.pending = 0;
+        self.relief_at = 0;
     }
 
     /// The first time at once, then with growing pauses until a message comes.
@@ -64,8 +91,11 @@ impl Pulls {
 
     pub(super) fn consumer(&mut self, there: bool, now: Nanos) {
         if there && !self.there {
-            self.next_at = now;
+            // The first time at once: it was made anew.
+            let pause = if self.goings < 2 { Duration::ZERO } else { GONE.delay(self.goings - 1, 1.0) };
+            self.next_at = now + nanos(pause);
         }
+        self.goings += u32::from(!there && self.there);
         self.there = there;
     }
 
@@ -76,14 +106,21 @@ impl Pulls {
 
     /// Whether the process's budget is all that keeps it from pulling.
     pub(super) fn starved(&self) -> bool {
-        self.starved
+        self.starved.is_some()
+    }
+
+    /// Whether those that wait aside are all that keeps it from pulling freely.
+    pub(super) fn blocked_by_aside(&self) -> bool {
+        self.relief_at > 0
     }
 
     pub(super) fn due(&self, now: Nanos) -> Nanos {
-        if self.starved {
-            now + BUDGET_AGAIN
+        if let Some(since) = self.starved {
+            now + (now - since).clamp(BUDGET_AGAIN.0, BUDGET_AGAIN.1)
         } else if self.there && self.next_at > now {
             self.next_at
+        } else if self.relief_at > now {
+            self.relief_at
         } else {
             Nanos::MAX
         }
@@ -109,35 +146,48 @@ impl Core {
     }
 
     pub(super) fn pull_more(&mut self, now: Now, out: &mut Vec<Effect>) {
-        self.pulls.starved = false;
-        let blocked = self.stopping.is_some()
-            || !self.pulls.there
-            || self.target == Target::Bad
-            || !self.breaker.closed()
-            || self.burials.failing()
-            || self.aside_full();
+        let starved = self.pulls.starved.take();
+        let blocked =
+            self.stopping.is_some() || !self.pulls.there || self.target == Target::Bad || !self.breaker.closed() || self.burials.failing();
         if blocked || now.at < self.pulls.next_at {
             return;
         }
         let batch = self.batch_count();
         let share = self.share();
+        let most = if self.limits.max_batch == 0 { u64::MAX } else { self.limits.max_batch };
+        let aside_bytes = self.aside_bytes();
+        let full = self.aside >= self.aside_bound() || aside_bytes >= self.byte_bound();
+        if full {
+            if self.pulls.relief_at == 0 {
+                self.pulls.relief_at = now.at + RELIEF;
+            }
+            let room = now.outstanding == 0 && self.in_hand + batch <= share && now.free > 0;
+            if now.at >= self.pulls.relief_at && room {
+                self.pulls.relief_at = now.at + RELIEF;
+                out.push(Effect::Pull { batch: batch.min(most), max_bytes: self.batches.bytes.min(now.free) });
+            }
+            return;
+        }
+        self.pulls.relief_at = 0;
         let busy = now.at < self.pulls.busy_until;
-        let window = if busy { (4 * batch).min(share).min(MOST) } else { IDLE.min(batch) };
+        let window = if busy { (4 * batch).min(share).min(MOST) } else { IDLE.min(batch) }.min(most.saturating_mul(4));
         if now.outstanding > window / 2 {
             return;
         }
-        let bound = share.min(batch * u64::from(self.batches.max_in_flight + 5));
-        let room = bound.saturating_sub(now.outstanding + self.in_hand);
+        let moving =
+            (batch * u64::from(self.batches.max_in_flight + 5)).saturating_sub((now.outstanding + self.in_hand).saturating_sub(self.aside));
+        let room = share.saturating_sub(now.outstanding + self.in_hand).min(moving);
         let wanted = (window - now.outstanding).min(room);
         if wanted < (batch.min(window) / 2).max(1) {
             return;
         }
-        let bytes = (4 * self.batches.bytes).min(self.byte_bound().saturating_sub(self.in_hand_bytes));
+        let wanted = wanted.min(most);
+        let bytes = (4 * self.batches.bytes).min(self.byte_bound().saturating_sub(self.in_hand_bytes.saturating_sub(aside_bytes)));
         if bytes == 0 {
             return;
         }
         if now.free == 0 {
-            self.pulls.starved = true;
+            self.pulls.starved = starved.or(Some(now.at));
             return;
         }
         let max_bytes = if busy { bytes.min(now.free / 2 + 1) } else { IDLE_BYTES };

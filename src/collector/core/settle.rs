@@ -62,7 +62,7 @@ impl Core {
         self.totals.duplicates += found;
         self.totals.written += here - found;
         self.proven |= here > 0;
-        let puzzle = group.puzzle;
+        let (puzzle, failures) = (group.puzzle, group.failures);
         self.acknowledge(id, group, Settled::Stored, now, out);
 
         for entry in self.inside_lease(parts.refused, now, out) {
@@ -70,7 +70,7 @@ impl Core {
         }
         let unknown = self.inside_lease(parts.unknown, now, out);
         if !unknown.is_empty() {
-            self.puzzle(unknown, puzzle, now);
+            self.puzzle(unknown, Puzzle { by_itself: true, ..puzzle }, now);
         }
         let look_up = self.inside_lease(parts.look_up, now, out);
         if !look_up.is_empty() {
@@ -78,13 +78,28 @@ impl Core {
             out.push(Effect::LookUp(group));
         }
         let again = self.inside_lease(parts.again, now, out);
-        if !again.is_empty() {
-            let group = self.sent_group(Stage::Ready, again);
-            self.ready.push_front(group);
-        }
         if let Some(class) = parts.again_class {
-            let random = self.random();
+            self.busy(again, class, here > 0 || failures > 0, failures, now);
+        }
+    }
+
+    /// Documents that the server could not take now, one by one. `alone`: others do pass, so that nothing else waits for
+    /// them.
+    fn busy(&mut self, entries: Vec<Entry>, class: Class, alone: bool, failures: u32, now: Nanos) {
+        let random = self.random();
+        if !alone {
             self.breaker.failed(class, now, random);
+        }
+        if entries.is_empty() {
+            return;
+        }
+        let id = self.sent_group(if alone { Stage::Busy(class) } else { Stage::Ready }, entries);
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.failures = failures + 1;
+            group.due = if alone { now + super::aside::look_up_delay(failures + 1, random) } else { 0 };
+        }
+        if !alone {
+            self.ready.push_back(id);
         }
     }
 
@@ -182,9 +197,10 @@ impl Core {
         let puzzle = Puzzle {
             tries: before.tries + 1,
             since: if first { now } else { before.since },
-            stored: if first { self.totals.written } else { before.stored },
+            stored: if first { self.stored() } else { before.stored },
+            by_itself: before.by_itself,
         };
-        if self.proven && puzzle.hopeless(now, self.totals.written) {
+        if self.proven && puzzle.hopeless(now, self.stored()) {
             for entry in entries {
                 self.refuse(entry, Stage::Held, now);
             }
@@ -195,6 +211,11 @@ impl Core {
             group.puzzle = puzzle;
             group.due = now + puzzle.delay();
         }
+    }
+
+    /// Documents that were found to be stored, one way or the other.
+    fn stored(&self) -> u64 {
+        self.totals.written + self.totals.duplicates
     }
 
     pub(super) fn sent_group(&mut self, stage: Stage, entries: Vec<Entry>) -> GroupId {

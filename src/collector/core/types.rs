@@ -78,6 +78,8 @@ pub struct Limits {
     pub max_ack_pending: i64,
     /// Executions that share the durable.
     pub live: u32,
+    /// The most messages of one pull request; 0: no limit.
+    pub max_batch: u64,
 }
 
 /// The moment, and what the world outside is like.
@@ -147,6 +149,9 @@ pub enum Event<'a> {
     Consumer(bool),
     /// The consumer's limits.
     Limits(Limits),
+    /// The stream is another one, or lost what it had: what is held is not its messages any more, and an acknowledgement
+    /// would delete others.
+    OtherStream,
     /// The collection.
     Target(Target),
     /// Write what is held by the deadline, then end.
@@ -200,6 +205,8 @@ pub struct Troubles {
     pub dead_letters: bool,
     /// The process's byte budget is used up.
     pub memory: bool,
+    /// So many messages wait aside that hardly any others are fetched.
+    pub aside: bool,
 }
 
 /// What was done, in messages.

@@ -8,21 +8,54 @@ use crate::collector::identity::{Identities, Identity};
 use crate::collector::payload::{self, Fault};
 use crate::collector::sink::Collection;
 use crate::collector::source::Delivery;
+use std::time::Duration;
 
 impl Driver {
     pub(super) fn arrive(&mut self, deliveries: Vec<Delivery>) {
         self.state.pulled();
-        let Some(identities) = self.identities.take() else {
+        self.pulls_work();
+        let mut fell = false;
+        for delivery in &deliveries {
+            fell |= delivery.consumer_sequence <= self.last_delivery;
+            self.last_delivery = delivery.consumer_sequence;
+            self.highest = self.highest.max(delivery.sequence);
+        }
+        self.deps.budget.take(deliveries.iter().map(|delivery| delivery.bytes).sum());
+        if fell {
+            tracing::debug!("the consumer counts anew");
+            self.doubt_stream();
+        }
+        if self.identities.is_none() {
+            self.drop_late();
             self.early.extend(deliveries);
+            self.feed(Event::Tick);
             return;
-        };
+        }
+        self.take_in(deliveries);
+    }
+
+    /// Messages whose leases ended before it was known where they come from.
+    pub(super) fn drop_late(&mut self) {
+        let lease = Duration::from_nanos(self.core.limits().ack_wait / 10 * 9);
+        let mut bytes = 0;
+        self.early.retain(|delivery| {
+            let inside = delivery.lease_from.elapsed() < lease;
+            bytes += if inside { 0 } else { delivery.bytes };
+            inside
+        });
+        self.deps.budget.give(bytes);
+    }
+
+    /// Messages of a stream that is known; the budget counts them already.
+    pub(super) fn take_in(&mut self, deliveries: Vec<Delivery>) {
+        let Some(identities) = self.identities.take() else { return };
         let pending = deliveries.last().map_or(0, |delivery| delivery.pending);
+        self.pending = pending;
         let measurements = self.job.output.time_series.is_some();
-        let (mut bytes, mut again) = (0, 0);
+        let mut again = 0;
         self.arrivals.clear();
         self.arrivals.reserve(deliveries.len());
         for delivery in deliveries {
-            bytes += delivery.bytes;
             again += u64::from(delivery.delivered > 1);
             let checked = payload::inspect(&delivery.message.payload);
             let id = match checked {
@@ -47,7 +80,6 @@ impl Driver {
         let count = self.arrivals.len() as u64;
         self.received += count;
         self.redelivered += again;
-        self.deps.budget.take(bytes);
         self.deps.metrics.received.inc_by(count);
         self.deps.metrics.redelivered.inc_by(again);
         let arrivals = std::mem::take(&mut self.arrivals);
@@ -79,5 +111,5 @@ fn note_of(fault: Fault) -> Note {
         Fault::TooDeep => Reason::Refused,
         Fault::TooLarge => Reason::TooLarge,
     };
-    Note { reason, code: None, detail: fault.to_string(), on_id: None }
+    Note { reason, code: None, detail: fault.to_string() }
 }

@@ -37,8 +37,14 @@ impl Driver {
             Effect::Pull { batch, max_bytes } => self.pull(batch, max_bytes).await,
             Effect::Insert(group) => self.insert(group),
             Effect::LookUp(group) => self.look_up(group),
+            // Perhaps they are of a stream that is no more: nothing is said about them before that is known.
+            Effect::Ack(group) | Effect::Terminate(group) if self.identities.is_none() => self.feed(Event::Acked(group, false)),
+            Effect::Renew(group) if self.identities.is_none() => {
+                let now = self.now().at;
+                self.feed(Event::Renewed(group, now, false));
+            }
+            Effect::Nak(entries) if self.identities.is_none() => self.release(entries),
             Effect::Ack(group) => {
-                self.measure(group);
                 self.collect_replies(group);
                 if let Err(error) = self.source.ack(&self.replies, group.0).await {
                     self.source_failed(&error);
@@ -56,7 +62,8 @@ impl Driver {
                 self.collect_replies(group);
                 if let Err(error) = self.source.renew(&self.replies, group.0).await {
                     self.source_failed(&error);
-                    self.feed(Event::Renewed(group, 0, false));
+                    let now = self.now().at;
+                    self.feed(Event::Renewed(group, now, false));
                 }
             }
             Effect::Bury(group) => self.bury(group),
@@ -90,10 +97,12 @@ impl Driver {
 
     /// Messages whose stream never became certain: the core never saw them, so nothing was sent for them.
     async fn give_back_early(&mut self) {
-        let lease = Duration::from_nanos(self.core.limits().ack_wait / 10 * 9);
-        let inside = self.early.drain(..).filter(|delivery| delivery.lease_from.elapsed() < lease);
-        let replies: Vec<_> = inside.filter_map(|delivery| delivery.message.reply).collect();
-        if replies.is_empty() {
+        self.drop_late();
+        let early = std::mem::take(&mut self.early);
+        self.deps.budget.give(early.iter().map(|delivery| delivery.bytes).sum());
+        let replies: Vec<_> = early.into_iter().filter_map(|delivery| delivery.message.reply).collect();
+        // After a doubt they may be of another stream than their subjects say.
+        if replies.is_empty() || self.supervision.stream_created_ns > 0 {
             return;
         }
         if let Err(error) = self.source.nak(&replies, NAK_DELAY).await {
@@ -103,10 +112,14 @@ impl Driver {
     }
 
     async fn pull(&mut self, batch: u64, max_bytes: u64) {
+        self.unsent = self.unsent.saturating_sub(batch);
         let wait = Duration::from_nanos(self.core.limits().ack_wait);
-        let heartbeat = HEARTBEAT.min(wait / 4).max(Duration::from_millis(500));
+        let (most_bytes, longest) = self.supervision.pull_limits;
+        let expires = if longest.is_zero() { EXPIRES } else { EXPIRES.min(longest) };
+        let max_bytes = if most_bytes == 0 { max_bytes } else { max_bytes.min(most_bytes) };
+        let heartbeat = HEARTBEAT.min(wait / 4).max(Duration::from_millis(500)).min(expires / 3);
         let batch = usize::try_from(batch).unwrap_or(usize::MAX);
-        if let Err(error) = self.source.pull(batch, max_bytes, EXPIRES, heartbeat).await {
+        if let Err(error) = self.source.pull(batch, max_bytes, expires, heartbeat).await {
             self.source_failed(&error);
             self.feed(if error.kind == SourceErrorKind::NotFound { Event::Consumer(false) } else { Event::PullRefused });
         }
@@ -129,8 +142,7 @@ impl Driver {
         let slots = &self.slots;
         let suspect = |entry: &Entry| {
             let slot = slots.get(entry.slot)?;
-            let on_id = slot.note.as_ref().and_then(|note| note.on_id);
-            Some(Suspect { payload: slot.delivery.message.payload.clone(), id: slot.id, on_id })
+            Some(Suspect { payload: slot.delivery.message.payload.clone(), id: slot.id })
         };
         let suspects = self.core.entries(group).iter().filter_map(suspect).collect();
         self.work.spawn(work::look_up(collection, group, suspects));
@@ -143,7 +155,6 @@ impl Driver {
             reason: Reason::Unknown,
             code: None,
             detail: "refused for a reason that was not kept".into(),
-            on_id: None,
         });
         // The stream is certain: nothing arrives in the core before it is.
         let identities = self.identities.clone().unwrap_or_else(|| Identities::new(&self.job.stream, self.supervision.stream_created_ns));
@@ -180,7 +191,7 @@ impl Driver {
     }
 
     /// From publish to acknowledgement, of the oldest message.
-    fn measure(&self, group: GroupId) {
+    pub(super) fn measure(&self, group: GroupId) {
         let oldest = Duration::from_nanos(self.core.oldest(group));
         let age = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| now.checked_sub(oldest));
         if let Some(age) = age {

@@ -5,7 +5,7 @@ use super::work::{self, Done};
 use super::{Driver, nanos};
 use crate::collector::classify::{self, Class};
 use crate::collector::core::{Event, GroupId, Outcome};
-use crate::collector::dead_letters::Reason as LetterReason;
+use crate::collector::dead_letters::{Reason as LetterReason, Stored};
 use crate::collector::sink::{CommandFailure, DocumentFailure, InsertReply};
 use crate::collector::source::SourceEvent;
 use crate::pipeline::report::{Counters, ExecutionPhase};
@@ -19,6 +19,7 @@ impl Driver {
             SourceEvent::Delivered(deliveries) => self.arrive(deliveries),
             SourceEvent::PullEnded { .. } => {
                 self.state.pulled();
+                self.pulls_work();
                 self.feed(Event::Tick);
             }
             SourceEvent::Gap(reason) => {
@@ -28,19 +29,32 @@ impl Driver {
             }
             SourceEvent::ConsumerGone(message) => {
                 warn!(message, "stream or consumer are gone");
+                self.supervision.goings += 1;
+                if self.supervision.goings > 1 {
+                    // That they are there when asked does not help.
+                    self.words.pull = Some((Reason::StreamUnavailable, message.clone()));
+                }
                 self.words.source = Some((Reason::StreamUnavailable, message));
                 self.doubt_stream();
                 self.feed(Event::Consumer(false));
             }
             SourceEvent::Refused(message) => {
                 tracing::debug!(message, "a pull request was refused");
+                self.words.pull = Some((Reason::StreamUnavailable, message));
+                // Its limits may have changed.
+                self.supervision.ask_soon();
                 self.feed(Event::PullRefused);
             }
             SourceEvent::Renewed { token, sent, confirmed, of } => {
                 let sent = nanos(sent.saturating_duration_since(self.zero));
                 self.feed(Event::Renewed(GroupId(token), sent, confirmed == of));
             }
-            SourceEvent::Acked { token, confirmed, of } => self.feed(Event::Acked(GroupId(token), confirmed == of)),
+            SourceEvent::Acked { token, confirmed, of } => {
+                if confirmed == of {
+                    self.measure(GroupId(token));
+                }
+                self.feed(Event::Acked(GroupId(token), confirmed == of));
+            }
         }
     }
 
@@ -59,7 +73,12 @@ impl Driver {
                 let class = self.command_failed(&failure);
                 self.feed(Event::LookedUp(group, Outcome::Failed(class)));
             }
-            Done::Buried(group, Ok(_)) => self.feed(Event::Buried(group, true)),
+            Done::Buried(group, Ok(stored)) => {
+                // What an earlier delivery put there was counted then.
+                let earlier = stored == Stored::AlreadyThere && self.delivered(group) > 1;
+                self.buried_before += u64::from(earlier);
+                self.feed(Event::Buried(group, true));
+            }
             Done::Buried(group, Err(error)) => {
                 if self.words.burial != error.message {
                     warn!(%error, "cannot store a dead letter");
@@ -92,7 +111,7 @@ impl Driver {
             InsertReply::Failed(failure) => {
                 let class = self.command_failed(&failure);
                 for index in 0..if class == Class::Unknown { self.core.entries(group).len() } else { 0 } {
-                    self.note(group, index, LetterReason::Unknown, failure.code, failure.message.clone(), None);
+                    self.note(group, index, LetterReason::Unknown, failure.code, failure.message.clone());
                 }
                 self.feed(Event::Inserted(group, Outcome::Failed(class)));
             }
@@ -117,15 +136,15 @@ impl Driver {
             if matches!(class, Class::Document | Class::Unknown) {
                 self.words.refusal = format!("{} (code {})", failure.message, failure.code);
             }
-            self.note(group, failure.index, reason, Some(failure.code), failure.message, failure.on_id);
+            self.note(group, failure.index, reason, Some(failure.code), failure.message);
         }
         Some((index, class))
     }
 
-    fn note(&mut self, group: GroupId, index: usize, reason: LetterReason, code: Option<i32>, detail: String, on_id: Option<bool>) {
+    fn note(&mut self, group: GroupId, index: usize, reason: LetterReason, code: Option<i32>, detail: String) {
         let slot = self.core.entries(group).get(index).map(|entry| entry.slot);
         if let Some(slot) = slot.and_then(|slot| self.slots.get_mut(slot)) {
-            slot.note = Some(Box::new(Note { reason, code, detail, on_id }));
+            slot.note = Some(Box::new(Note { reason, code, detail }));
         }
     }
 
@@ -150,9 +169,22 @@ impl Driver {
         class
     }
 
+    /// How often the first message of a group was delivered; 0 where the group is gone.
+    fn delivered(&self, group: GroupId) -> u64 {
+        let slot = self.core.entries(group).first().and_then(|entry| self.slots.get(entry.slot));
+        slot.map_or(0, |slot| slot.delivery.delivered)
+    }
+
+    /// Pull requests are taken, and end as they should.
+    pub(super) fn pulls_work(&mut self) {
+        self.supervision.goings = 0;
+        self.words.pull = None;
+    }
+
     /// Shows counters, phase and troubles, where they changed.
     pub(super) fn show(&mut self) {
-        let totals = self.core.totals();
+        let mut totals = self.core.totals();
+        totals.dead_lettered = totals.dead_lettered.saturating_sub(self.buried_before);
         let metrics = &self.deps.metrics;
         metrics.written.inc_by(totals.written - self.shown.written);
         metrics.duplicates.inc_by(totals.duplicates - self.shown.duplicates);
@@ -165,8 +197,10 @@ impl Driver {
             duplicates: totals.duplicates,
             dead_lettered: totals.dead_lettered,
             redelivered: self.redelivered,
+            expired: totals.expired,
             buffered: self.core.in_hand() + self.early.len() as u64,
         };
+        self.show_lag(counters.buffered);
         self.state.count(counters, self.core.proven());
         if self.core.in_hand() == 0 {
             self.slots.shrink();
@@ -179,6 +213,7 @@ impl Driver {
             || troubles.refuses
             || troubles.dead_letters
             || self.words.source.is_some()
+            || self.words.pull.is_some()
             || self.words.target.is_some()
         {
             ExecutionPhase::Blocked
@@ -187,7 +222,11 @@ impl Driver {
         } else {
             ExecutionPhase::Running
         };
-        let quiet = troubles == crate::collector::core::Troubles::default() && self.words.source.is_none() && self.words.target.is_none();
+        if self.source.mute() && !self.words.mute {
+            self.supervision.ask_soon();
+        }
+        self.words.mute = self.source.mute();
+        let quiet = troubles == crate::collector::core::Troubles::default() && self.words.quiet();
         if quiet && self.showing.phase == Some(phase) && self.showing.troubles.is_empty() {
             return;
         }

@@ -38,7 +38,7 @@ const AT_ONCE: usize = 1024;
 /// What a command has besides its documents, at most.
 const COMMAND_REST: u64 = 4096;
 /// What a consumer is taken for until it has said what it is: the server's defaults.
-const UNKNOWN_LIMITS: Limits = Limits { ack_wait: 30 * SECOND, max_ack_pending: 1000, live: 1 };
+const UNKNOWN_LIMITS: Limits = Limits { ack_wait: 30 * SECOND, max_ack_pending: 1000, live: 1, max_batch: 0 };
 
 /// Why a collector ended.
 #[derive(Debug, thiserror::Error)]
@@ -124,8 +124,18 @@ struct Driver {
     work: JoinSet<Done>,
     /// `None` while it is not certain which stream messages come from.
     identities: Option<Identities>,
-    /// Messages that arrived meanwhile.
+    /// Messages that arrived meanwhile; counted by the budget.
     early: Vec<Delivery>,
+    /// The consumer's last delivery, and the highest sequence of the stream that was seen.
+    last_delivery: u64,
+    highest: u64,
+    /// Messages of pulls that are decided, not yet sent.
+    unsent: u64,
+    /// Messages behind the last delivery, and those that other executions held when asked.
+    pending: u64,
+    elsewhere: u64,
+    /// Dead letters that an earlier delivery had stored.
+    buried_before: u64,
     collection: Option<Collection>,
     letters: DeadLetters,
     supervision: Supervision,
@@ -167,6 +177,12 @@ impl Driver {
             work: JoinSet::new(),
             identities: None,
             early: Vec::new(),
+            last_delivery: 0,
+            highest: 0,
+            unsent: 0,
+            pending: 0,
+            elsewhere: 0,
+            buried_before: 0,
             collection: None,
             letters,
             words: Words::default(),
@@ -226,12 +242,18 @@ impl Driver {
 
     /// Hands an event to the core; its effects wait for [`Self::carry_out`].
     fn feed(&mut self, event: Event<'_>) {
-        let now = self.now();
+        let (now, before) = (self.now(), self.effects.len());
         self.core.on(event, now, &mut self.effects);
+        for effect in &self.effects[before..] {
+            if let Effect::Pull { batch, .. } = effect {
+                self.unsent += batch;
+            }
+        }
     }
 
     fn now(&self) -> Now {
-        Now { at: nanos(self.zero.elapsed()), free: self.deps.budget.free(), outstanding: self.source.outstanding() }
+        let outstanding = self.source.outstanding() + self.unsent + self.early.len() as u64;
+        Now { at: nanos(self.zero.elapsed()), free: self.deps.budget.free(), outstanding }
     }
 
     fn next_deadline(&self) -> Instant {
@@ -240,6 +262,17 @@ impl Driver {
             Nanos::MAX => own,
             at => own.min(self.zero + Duration::from_nanos(at)),
         }
+    }
+}
+
+/// However it ends, by a panic too: others of this process can use what it held, and nothing waits here any more.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let early: u64 = self.early.iter().map(|delivery| delivery.bytes).sum();
+        self.deps.budget.give(self.slots.bytes() + early);
+        self.deps.metrics.in_flight.set(0);
+        self.deps.metrics.lag.set(0);
+        self.deps.metrics.oldest.set(0.0);
     }
 }
 

@@ -10,8 +10,6 @@ pub(super) struct Note {
     pub(super) reason: Reason,
     pub(super) code: Option<i32>,
     pub(super) detail: String,
-    /// For a duplicate key: whether the index is the one on `_id`.
-    pub(super) on_id: Option<bool>,
 }
 
 /// A message that is held.
@@ -58,6 +56,11 @@ impl Slots {
             self.free.push(number);
         }
         slot
+    }
+
+    /// What budgets count of all that is held.
+    pub(super) fn bytes(&self) -> u64 {
+        self.slots.iter().flatten().map(|slot| slot.delivery.bytes).sum()
     }
 
     /// Returns the memory of a burst that is over.

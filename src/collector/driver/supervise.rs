@@ -12,13 +12,15 @@ use crate::pipeline::backoff::Backoff;
 use crate::pipeline::report::EffectiveLimits;
 use crate::pipeline::status::Reason;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tracing::info;
+use tracing::{info, warn};
 
 /// How often consumer and stream are looked at.
 const RESYNC: Duration = Duration::from_secs(30);
 /// How often a normal collection is looked at; a time-series collection, which comes back as a normal one when it was
 /// dropped, as often as the consumer.
 const NORMAL_RESYNC: Duration = Duration::from_secs(300);
+/// The same, at most, where markers do not come back.
+const ASK_MUTE: Duration = Duration::from_secs(2);
 const ASK: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 const OPEN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
 const OPEN_REFUSED: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
@@ -31,6 +33,12 @@ pub(super) struct Supervision {
     ask_failures: u32,
     /// Set by a doubt that came while a question was under way: its answer may be older than the doubt.
     doubted: bool,
+    /// The highest sequence seen when the question was asked: an intact stream's last one is no lower.
+    asked_above: u64,
+    /// How often stream or consumer were gone since a pull request worked.
+    pub(super) goings: u32,
+    /// The most bytes of one pull request and the longest that it may wait; 0: no limit.
+    pub(super) pull_limits: (u64, Duration),
     opening: bool,
     open_at: Instant,
     open_failures: u32,
@@ -47,6 +55,9 @@ impl Supervision {
             ask_at: now,
             ask_failures: 0,
             doubted: false,
+            asked_above: 0,
+            goings: 0,
+            pull_limits: (0, Duration::ZERO),
             opening: false,
             open_at: now,
             open_failures: 0,
@@ -79,8 +90,10 @@ impl Driver {
         if !self.supervision.asking && now >= self.supervision.ask_at {
             self.supervision.asking = true;
             self.supervision.doubted = false;
+            self.supervision.asked_above = self.highest;
             let question = self.source.inspector();
-            self.work.spawn(async move { Done::Asked(question.info().await) });
+            let work = async move { Done::Asked(question.info().await) };
+            self.work.spawn(work::guarded(work, || Done::Asked(Err(work::asking_panicked()))));
         }
         if !self.supervision.opening && now >= self.supervision.open_at {
             self.supervision.opening = true;
@@ -117,24 +130,59 @@ impl Driver {
             // The doubt is younger than the question: `ask_at` is due.
             return;
         }
-        self.supervision.ask_at = Instant::now() + jittered(RESYNC);
-        self.supervision.stream_created_ns = facts.stream_created_ns;
+        // Without markers only answers say how late what arrives can be.
+        let again = if self.source.mute() { ASK_MUTE.min(facts.ack_wait / 8) } else { RESYNC };
+        self.supervision.ask_at = Instant::now() + jittered(again);
+        self.same_stream(&facts);
         if self.words.source.take().is_some() {
             info!("stream and consumer answer");
         }
-        let waiting = facts.num_pending + facts.num_ack_pending;
-        self.state.show_waiting(waiting);
-        self.deps.metrics.lag.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.pending = facts.num_pending;
+        let held = self.core.in_hand() + self.early.len() as u64;
+        self.elsewhere = if self.core.limits().live > 1 { facts.num_ack_pending.saturating_sub(held) } else { 0 };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let oldest = (facts.first_published_ns > 0).then(|| now.saturating_sub(Duration::from_nanos(facts.first_published_ns)));
         self.deps.metrics.oldest.set(oldest.unwrap_or_default().as_secs_f64());
         self.state.show_oldest(oldest);
-        self.limit(Limits { ack_wait: nanos(facts.ack_wait), max_ack_pending: facts.max_ack_pending, live: self.core.limits().live });
+        self.supervision.pull_limits = (u64::try_from(facts.max_bytes).unwrap_or(0), facts.max_expires);
+        self.limit(Limits {
+            ack_wait: nanos(facts.ack_wait),
+            max_ack_pending: facts.max_ack_pending,
+            live: self.core.limits().live,
+            max_batch: u64::try_from(facts.max_batch).unwrap_or(0),
+        });
         self.feed(Event::Consumer(true));
         self.identities = Some(Identities::new(&self.job.stream, facts.stream_created_ns));
+        self.drop_late();
         let early = std::mem::take(&mut self.early);
         if !early.is_empty() {
-            self.arrive(early);
+            self.take_in(early);
+        }
+    }
+
+    /// What is held of a stream that was created anew or lost its tail is forgotten: the sequences by which it would be
+    /// acknowledged may be those of other messages now.
+    fn same_stream(&mut self, facts: &ConsumerFacts) {
+        let known = std::mem::replace(&mut self.supervision.stream_created_ns, facts.stream_created_ns);
+        let lost = facts.last_sequence < self.supervision.asked_above;
+        if known == 0 || (known == facts.stream_created_ns && !lost) {
+            return;
+        }
+        warn!(lost, "the stream is another one, or lost messages that were delivered: what is held is forgotten");
+        self.highest = 0;
+        let early = std::mem::take(&mut self.early);
+        self.deps.budget.give(early.iter().map(|delivery| delivery.bytes).sum());
+        self.feed(Event::OtherStream);
+    }
+
+    /// How much waits, as far as the last delivery and the last answer say.
+    pub(super) fn show_lag(&mut self, held: u64) {
+        let waiting = self.pending + self.elsewhere + held;
+        self.state.show_waiting(waiting);
+        self.deps.metrics.lag.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        if waiting == 0 {
+            self.deps.metrics.oldest.set(0.0);
+            self.state.show_oldest(None);
         }
     }
 

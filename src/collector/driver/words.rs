@@ -4,6 +4,10 @@ use crate::collector::core::Troubles;
 use crate::pipeline::report::{ExecutionPhase, Trouble};
 use crate::pipeline::status::Reason;
 
+/// Why markers do not come back.
+const MUTE: &str = "what this connection publishes to its own inbox does not come back: allow its NATS user to publish and to \
+                    subscribe to `_INBOX.>`; until then messages are often held to be late, dropped and delivered again";
+
 /// The last words of everything that can be in the way.
 #[derive(Debug, Default)]
 pub(super) struct Words {
@@ -15,6 +19,10 @@ pub(super) struct Words {
     pub(super) burial: String,
     /// What is wrong with NATS, stream or consumer.
     pub(super) source: Option<(Reason, String)>,
+    /// What becomes of pull requests, until one works.
+    pub(super) pull: Option<(Reason, String)>,
+    /// What the connection sends to its own inboxes does not come back.
+    pub(super) mute: bool,
     /// What is wrong with the collection.
     pub(super) target: Option<(Reason, String)>,
 }
@@ -27,12 +35,21 @@ pub(super) struct Showing {
 }
 
 impl Words {
+    /// Whether nothing is wrong outside the core.
+    pub(super) fn quiet(&self) -> bool {
+        self.source.is_none() && self.pull.is_none() && self.target.is_none() && !self.mute
+    }
+
     /// Everything that is in the way now.
     pub(super) fn troubles(&self, core: Troubles) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         let mut add = |reason, message: &str| troubles.push(Trouble { reason, message: message.to_owned() });
-        for (reason, message) in [&self.source, &self.target].into_iter().flatten() {
+        let pull = if self.source.is_some() { &None } else { &self.pull };
+        for (reason, message) in [&self.source, pull, &self.target].into_iter().flatten() {
             add(*reason, message);
+        }
+        if self.mute {
+            add(Reason::StreamUnavailable, MUTE);
         }
         if core.unavailable && self.target.is_none() {
             add(Reason::DatabaseUnavailable, &self.command);
@@ -42,6 +59,12 @@ impl Words {
         }
         if core.nothing_stored {
             add(Reason::NothingStoredYet, &self.refusal);
+        }
+        if core.aside {
+            add(
+                if core.nothing_stored { Reason::NothingStoredYet } else { Reason::DocumentsRefused },
+                &format!("hardly any further messages are fetched, since so many refused ones wait to be tried again: {}", self.refusal),
+            );
         }
         if core.dead_letters {
             add(Reason::DeadLettersUnavailable, &self.burial);

@@ -7,7 +7,7 @@ use crate::collector::compare;
 use crate::collector::core::GroupId;
 use crate::collector::dead_letters::{DeadLetterError, DeadLetterErrorKind, DeadLetters, Poison, Reason, Stored};
 use crate::collector::sink::{Collection, CommandFailure, Document, FailureKind, InsertReply, OpenError};
-use crate::collector::source::{ConsumerFacts, SourceError};
+use crate::collector::source::{ConsumerFacts, SourceError, SourceErrorKind};
 use bson::{RawBson, RawDocument, oid::ObjectId};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -37,6 +37,10 @@ pub(super) fn panicked(what: &str) -> CommandFailure {
     CommandFailure { kind: FailureKind::Other, code: None, labels: Vec::new(), message: format!("{what} panicked: a bug of sluice") }
 }
 
+pub(super) fn asking_panicked() -> SourceError {
+    SourceError { kind: SourceErrorKind::Unavailable, code: None, message: "asking the consumer panicked: a bug of sluice".into() }
+}
+
 pub(super) async fn insert(collection: Collection, group: GroupId, documents: Vec<Document>) -> Done {
     let begun = Instant::now();
     let work = async {
@@ -51,7 +55,6 @@ pub(super) async fn insert(collection: Collection, group: GroupId, documents: Ve
 pub(super) struct Suspect {
     pub(super) payload: Bytes,
     pub(super) id: Option<[u8; 12]>,
-    pub(super) on_id: Option<bool>,
 }
 
 impl Suspect {
@@ -90,12 +93,12 @@ fn judge(suspect: &Suspect, found: &[&RawDocument]) -> Option<Class> {
     if found.iter().any(|stored| compare::same(sent, stored)) {
         return None;
     }
-    match (found.is_empty(), suspect.on_id) {
-        // Nothing with this `_id`: it was another unique index.
-        (true, None) => Some(Class::Document),
-        // It was there a moment ago: try again.
-        (true, Some(_)) => Some(Class::Unknown),
-        (false, _) => Some(Class::Document),
+    match (found.is_empty(), suspect.id) {
+        // Another unique index; or it was there a moment ago, and the application deleted it. To be tried again.
+        (true, _) => Some(Class::Unknown),
+        // Nothing but this message has this identity: it was stored, and the application has changed it since.
+        (false, Some(_)) => None,
+        (false, None) => Some(Class::Document),
     }
 }
 
@@ -155,26 +158,33 @@ mod tests {
     use super::*;
     use bson::rawdoc;
 
-    fn suspect(document: bson::RawDocumentBuf, on_id: Option<bool>) -> Suspect {
-        Suspect { payload: Bytes::from(document.into_bytes()), id: None, on_id }
+    fn suspect(document: bson::RawDocumentBuf) -> Suspect {
+        Suspect { payload: Bytes::from(document.into_bytes()), id: None }
     }
 
     #[test]
     fn a_document_that_is_stored_as_it_was_sent_is_done() {
         let stored = rawdoc! { "_id": 1, "a": 2 };
-        assert_eq!(judge(&suspect(rawdoc! { "a": 2, "_id": 1 }, Some(true)), &[&stored]), None);
+        assert_eq!(judge(&suspect(rawdoc! { "a": 2, "_id": 1 }), &[&stored]), None);
     }
 
     #[test]
     fn another_document_under_the_same_id_is_a_refusal() {
         let stored = rawdoc! { "_id": 1, "a": 3 };
-        assert_eq!(judge(&suspect(rawdoc! { "_id": 1, "a": 2 }, Some(true)), &[&stored]), Some(Class::Document));
+        assert_eq!(judge(&suspect(rawdoc! { "_id": 1, "a": 2 }), &[&stored]), Some(Class::Document));
     }
 
     #[test]
     fn nothing_under_the_id_means_another_index_or_a_document_that_was_deleted_meanwhile() {
-        assert_eq!(judge(&suspect(rawdoc! { "_id": 1 }, None), &[]), Some(Class::Document));
-        assert_eq!(judge(&suspect(rawdoc! { "_id": 1 }, Some(true)), &[]), Some(Class::Unknown));
+        assert_eq!(judge(&suspect(rawdoc! { "_id": 1 }), &[]), Some(Class::Unknown));
+    }
+
+    #[test]
+    fn a_document_under_our_own_identity_is_done_even_if_the_application_changed_it() {
+        let id = [7; 12];
+        let stored = rawdoc! { "_id": ObjectId::from_bytes(id), "a": 3 };
+        let ours = Suspect { id: Some(id), ..suspect(rawdoc! { "a": 2 }) };
+        assert_eq!(judge(&ours, &[&stored]), None);
     }
 
     #[tokio::test]

@@ -58,6 +58,9 @@ pub(super) fn read(reply: &Document, sent: usize) -> InsertReply {
         return unreadable("the number of stored documents");
     }
     failures.sort_unstable_by_key(|failure| failure.index);
+    if failures.windows(2).any(|pair| pair[0].index == pair[1].index) {
+        return unreadable("one document twice in writeErrors");
+    }
     InsertReply::Executed { failures, write_concern_error }
 }
 
@@ -143,6 +146,7 @@ mod tests {
             doc! {"n": 1, "ok": 1},
             doc! {"n": 2, "ok": 1, "writeErrors": [{"index": 0, "code": 121}]},
             doc! {"n": 1, "ok": 1, "writeErrors": [{"index": 2, "code": 121}]},
+            doc! {"n": 0, "ok": 1, "writeErrors": [{"index": 0, "code": 121}, {"index": 0, "code": 121}]},
             doc! {"n": 1, "ok": 1, "writeErrors": ["?"]},
             doc! {"n": 2, "ok": 1, "writeConcernError": "?"},
         ] {

@@ -1,10 +1,11 @@
 //! What a stream and its durable are like, as far as the collector needs it.
 
+use super::link::Link;
 use super::{REPLY_TIMEOUT, SourceError, SourceErrorKind};
 use async_nats::{Client, Request, RequestErrorKind};
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What stream and consumer were like when asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,10 +106,12 @@ impl Default for ConsumerConfig {
 
 /// Asks for both at once.
 pub(super) async fn ask(nats: &Client, stream: &str, consumer: &str) -> Result<ConsumerFacts, SourceError> {
+    let (link, sent) = (Link::of(nats), Instant::now());
     let (stream, consumer) = tokio::try_join!(
         request::<StreamInfo>(nats, format!("$JS.API.STREAM.INFO.{stream}")),
         request::<ConsumerInfo>(nats, format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}")),
     )?;
+    link.answered(sent);
     let config = consumer.config;
     Ok(ConsumerFacts {
         stream_created_ns: nanoseconds(stream.created),

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::coop;
 
-/// How old the last look into the inbox may get while requests are out: it bounds how much of a lease is given away.
-const LOOK: Duration = Duration::from_secs(2);
+/// How old the last look into the inbox may get while requests are out: it bounds how much of a lease is given away. The
+/// heartbeats of the requests are looks, too, and come more often.
+const LOOK: Duration = Duration::from_secs(8);
 /// A timer that is later than this tells of a process that stood still.
 const STALL: Duration = Duration::from_millis(250);
 
@@ -65,6 +66,16 @@ impl Inbox {
             found: VecDeque::new(),
             closed: false,
         })
+    }
+
+    /// Whether this is still the connection that the inbox knows: if not, what is held may be of another stream.
+    pub(super) fn current(&self) -> bool {
+        self.link.count() == self.count
+    }
+
+    /// Whether markers come back.
+    pub(super) fn mute(&self) -> bool {
+        self.link.mute()
     }
 
     pub(super) fn outstanding(&self) -> u64 {
@@ -152,7 +163,10 @@ impl Inbox {
                 Poll::Ready(Some(message)) => {
                     any = true;
                     match self.address(&message.subject) {
-                        Some(('r', id)) => self.tracker.answered(id, message.status != Some(StatusCode::NO_RESPONDERS)),
+                        Some(('r', id)) => {
+                            let sent = self.tracker.answered(id, message.status != Some(StatusCode::NO_RESPONDERS));
+                            self.floor = sent.map_or(self.floor, |sent| self.floor.max(sent));
+                        }
                         Some((_, id)) => self.status(id, &message),
                         None => deliveries.extend(self.delivery(message)),
                     }
@@ -186,6 +200,7 @@ impl Inbox {
         let ack = AckSubject::parse(message.reply.as_deref()?)?;
         Some(Delivery {
             sequence: ack.stream_sequence,
+            consumer_sequence: ack.consumer_sequence,
             published_ns: ack.published_ns,
             delivered: ack.delivered,
             pending: ack.pending,

@@ -9,13 +9,15 @@
 use async_nats::connection::State;
 use futures_util::StreamExt;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 const INTERVAL: Duration = Duration::from_millis(250);
+/// Markers in a row that do not come back while there is a connection: then they never will.
+const UNANSWERED: u32 = 20;
 
 /// The links of this process, by their connection's statistics, the only thing that tells connections apart.
 static LINKS: Mutex<Option<HashMap<usize, Weak<Link>>>> = Mutex::new(None);
@@ -25,6 +27,7 @@ static LINKS: Mutex<Option<HashMap<usize, Weak<Link>>>> = Mutex::new(None);
 pub(super) struct Link {
     epoch: Instant,
     floor: Arc<AtomicU64>,
+    mute: Arc<AtomicBool>,
     connects: watch::Receiver<u64>,
     /// Keeps the address that the link is found by.
     statistics: Arc<async_nats::Statistics>,
@@ -44,8 +47,10 @@ impl Link {
         let epoch = Instant::now();
         let floor = Arc::new(AtomicU64::new(0));
         let (sender, connects) = watch::channel(statistics.connects.load(Ordering::Relaxed));
-        let task = tokio::spawn(watch_connection(client.clone(), statistics.clone(), epoch, floor.clone(), sender));
-        let link = Arc::new(Self { epoch, floor, connects, statistics, task });
+        let mute = Arc::new(AtomicBool::new(false));
+        let shared = (floor.clone(), mute.clone());
+        let task = tokio::spawn(watch_connection(client.clone(), statistics.clone(), epoch, shared, sender));
+        let link = Arc::new(Self { epoch, floor, mute, connects, statistics, task });
         links.retain(|_, link| link.strong_count() > 0);
         links.insert(key, Arc::downgrade(&link));
         link
@@ -54,6 +59,17 @@ impl Link {
     /// Whatever arrives from now on was delivered after this moment.
     pub(super) fn floor(&self) -> Instant {
         self.epoch + Duration::from_nanos(self.floor.load(Ordering::Acquire))
+    }
+
+    /// A request that was sent at `sent` was answered, which is as good as a marker that came back.
+    pub(super) fn answered(&self, sent: Instant) {
+        let sent = u64::try_from(sent.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(0);
+        self.floor.fetch_max(sent, Ordering::AcqRel);
+    }
+
+    /// Whether markers do not come back although there is a connection: a permission is missing.
+    pub(super) fn mute(&self) -> bool {
+        self.mute.load(Ordering::Relaxed)
     }
 
     /// How often the connection was made; changes with every new one.
@@ -78,9 +94,10 @@ async fn watch_connection(
     client: async_nats::Client,
     statistics: Arc<async_nats::Statistics>,
     epoch: Instant,
-    floor: Arc<AtomicU64>,
+    (floor, mute): (Arc<AtomicU64>, Arc<AtomicBool>),
     connects: watch::Sender<u64>,
 ) {
+    let mut unanswered = 0;
     let inbox = client.new_inbox();
     let Ok(mut markers) = client.subscribe(inbox.clone()).await else { return };
     let mut ticks = tokio::time::interval(INTERVAL);
@@ -89,6 +106,8 @@ async fn watch_connection(
         tokio::select! {
             marker = markers.next() => {
                 let Some(marker) = marker else { return };
+                unanswered = 0;
+                mute.store(false, Ordering::Relaxed);
                 if let Ok(sent) = <[u8; 8]>::try_from(marker.payload.as_ref()) {
                     floor.fetch_max(u64::from_be_bytes(sent), Ordering::AcqRel);
                 }
@@ -97,7 +116,12 @@ async fn watch_connection(
                 let count = statistics.connects.load(Ordering::Relaxed);
                 connects.send_if_modified(|known| std::mem::replace(known, count) != count);
                 if client.connection_state() != State::Connected {
+                    unanswered = 0;
                     continue;
+                }
+                unanswered += 1;
+                if unanswered > UNANSWERED {
+                    mute.store(true, Ordering::Relaxed);
                 }
                 let sent = u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX).to_be_bytes();
                 let publish = client.publish(inbox.clone(), sent.to_vec().into());

@@ -39,6 +39,8 @@ const LARGEST_FRAME: u64 = 64 << 10;
 pub struct Delivery {
     /// Its sequence in the stream.
     pub sequence: u64,
+    /// Which delivery of the consumer this is: ascends until the consumer is another one.
+    pub consumer_sequence: u64,
     /// When it was published, nanoseconds since the epoch; the same in every delivery.
     pub published_ns: u64,
     /// How often the server believes to have delivered it, this one included. Proves nothing.
@@ -255,8 +257,15 @@ impl Source {
         }
     }
 
-    /// Without a connection the client only queues what is sent, and blocks when the queue is full.
+    /// Whether the connection lacks the permission to send to its own inboxes, or to receive there: then only answers say
+    /// how late what arrives can be.
+    pub fn mute(&self) -> bool {
+        self.inbox.mute()
+    }
+
+    /// Without a connection the client only queues what is sent, and blocks when the queue is full. On a new one nothing is
+    /// said before its gap was reported.
     fn connected(&self) -> Result<(), SourceError> {
-        if self.nats.connection_state() == State::Connected { Ok(()) } else { Err(SourceError::disconnected()) }
+        if self.nats.connection_state() == State::Connected && self.inbox.current() { Ok(()) } else { Err(SourceError::disconnected()) }
     }
 }

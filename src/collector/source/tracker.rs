@@ -54,12 +54,13 @@ impl Tracker {
         self.calls.retain(|call| call.id != id);
     }
 
-    /// A reply came; one that says "nobody was there" confirms nothing.
-    pub(super) fn answered(&mut self, id: u64, confirmed: bool) {
-        if let Some(call) = self.calls.iter_mut().find(|call| call.id == id) {
-            call.answered += 1;
-            call.confirmed += usize::from(confirmed);
-        }
+    /// A reply came; one that says "nobody was there" confirms nothing. Says when the call was sent: what arrives after the
+    /// reply was delivered after that.
+    pub(super) fn answered(&mut self, id: u64, confirmed: bool) -> Option<Instant> {
+        let call = self.calls.iter_mut().find(|call| call.id == id)?;
+        call.answered += 1;
+        call.confirmed += usize::from(confirmed);
+        Some(call.sent)
     }
 
     /// A call that is answered, or will not be any more at `now`.
@@ -90,7 +91,7 @@ mod tests {
         let mut tracker = Tracker::default();
         tracker.start(1, Kind::Ack, 71, (2, 2), now);
         tracker.start(2, Kind::Renew, 72, (1, 1), now);
-        tracker.answered(1, true);
+        assert_eq!(tracker.answered(1, true), Some(now));
         assert!(tracker.finished(now).is_none());
         tracker.answered(1, false);
         assert!(matches!(tracker.finished(now), Some(SourceEvent::Acked { token: 71, confirmed: 1, of: 2 })));

@@ -3,18 +3,18 @@
 use crate::collector::classify::Class;
 use crate::collector::core::*;
 
-const LIMITS: Limits = Limits { ack_wait: 30 * SECOND, max_ack_pending: 0, live: 1 };
+pub(super) const LIMITS: Limits = Limits { ack_wait: 30 * SECOND, max_ack_pending: 0, live: 1, max_batch: 0 };
 
-struct Desk {
-    core: Core,
-    now: Nanos,
+pub(super) struct Desk {
+    pub(super) core: Core,
+    pub(super) now: Nanos,
     next_slot: u32,
-    free: u64,
-    outstanding: u64,
+    pub(super) free: u64,
+    pub(super) outstanding: u64,
 }
 
 impl Desk {
-    fn new(count: u32, proven: bool) -> Self {
+    pub(super) fn new(count: u32, proven: bool) -> Self {
         Self::with(
             Batches { count, bytes: 1 << 24, period: 5 * SECOND, linger: 0, max_in_flight: 2, first_half_only: false },
             LIMITS,
@@ -22,19 +22,19 @@ impl Desk {
         )
     }
 
-    fn with(batches: Batches, limits: Limits, proven: bool) -> Self {
+    pub(super) fn with(batches: Batches, limits: Limits, proven: bool) -> Self {
         let mut desk = Self { core: Core::new(batches, limits, proven, 1), now: SECOND, next_slot: 0, free: 1 << 30, outstanding: 1 << 20 };
         assert_eq!(desk.on(Event::Target(Target::Good)), []);
         desk
     }
 
-    fn on(&mut self, event: Event<'_>) -> Vec<Effect> {
+    pub(super) fn on(&mut self, event: Event<'_>) -> Vec<Effect> {
         let mut out = Vec::new();
         self.core.on(event, Now { at: self.now, free: self.free, outstanding: self.outstanding }, &mut out);
         out
     }
 
-    fn deliver_kind(&mut self, count: usize, pending: u64, kind: Kind) -> Vec<Effect> {
+    pub(super) fn deliver_kind(&mut self, count: usize, pending: u64, kind: Kind) -> Vec<Effect> {
         let messages: Vec<Arrival> = (0..count)
             .map(|_| {
                 self.next_slot += 1;
@@ -44,21 +44,21 @@ impl Desk {
         self.on(Event::Delivered { messages: &messages, pending })
     }
 
-    fn deliver(&mut self, count: usize) -> Vec<Effect> {
+    pub(super) fn deliver(&mut self, count: usize) -> Vec<Effect> {
         self.deliver_kind(count, 0, Kind::Document)
     }
 
-    fn after(&mut self, time: Nanos) -> Vec<Effect> {
+    pub(super) fn after(&mut self, time: Nanos) -> Vec<Effect> {
         self.now += time;
         self.on(Event::Tick)
     }
 
-    fn inserted(&mut self, group: GroupId, failures: &[(u32, Class)]) -> Vec<Effect> {
+    pub(super) fn inserted(&mut self, group: GroupId, failures: &[(u32, Class)]) -> Vec<Effect> {
         self.on(Event::Inserted(group, Outcome::Executed { failures, uncertain: None }))
     }
 }
 
-fn insert(effects: &[Effect]) -> GroupId {
+pub(super) fn insert(effects: &[Effect]) -> GroupId {
     let found = effects.iter().find_map(|effect| if let Effect::Insert(group) = effect { Some(*group) } else { None });
     found.unwrap_or_else(|| panic!("no insert in {effects:?}"))
 }
@@ -194,13 +194,14 @@ fn refused_documents_wait_until_the_config_is_proven_and_only_they_are_dead_lett
 fn what_waits_for_proof_is_bounded_since_pulling_stops() {
     let mut desk = Desk::new(10, false);
     desk.outstanding = 0;
-    for _ in 0..4 {
+    for _ in 0..100 {
         let group = insert(&desk.deliver(10));
         let all: Vec<(u32, Class)> = (0..10).map(|index| (index, Class::Document)).collect();
         desk.inserted(group, &all);
     }
     let effects = desk.on(Event::Tick);
     assert!(!effects.iter().any(|e| matches!(e, Effect::Pull { .. })), "{effects:?}");
+    assert!(desk.core.troubles().aside);
     // They are tried again, slowly.
     let mut tried = 0;
     for _ in 0..4 {

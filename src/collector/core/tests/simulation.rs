@@ -179,8 +179,11 @@ impl World {
                 let carried_out = !poisoned && (!away || self.random(2) == 0);
                 let mut failures = Vec::new();
                 for (index, number) in numbers.iter().enumerate().filter(|_| carried_out) {
+                    let busy = self.chance(1);
                     let message = &mut self.messages[*number];
                     match message.nature {
+                        // Now and then the server cannot take a single one.
+                        Nature::Good if !message.stored && busy => failures.push(index as u32),
                         Nature::Good if !message.stored => message.stored = true,
                         Nature::Unreadable => panic!("seed {seed}: sent what is no BSON"),
                         _ => failures.push(index as u32),
@@ -275,9 +278,11 @@ impl World {
             }
             Coming::Inserted(group, failures, failed) => {
                 let numbers = self.numbers(core, group);
-                let class = |index: &u32| match self.messages[numbers[*index as usize]].nature {
-                    Nature::Good => Class::Done,
-                    Nature::Refused => Class::Document,
+                // The group may be forgotten by now.
+                let class = |index: &u32| match numbers.get(*index as usize).map(|number| &self.messages[*number]) {
+                    Some(message) if message.nature == Nature::Good && !message.stored => Class::Transient,
+                    Some(message) if message.nature == Nature::Good => Class::Done,
+                    Some(message) if message.nature == Nature::Refused => Class::Document,
                     _ => Class::LookUp,
                 };
                 let poisoned = numbers.iter().any(|n| self.messages[*n].nature == Nature::Poison);

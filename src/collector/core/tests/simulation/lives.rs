@@ -44,7 +44,7 @@ fn run(seed: u64) {
         let bytes = 20 + world.random(400) as u32;
         world.messages.push(Message { nature, bytes, from, leased_until: None, settled: false, stored: false, buried: false });
     }
-    let limits = Limits { ack_wait: ACK_WAIT, max_ack_pending: world.max_ack_pending, live: 1 };
+    let limits = Limits { ack_wait: ACK_WAIT, max_ack_pending: world.max_ack_pending, live: 1, max_batch: 0 };
     let mut core = Core::new(world.batches, limits, false, seed);
     let mut out = Vec::new();
     core.on(Event::Target(Target::Good), Now { at: 0, free: 1 << 30, outstanding: 0 }, &mut out);
@@ -73,6 +73,9 @@ fn run(seed: u64) {
                 world.pulls.clear();
                 core.on(Event::Gap, Now { at: world.now, free: 1 << 30, outstanding: 0 }, &mut out);
             }
+            if world.random(4) == 0 && world.chance(1) {
+                core.on(Event::OtherStream, Now { at: world.now, free: 1 << 30, outstanding: world.outstanding() }, &mut out);
+            }
         }
         if coming <= world.now
             && let Some(Reverse((_, _, coming))) = world.coming.pop()
@@ -84,7 +87,7 @@ fn run(seed: u64) {
         core.on(Event::Tick, now, &mut out);
     }
     let batch = core.batch_count();
-    let bound = (batch * u64::from(world.batches.max_in_flight + 5)).max(256) + 300;
+    let bound = (batch * u64::from(world.batches.max_in_flight + 5)).max(256) + 300 + 1000.max(4 * batch);
     assert!(world.most_held <= bound, "seed {seed}: held {} of {bound}", world.most_held);
     for (number, message) in world.messages.iter().enumerate() {
         let bad = matches!(message.nature, Nature::Refused | Nature::Unreadable | Nature::Taken | Nature::Poison);
