@@ -217,6 +217,6 @@ async fn the_largest_document_is_stored_and_what_is_larger_is_not_sent() {
     assert_eq!(mongo.count("a").await, 1);
     assert_eq!(failed(collection.insert(&[sized(MAX_COMMAND_BYTES - 16)]).await).kind, FailureKind::TooLarge);
     let halves = [sized(MAX_COMMAND_BYTES / 2), sized(MAX_COMMAND_BYTES / 2 + 1)];
-    assert!(collection.command_bytes(&halves) > MAX_COMMAND_BYTES);
+    assert!(collection.command_of(&halves).bytes() > MAX_COMMAND_BYTES);
     assert_eq!(failed(collection.insert(&halves).await).kind, FailureKind::TooLarge);
 }

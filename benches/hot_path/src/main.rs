@@ -16,7 +16,7 @@ use collector::{
     core::{Arrival, Batches, Core, Effect, Event, Kind, Limits, MS, Now, Outcome, SECOND, Target},
     identity::{Identities, Identity},
     payload,
-    sink::{self, Document},
+    sink,
 };
 use std::hint::black_box;
 
@@ -65,7 +65,6 @@ struct HotPath {
     prologue: Vec<u8>,
     /// What the driver keeps under each slot.
     slots: Vec<(Bytes, Identity)>,
-    documents: Vec<Document>,
     at: u64,
     sequence: u64,
     outstanding: u64,
@@ -90,7 +89,6 @@ impl HotPath {
             payload: payload(),
             prologue: sink::prologue(),
             slots: vec![(Bytes::new(), [0; 12]); SLOTS],
-            documents: Vec::with_capacity(1000),
             at: SECOND,
             sequence: 0,
             outstanding: 0,
@@ -150,13 +148,14 @@ impl HotPath {
         match effect {
             Effect::Pull { batch, .. } => self.outstanding += batch,
             Effect::Insert(group) => {
-                self.documents.clear();
-                self.documents.extend(self.core.entries(group).iter().map(|entry| {
+                let entries = self.core.entries(group);
+                let bytes = entries.iter().map(|entry| entry.bytes as usize).sum();
+                let documents = entries.iter().map(|entry| {
                     let (payload, identity) = &self.slots[entry.slot as usize];
-                    Document { payload: payload.clone(), id: Some(*identity) }
-                }));
-                self.inserted += self.documents.len() as u64;
-                self.sent += black_box(sink::build(&self.prologue, &self.documents)).len() as u64;
+                    (payload.as_ref(), Some(*identity))
+                });
+                self.inserted += entries.len() as u64;
+                self.sent += black_box(sink::build(&self.prologue, bytes, documents)).len() as u64;
                 self.core.on(Event::Inserted(group, Outcome::Executed { failures: &[], uncertain: None }), now, &mut self.effects);
             }
             Effect::Ack(group) => {

@@ -20,7 +20,7 @@ pub fn prologue() -> Vec<u8> {
     command::prologue("readings", &concern, std::time::Duration::from_secs(10))
 }
 
-/// The command that inserts `documents`.
-pub fn build(prologue: &[u8], documents: &[Document]) -> Vec<u8> {
-    command::build(prologue, documents)
+/// The command that inserts documents.
+pub fn build<'a>(prologue: &[u8], bytes: usize, documents: impl Iterator<Item = (&'a [u8], Option<[u8; 12]>)>) -> Vec<u8> {
+    command::build(prologue, bytes, documents).0
 }

@@ -218,6 +218,11 @@ impl Core {
         self.in_hand
     }
 
+    /// Whether as many inserts are under way as may be, and how many batches wait for them.
+    pub fn saturation(&self) -> (bool, usize) {
+        (self.in_flight >= self.batches.max_in_flight, self.ready.len())
+    }
+
     /// Bytes held, as [`Entry::bytes`] counts them.
     pub fn in_hand_bytes(&self) -> u64 {
         self.in_hand_bytes

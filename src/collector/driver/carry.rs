@@ -7,7 +7,6 @@ use super::work::{self, Done, Letter, Suspect};
 use crate::collector::core::{Effect, Entry, Event, GroupId};
 use crate::collector::dead_letters::Reason;
 use crate::collector::identity::{self, Identities};
-use crate::collector::sink::Document;
 use crate::collector::source::{SourceError, SourceErrorKind};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -45,22 +44,22 @@ impl Driver {
             }
             Effect::Nak(entries) if self.identities.is_none() => self.release(entries),
             Effect::Ack(group) => {
-                self.collect_replies(group);
-                if let Err(error) = self.source.ack(&self.replies, group.0).await {
+                self.take_replies(group);
+                if let Err(error) = self.source.ack(&mut self.replies, group.0).await {
                     self.source_failed(&error);
                     self.feed(Event::Acked(group, false));
                 }
             }
             Effect::Terminate(group) => {
                 self.collect_replies(group);
-                if let Err(error) = self.source.term(&self.replies, group.0).await {
+                if let Err(error) = self.source.term(&mut self.replies, group.0).await {
                     self.source_failed(&error);
                     self.feed(Event::Acked(group, false));
                 }
             }
             Effect::Renew(group) => {
                 self.collect_replies(group);
-                if let Err(error) = self.source.renew(&self.replies, group.0).await {
+                if let Err(error) = self.source.renew(&mut self.replies, group.0).await {
                     self.source_failed(&error);
                     let now = self.now().at;
                     self.feed(Event::Renewed(group, now, false));
@@ -69,8 +68,8 @@ impl Driver {
             Effect::Bury(group) => self.bury(group),
             Effect::Nak(entries) => {
                 self.replies.clear();
-                self.replies.extend(entries.iter().filter_map(|entry| self.slots.get(entry.slot)?.delivery.message.reply.clone()));
-                if let Err(error) = self.source.nak(&self.replies, NAK_DELAY).await {
+                self.replies.extend(entries.iter().filter_map(|entry| self.source.reply(&self.slots.get(entry.slot)?.delivery)));
+                if let Err(error) = self.source.nak(&mut self.replies, NAK_DELAY).await {
                     // They are delivered again when their leases end.
                     self.source_failed(&error);
                 }
@@ -100,12 +99,12 @@ impl Driver {
         self.drop_late();
         let early = std::mem::take(&mut self.early);
         self.deps.budget.give(early.iter().map(|delivery| delivery.bytes).sum());
-        let replies: Vec<_> = early.into_iter().filter_map(|delivery| delivery.message.reply).collect();
+        let mut replies: Vec<_> = early.into_iter().filter_map(|delivery| delivery.message.reply).collect();
         // After a doubt they may be of another stream than their subjects say.
         if replies.is_empty() || self.supervision.stream_created_ns > 0 {
             return;
         }
-        if let Err(error) = self.source.nak(&replies, NAK_DELAY).await {
+        if let Err(error) = self.source.nak(&mut replies, NAK_DELAY).await {
             // They are delivered again when their leases end.
             tracing::debug!(%error, "could not give messages back");
         }
@@ -125,16 +124,17 @@ impl Driver {
         }
     }
 
+    /// The command is built here: payloads handed to another thread would have their counts taken and given back there, one
+    /// by one, while others of the same buffer are counted here.
     fn insert(&mut self, group: GroupId) {
         let Some(collection) = self.collection.clone() else { return };
         let slots = &self.slots;
-        let document = |entry: &Entry| {
-            let slot = slots.get(entry.slot)?;
-            Some(Document { payload: slot.delivery.message.payload.clone(), id: slot.id })
-        };
-        let documents: Vec<Document> = self.core.entries(group).iter().filter_map(document).collect();
-        self.deps.metrics.batch_documents.observe(documents.len() as f64);
-        self.work.spawn(work::insert(collection, group, documents));
+        let entries = self.core.entries(group);
+        let bytes = entries.iter().map(|entry| entry.bytes as usize).sum();
+        let document = |entry: &Entry| slots.get(entry.slot).map(|slot| (slot.delivery.message.payload.as_ref(), slot.id));
+        let command = collection.command(bytes, entries.iter().filter_map(document));
+        self.deps.metrics.batch_documents.observe(command.documents() as f64);
+        self.work.spawn(work::insert(collection, group, command));
     }
 
     fn look_up(&mut self, group: GroupId) {
@@ -174,9 +174,16 @@ impl Driver {
 
     fn collect_replies(&mut self, group: GroupId) {
         self.replies.clear();
-        let slots = &self.slots;
-        let replies = self.core.entries(group).iter().filter_map(|entry| slots.get(entry.slot)?.delivery.message.reply.clone());
-        self.replies.extend(replies);
+        let (slots, source) = (&self.slots, &self.source);
+        self.replies.extend(self.core.entries(group).iter().filter_map(|entry| source.reply(&slots.get(entry.slot)?.delivery)));
+    }
+
+    /// For acknowledgements, which are hardly ever sent twice.
+    fn take_replies(&mut self, group: GroupId) {
+        self.replies.clear();
+        let (slots, source) = (&mut self.slots, &self.source);
+        self.replies
+            .extend(self.core.entries(group).iter().filter_map(|entry| source.take_reply(&mut slots.get_mut(entry.slot)?.delivery)));
     }
 
     fn release(&mut self, entries: Vec<Entry>) {

@@ -146,6 +146,8 @@ struct Driver {
     shown: super::core::Totals,
     stopping: bool,
     finished: bool,
+    /// Until when nothing is taken from the source.
+    rest_until: Option<Instant>,
     /// Scratch, kept for their memory.
     arrivals: Vec<Arrival>,
     replies: Vec<Subject>,
@@ -192,6 +194,7 @@ impl Driver {
             shown: super::core::Totals::default(),
             stopping: false,
             finished: false,
+            rest_until: None,
             arrivals: Vec::new(),
             replies: Vec::new(),
         }
@@ -206,12 +209,12 @@ impl Driver {
         self.carry_out().await;
         self.supervise();
         while !self.finished {
-            let deadline = self.next_deadline().into();
+            let deadline = self.rest_until.map_or(self.next_deadline(), |rest| rest.min(self.next_deadline())).into();
             if sleep.deadline() != deadline {
                 sleep.as_mut().reset(deadline);
             }
             let woken = tokio::select! {
-                event = self.source.next(AT_ONCE) => Woken::Source(event),
+                event = self.source.next(AT_ONCE), if self.rest_until.is_none() => Woken::Source(event),
                 Some(Ok(done)) = self.work.join_next(), if !self.work.is_empty() => Woken::Done(done),
                 changed = live.changed(), if !live_ended => {
                     if changed.is_ok() { Woken::Live(*live.borrow_and_update()) } else { Woken::LiveEnded }
@@ -219,6 +222,10 @@ impl Driver {
                 () = stop.cancelled(), if !self.stopping => Woken::Stop,
                 () = &mut sleep => Woken::Time,
             };
+            // Work that is done may want messages at once, and a rest that is over is over.
+            if self.rest_until.is_some_and(|rest| matches!(woken, Woken::Done(_) | Woken::Stop) || Instant::now() >= rest) {
+                self.rest_until = None;
+            }
             match woken {
                 Woken::Source(event) => self.source_says(event),
                 Woken::Done(done) => self.work_done(done),

@@ -6,7 +6,7 @@ use crate::collector::classify::{self, Class};
 use crate::collector::compare;
 use crate::collector::core::GroupId;
 use crate::collector::dead_letters::{DeadLetterError, DeadLetterErrorKind, DeadLetters, Poison, Reason, Stored};
-use crate::collector::sink::{Collection, CommandFailure, Document, FailureKind, InsertReply, OpenError};
+use crate::collector::sink::{Collection, CommandFailure, FailureKind, InsertCommand, InsertReply, OpenError};
 use crate::collector::source::{ConsumerFacts, SourceError, SourceErrorKind};
 use bson::{RawBson, RawDocument, oid::ObjectId};
 use bytes::Bytes;
@@ -41,10 +41,10 @@ pub(super) fn asking_panicked() -> SourceError {
     SourceError { kind: SourceErrorKind::Unavailable, code: None, message: "asking the consumer panicked: a bug of sluice".into() }
 }
 
-pub(super) async fn insert(collection: Collection, group: GroupId, documents: Vec<Document>) -> Done {
+pub(super) async fn insert(collection: Collection, group: GroupId, command: InsertCommand) -> Done {
     let begun = Instant::now();
     let work = async {
-        let reply = collection.insert(&documents).await;
+        let reply = collection.send(command).await;
         Done::Inserted(group, reply, begun.elapsed())
     };
     guarded(work, || Done::Inserted(group, InsertReply::Failed(panicked("the insert")), begun.elapsed())).await

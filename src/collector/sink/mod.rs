@@ -34,6 +34,31 @@ pub struct Document {
     pub id: Option<[u8; 12]>,
 }
 
+/// What a command of one document has besides the prologue and the document: its own length, type and key of the
+/// document, the ends of array and command.
+const COMMAND_FRAME: usize = 4 + 3 + 2;
+
+/// An insert command, ready to be sent. Never decoded.
+#[derive(Debug)]
+pub struct InsertCommand {
+    bytes: Vec<u8>,
+    documents: usize,
+    /// What a command of one document has besides it.
+    rest: usize,
+}
+
+impl InsertCommand {
+    /// How many documents it inserts.
+    pub fn documents(&self) -> usize {
+        self.documents
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// Why a collection cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -70,31 +95,45 @@ impl Collection {
         }
     }
 
-    /// Inserts `documents` by one unordered command. The caller splits what is larger than [`MAX_COMMAND_BYTES`] by
-    /// [`Self::command_bytes`]; a document alone may use the rest that the server leaves for a command, and is refused as
-    /// [`FailureKind::TooLarge`] only where it is larger than [`MAX_DOCUMENT_BYTES`].
-    pub async fn insert(&self, documents: &[Document]) -> InsertReply {
-        if documents.is_empty() {
+    /// Builds the command that inserts documents, each a payload and perhaps the `_id` to put in front. `bytes`: the sum of
+    /// what [`Self::document_bytes`] says of them.
+    pub fn command<'a>(&self, bytes: usize, documents: impl Iterator<Item = (&'a [u8], Option<[u8; 12]>)>) -> InsertCommand {
+        let (bytes, documents) = command::build(&self.prologue, bytes, documents);
+        InsertCommand { bytes, documents, rest: self.prologue.len() + COMMAND_FRAME }
+    }
+
+    /// The command that inserts `documents`.
+    pub fn command_of(&self, documents: &[Document]) -> InsertCommand {
+        let (bytes, documents) = command::build_all(&self.prologue, documents);
+        InsertCommand { bytes, documents, rest: self.prologue.len() + COMMAND_FRAME }
+    }
+
+    /// Inserts documents by one unordered command. The caller splits what is larger than [`MAX_COMMAND_BYTES`]; a document
+    /// alone may use the rest that the server leaves for a command, and is refused as [`FailureKind::TooLarge`] only where
+    /// it is larger than [`MAX_DOCUMENT_BYTES`].
+    pub async fn send(&self, command: InsertCommand) -> InsertReply {
+        let InsertCommand { bytes, documents, rest } = command;
+        if documents == 0 {
             return InsertReply::Executed { failures: Vec::new(), write_concern_error: None };
         }
-        let alone = documents.len() == 1 && command::stored_size(&documents[0]) <= MAX_DOCUMENT_BYTES;
-        if !alone && self.command_bytes(documents) > MAX_COMMAND_BYTES {
-            let message = format!("{} documents do not fit into one command of 16 MiB", documents.len());
+        let alone = documents == 1 && bytes.len() - rest <= MAX_DOCUMENT_BYTES;
+        if !alone && bytes.len() > MAX_COMMAND_BYTES {
+            let message = format!("{documents} documents do not fit into one command of 16 MiB");
             return InsertReply::Failed(CommandFailure::new(FailureKind::TooLarge, message));
         }
-        let command = match RawDocumentBuf::from_bytes(command::build(&self.prologue, documents)) {
+        let command = match RawDocumentBuf::from_bytes(bytes) {
             Ok(command) => command,
             Err(error) => return InsertReply::Failed(CommandFailure::new(FailureKind::Other, error.to_string())),
         };
         match connect::bounded(self.handle.run_raw_command(command)).await {
-            Ok(reply) => reply::read(&reply, documents.len()),
+            Ok(reply) => reply::read(&reply, documents),
             Err(failure) => InsertReply::Failed(self.database.explain(failure).await),
         }
     }
 
-    /// The size of the command that inserts `documents`, in bytes.
-    pub fn command_bytes(&self, documents: &[Document]) -> usize {
-        command::size(&self.prologue, documents)
+    /// Builds and sends the command of `documents`.
+    pub async fn insert(&self, documents: &[Document]) -> InsertReply {
+        self.send(self.command_of(documents)).await
     }
 
     /// The most that one document adds to a command, in bytes, for counting while a batch grows; a command without

@@ -8,6 +8,8 @@
 //! $JS.ACK.<domain>.<account>.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time, ns>.<pending>[.<token>…]
 //! ```
 
+const PREFIX: &str = "$JS.ACK.";
+
 /// The parts of an acknowledgement subject that we use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AckSubject {
@@ -23,28 +25,62 @@ pub struct AckSubject {
     pub pending: u64,
 }
 
+/// Tokens that are told apart: the second format has eleven and perhaps one behind them.
+const TOKENS: usize = 12;
+
 impl AckSubject {
     /// Reads `subject`; `None` where it is no acknowledgement subject.
     pub fn parse(subject: &str) -> Option<Self> {
-        let rest = subject.strip_prefix("$JS.ACK.")?;
-        let mut tokens = rest.split('.');
+        Self::read(subject).map(|(read, _)| read)
+    }
+
+    /// Reads `subject`, and how long what stands in front of the numbers is; `None` instead of that where something stands
+    /// behind them, so that the numbers do not make the subject.
+    pub(super) fn read(subject: &str) -> Option<(Self, Option<usize>)> {
+        let rest = subject.strip_prefix(PREFIX)?.as_bytes();
+        // Where each token begins.
+        let mut starts = [0usize; TOKENS];
+        let mut count = 1;
+        for (at, byte) in rest.iter().enumerate() {
+            if *byte == b'.' {
+                if let Some(start) = starts.get_mut(count) {
+                    *start = at + 1;
+                }
+                count += 1;
+            }
+        }
         // Stream and consumer; domain and account before them in the second format.
-        let names = match tokens.clone().count() {
+        let names = match count {
             7 => 2,
             count if count >= 9 => 4,
             _ => return None,
         };
-        for _ in 0..names {
-            tokens.next()?;
-        }
-        let mut number = || tokens.next()?.parse::<u64>().ok();
-        Some(Self {
-            delivered: number()?,
-            stream_sequence: number()?,
-            consumer_sequence: number()?,
-            published_ns: number()?,
-            pending: number()?,
-        })
+        let number = |index: usize| {
+            let mut value = 0u64;
+            let digits = rest.get(starts[names + index]..)?.split(|byte| *byte == b'.').next().filter(|digits| !digits.is_empty())?;
+            for digit in digits {
+                let digit = digit.wrapping_sub(b'0');
+                if digit > 9 {
+                    return None;
+                }
+                value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+            }
+            Some(value)
+        };
+        let read = Self {
+            delivered: number(0)?,
+            stream_sequence: number(1)?,
+            consumer_sequence: number(2)?,
+            published_ns: number(3)?,
+            pending: number(4)?,
+        };
+        Some((read, (count == names + 5).then_some(PREFIX.len() + starts[names])))
+    }
+
+    /// The subject again, from what stood in front of the numbers.
+    pub(super) fn subject(&self, front: &str) -> String {
+        let Self { delivered, stream_sequence, consumer_sequence, published_ns, pending } = self;
+        format!("{front}{delivered}.{stream_sequence}.{consumer_sequence}.{published_ns}.{pending}")
     }
 }
 
@@ -68,6 +104,16 @@ mod tests {
         for subject in ["", "$JS.ACK.", "$JS.ACK.s.c.1.2.3.4", "$JS.ACK.s.c.1.2.3.4.x", "_INBOX.a", "$JS.ACK.d.s.c.1.2.3.4.5"] {
             assert_eq!(AckSubject::parse(subject), None, "{subject}");
         }
+    }
+
+    #[test]
+    fn a_subject_that_was_read_can_be_made_again() {
+        for subject in ["$JS.ACK.s.c.2.100.101.1794361635123456789.7", "$JS.ACK.hub.ACC.s.c.2.100.101.1794361635123456789.7"] {
+            let (read, front) = AckSubject::read(subject).unwrap();
+            assert_eq!(read.subject(&subject[..front.unwrap()]), subject);
+        }
+        let (_, front) = AckSubject::read("$JS.ACK.hub.ACC.s.c.2.100.101.1794361635123456789.7.random").unwrap();
+        assert_eq!(front, None, "what stands behind the numbers is not made again");
     }
 
     proptest! {

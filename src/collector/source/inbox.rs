@@ -17,12 +17,21 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::coop;
+use tokio::time::Sleep;
 
 /// How old the last look into the inbox may get while requests are out: it bounds how much of a lease is given away. The
 /// heartbeats of the requests are looks, too, and come more often.
 const LOOK: Duration = Duration::from_secs(8);
 /// A timer that is later than this tells of a process that stood still.
 const STALL: Duration = Duration::from_millis(250);
+
+/// What the wait of [`Inbox::next`] ended with.
+enum Waited {
+    Found(Option<SourceEvent>),
+    /// Whether the link still watches the connection.
+    Changed(bool),
+    Time,
+}
 
 /// The inbox of one source.
 #[derive(Debug)]
@@ -43,6 +52,12 @@ pub(super) struct Inbox {
     /// Events found while looking for others.
     found: VecDeque<SourceEvent>,
     closed: bool,
+    /// Wakes no later than anything is due; moved only where it has to be earlier.
+    timer: Pin<Box<Sleep>>,
+    /// What acknowledgement subjects begin with, once one was seen.
+    front: Option<Box<str>>,
+    /// The vector of the next deliveries.
+    spare: Vec<Delivery>,
 }
 
 impl Inbox {
@@ -65,6 +80,9 @@ impl Inbox {
             looked: now,
             found: VecDeque::new(),
             closed: false,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            front: None,
+            spare: Vec::new(),
         })
     }
 
@@ -122,20 +140,38 @@ impl Inbox {
             if let Some(event) = self.tracker.finished(Instant::now()) {
                 return event;
             }
-            let (wake, closed, mut connects) = (self.wake(), self.closed, self.connects.clone());
-            tokio::select! {
-                biased;
-                event = coop::unconstrained(std::future::poll_fn(|cx| self.poll(cx, limit))) => match event {
-                    Some(event) => return event,
-                    None => continue,
-                },
-                changed = connects.changed(), if !closed => match changed {
-                    Ok(()) => self.connects.mark_unchanged(),
-                    // The link ends with the client only, and so does the subscription.
-                    Err(_) => self.close(),
-                },
-                () = tokio::time::sleep_until(wake.into()), if !closed => {}
-                () = std::future::pending(), if closed => {}
+            // What lies ready is taken without the cost of waiting.
+            let ready = coop::unconstrained(std::future::poll_fn(|cx| Poll::Ready(self.poll(cx, limit))));
+            match ready.await {
+                Poll::Ready(Some(event)) => return event,
+                Poll::Ready(None) => continue,
+                Poll::Pending => {}
+            }
+            let wake = self.wake().into();
+            if wake < self.timer.deadline() || self.timer.is_elapsed() {
+                self.timer.as_mut().reset(wake);
+            }
+            let (closed, mut connects) = (self.closed, self.connects.clone());
+            let mut changed = std::pin::pin!(connects.changed());
+            let waited = coop::unconstrained(std::future::poll_fn(|cx| {
+                if let Poll::Ready(event) = self.poll(cx, limit) {
+                    return Poll::Ready(Waited::Found(event));
+                }
+                if closed {
+                    return Poll::Pending;
+                }
+                if let Poll::Ready(changed) = changed.as_mut().poll(cx) {
+                    return Poll::Ready(Waited::Changed(changed.is_ok()));
+                }
+                self.timer.as_mut().poll(cx).map(|()| Waited::Time)
+            }));
+            match waited.await {
+                Waited::Found(Some(event)) => return event,
+                Waited::Found(None) => continue,
+                Waited::Changed(true) => self.connects.mark_unchanged(),
+                // The link ends with the client only, and so does the subscription.
+                Waited::Changed(false) => self.close(),
+                Waited::Time => {}
             }
             if let Some(event) = self.silence() {
                 return event;
@@ -156,7 +192,7 @@ impl Inbox {
         }
         // Read before the inbox is found empty: a marker that comes between must not vouch for what came before it.
         let floor = self.link.floor();
-        let mut deliveries = Vec::new();
+        let mut deliveries = std::mem::take(&mut self.spare);
         let mut any = false;
         while deliveries.len() < limit && self.found.is_empty() {
             match Pin::new(&mut self.subscription).poll_next(cx) {
@@ -168,7 +204,11 @@ impl Inbox {
                             self.floor = sent.map_or(self.floor, |sent| self.floor.max(sent));
                         }
                         Some((_, id)) => self.status(id, &message),
-                        None => deliveries.extend(self.delivery(message)),
+                        None => {
+                            if let Some(delivery) = self.delivery(message) {
+                                deliveries.push(delivery);
+                            }
+                        }
                     }
                 }
                 Poll::Ready(None) => {
@@ -186,6 +226,7 @@ impl Inbox {
             self.requests.brought(deliveries.len() as u64, Instant::now());
             return Poll::Ready(Some(SourceEvent::Delivered(deliveries)));
         }
+        self.spare = deliveries;
         // Statuses and replies are turned into events by the caller's loop.
         if any || !self.found.is_empty() { Poll::Ready(None) } else { Poll::Pending }
     }
@@ -196,8 +237,12 @@ impl Inbox {
         Some((kind.chars().next()?, id.parse().ok()?))
     }
 
-    fn delivery(&self, message: Message) -> Option<Delivery> {
-        let ack = AckSubject::parse(message.reply.as_deref()?)?;
+    fn delivery(&mut self, message: Message) -> Option<Delivery> {
+        let reply = message.reply.as_deref()?;
+        let (ack, front) = AckSubject::read(reply)?;
+        if self.front.is_none() {
+            self.front = front.and_then(|front| reply.get(..front)).map(Box::from);
+        }
         Some(Delivery {
             sequence: ack.stream_sequence,
             consumer_sequence: ack.consumer_sequence,
@@ -206,9 +251,28 @@ impl Inbox {
             pending: ack.pending,
             bytes: message.length as u64,
             message,
-            received: Instant::now(),
             lease_from: self.floor,
         })
+    }
+
+    /// The acknowledgement subject of a delivery, made from its parts.
+    pub(super) fn reply(&self, delivery: &Delivery) -> Option<Subject> {
+        let Delivery { sequence, published_ns, delivered, consumer_sequence, pending, .. } = *delivery;
+        let ack = AckSubject { delivered, stream_sequence: sequence, consumer_sequence, published_ns, pending };
+        Some(ack.subject(self.front.as_deref()?).into())
+    }
+
+    /// Whether [`Self::reply`] would make the one that the delivery came with. A front that ends where the numbers begin and
+    /// five numbers after it are all of the subject.
+    pub(super) fn reply_can_be_made(&self, delivery: &Delivery) -> bool {
+        let (Some(front), Some(reply)) = (self.front.as_deref(), delivery.message.reply.as_deref()) else { return true };
+        reply.strip_prefix(front).is_some_and(|numbers| numbers.bytes().filter(|byte| *byte == b'.').count() == 4)
+    }
+
+    /// Keeps the memory of a vector while more is on its way.
+    pub(super) fn recycle(&mut self, mut deliveries: Vec<Delivery>) {
+        deliveries.clear();
+        self.spare = if self.requests.outstanding() > 256 { deliveries } else { Vec::new() };
     }
 
     fn status(&mut self, id: u64, message: &Message) {

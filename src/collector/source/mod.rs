@@ -47,10 +47,8 @@ pub struct Delivery {
     pub delivered: u64,
     /// How many messages were waiting behind it.
     pub pending: u64,
-    /// The message; its `reply` is what acknowledges it.
+    /// The message; its `reply` is what acknowledges it. See [`Source::take_reply`].
     pub message: Message,
-    /// When it was taken from the inbox.
-    pub received: Instant,
     /// A moment no later than the server's delivery, from which `ack_wait` is to be counted.
     pub lease_from: Instant,
     /// What it counts in byte budgets: payload, headers and subjects.
@@ -171,7 +169,7 @@ impl Source {
             heartbeat.as_nanos()
         );
         let reply = self.inbox.request(batch, heartbeat);
-        let sent = self.send(std::slice::from_ref(&self.next_message), Some(&reply), body.into()).await;
+        let sent = self.send(std::iter::once(self.next_message.clone()), Some(&reply), body.into()).await;
         if sent.is_err() {
             self.inbox.withdraw(&reply);
         }
@@ -188,38 +186,58 @@ impl Source {
         self.inbox.next(limit.max(1)).await
     }
 
+    /// What acknowledges (renews, terminates, gives back) a message, for sending it perhaps not for the last time.
+    pub fn reply(&self, delivery: &Delivery) -> Option<Subject> {
+        match &delivery.message.reply {
+            Some(reply) => Some(reply.clone()),
+            None => self.inbox.reply(delivery),
+        }
+    }
+
+    /// The same for what is probably the last time: a clone would cost an allocation and each of its ends a free. Should
+    /// it be asked for again, it is made again from its parts.
+    pub fn take_reply(&self, delivery: &mut Delivery) -> Option<Subject> {
+        if self.inbox.reply_can_be_made(delivery) {
+            delivery.message.reply.take().or_else(|| self.inbox.reply(delivery))
+        } else {
+            delivery.message.reply.clone()
+        }
+    }
+
+    /// Takes back the vector of [`SourceEvent::Delivered`], for the next one.
+    pub fn recycle(&mut self, deliveries: Vec<Delivery>) {
+        self.inbox.recycle(deliveries);
+    }
+
     /// Acknowledges: all written together, and the last one asks for a reply, which stands for all, since the server takes
     /// a connection's acknowledgements in order. A reply to each would be one more message to receive for every message.
     /// [`SourceEvent::Acked`] follows within [`REPLY_TIMEOUT`], unless this fails.
-    pub async fn ack(&mut self, replies: &[Subject], token: u64) -> Result<(), SourceError> {
+    /// `replies` is empty afterwards.
+    pub async fn ack(&mut self, replies: &mut Vec<Subject>, token: u64) -> Result<(), SourceError> {
+        self.last_stands_for_all(Kind::Ack, replies, token, Bytes::from_static(b"+ACK")).await
+    }
+
+    /// Renews the leases, with one reply for all as for [`Self::ack`]; [`SourceEvent::Renewed`] follows within
+    /// [`REPLY_TIMEOUT`], unless this fails.
+    pub async fn renew(&mut self, replies: &mut Vec<Subject>, token: u64) -> Result<(), SourceError> {
+        self.last_stands_for_all(Kind::Renew, replies, token, Bytes::from_static(b"+WPI")).await
+    }
+
+    /// Gives messages back, to be delivered again after `delay`. No reply.
+    pub async fn nak(&mut self, replies: &mut Vec<Subject>, delay: Duration) -> Result<(), SourceError> {
         self.connected()?;
-        let Some((last, others)) = replies.split_last() else { return self.tracked(Kind::Ack, replies, token, Bytes::new()).await };
-        let body = Bytes::from_static(b"+ACK");
-        let inbox = self.inbox.track(Kind::Ack, token, (replies.len(), 1));
-        let sent = match self.send(others, None, body.clone()).await {
-            Ok(()) => self.send(std::slice::from_ref(last), Some(&inbox), body).await,
-            failed => failed,
-        };
+        self.send(replies.drain(..), None, format!(r#"-NAK {{"delay":{}}}"#, delay.as_nanos()).into()).await
+    }
+
+    /// Terminates messages whose dead letters are stored; [`SourceEvent::Acked`] follows as for [`Self::ack`].
+    pub async fn term(&mut self, replies: &mut Vec<Subject>, token: u64) -> Result<(), SourceError> {
+        self.connected()?;
+        let inbox = self.inbox.track(Kind::Ack, token, (replies.len(), replies.len()));
+        let sent = self.send(replies.drain(..), Some(&inbox), Bytes::from_static(b"+TERM")).await;
         if sent.is_err() {
             self.inbox.untrack(&inbox);
         }
         sent
-    }
-
-    /// Renews the leases; [`SourceEvent::Renewed`] follows within [`REPLY_TIMEOUT`], unless this fails.
-    pub async fn renew(&mut self, replies: &[Subject], token: u64) -> Result<(), SourceError> {
-        self.tracked(Kind::Renew, replies, token, Bytes::from_static(b"+WPI")).await
-    }
-
-    /// Gives messages back, to be delivered again after `delay`. No reply.
-    pub async fn nak(&mut self, replies: &[Subject], delay: Duration) -> Result<(), SourceError> {
-        self.connected()?;
-        self.send(replies, None, format!(r#"-NAK {{"delay":{}}}"#, delay.as_nanos()).into()).await
-    }
-
-    /// Terminates messages whose dead letters are stored; [`SourceEvent::Acked`] follows as for [`Self::ack`].
-    pub async fn term(&mut self, replies: &[Subject], token: u64) -> Result<(), SourceError> {
-        self.tracked(Kind::Ack, replies, token, Bytes::from_static(b"+TERM")).await
     }
 
     /// Hands everything that was written to the operating system, for a shutdown.
@@ -230,10 +248,15 @@ impl Source {
         }
     }
 
-    async fn tracked(&mut self, kind: Kind, replies: &[Subject], token: u64, body: Bytes) -> Result<(), SourceError> {
+    async fn last_stands_for_all(&mut self, kind: Kind, replies: &mut Vec<Subject>, token: u64, body: Bytes) -> Result<(), SourceError> {
         self.connected()?;
-        let inbox = self.inbox.track(kind, token, (replies.len(), replies.len()));
-        let sent = self.send(replies, Some(&inbox), body).await;
+        let last = replies.pop();
+        let frames = replies.len() + usize::from(last.is_some());
+        let inbox = self.inbox.track(kind, token, (frames, usize::from(last.is_some())));
+        let sent = match self.send(replies.drain(..), None, body.clone()).await {
+            Ok(()) => self.send(last.into_iter(), Some(&inbox), body).await,
+            failed => failed,
+        };
         if sent.is_err() {
             self.inbox.untrack(&inbox);
         }
@@ -241,12 +264,12 @@ impl Source {
     }
 
     /// Puts one frame per subject into the connection's buffer, which the client writes out together.
-    async fn send(&self, subjects: &[Subject], reply: Option<&Subject>, body: Bytes) -> Result<(), SourceError> {
+    async fn send(&self, subjects: impl Iterator<Item = Subject>, reply: Option<&Subject>, body: Bytes) -> Result<(), SourceError> {
         let all = async {
             for subject in subjects {
                 match reply {
-                    Some(reply) => self.nats.publish_with_reply(subject.clone(), reply.clone(), body.clone()).await?,
-                    None => self.nats.publish(subject.clone(), body.clone()).await?,
+                    Some(reply) => self.nats.publish_with_reply(subject, reply.clone(), body.clone()).await?,
+                    None => self.nats.publish(subject, body.clone()).await?,
                 }
             }
             Ok(())
