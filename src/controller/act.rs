@@ -169,6 +169,7 @@ impl Controller {
             DrainMark::Clear => kept.drain_started = None,
         }
         self.keep(&mut kept, pass);
+        kept.undecided = false;
         if let Wish::Run(spec) = &pass.desire.wish {
             kept.last_good = Some((spec.version.clone(), spec.digest.clone()));
             kept.stream = Some(spec.stream.clone());

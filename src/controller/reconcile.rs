@@ -11,7 +11,7 @@ use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, Execution, LOOK_AGAIN, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
-use crate::pipeline::status::{Admitted, ObservedSummary, Phase, PipelineStatus};
+use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus};
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
 use jiff::Timestamp;
@@ -247,8 +247,9 @@ impl Controller {
         reports.extend(own.iter().cloned());
         let live = reports.len().try_into().unwrap_or(u32::MAX);
         let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
+        let known = status.is_some_and(|status| !status.kept.undecided);
         let execution = observed.map(|observed| Execution { fingerprint: observed.fingerprint, running: observed.running });
-        Ok(Seen { world: World { known: status.is_some(), admitted, execution, live, stream }, reports, starting })
+        Ok(Seen { world: World { known, admitted, execution, live, stream }, reports, starting })
     }
 
     /// Writes the status where it says something new; whether an execution is still starting.
@@ -256,13 +257,8 @@ impl Controller {
         let now = Timestamp::now();
         let old = record.as_ref().map(|record| &record.status);
         let Seen { world, reports, starting } = self.world(pass.id, old, None).await?;
-        if old.is_none() && (world.execution.is_some() || world.live > 0) {
-            // Written now, the status would say that nothing is to run.
-            let trouble = pass.desire.trouble.as_ref().or(pass.failure.as_ref()).map(|finding| finding.message.as_str());
-            warn!(pipeline = %pass.id, trouble, "the status is gone and the entry cannot be followed; what runs goes on");
-            return Ok(false);
-        }
-        let mut kept = old.map(|status| status.kept.clone()).unwrap_or_default();
+        // A first status that nothing was admitted for stops nothing that runs.
+        let mut kept = old.map_or_else(|| Kept { undecided: true, ..Kept::default() }, |status| status.kept.clone());
         self.keep(&mut kept, pass);
         let closed = self.deps.store.names.closed(pass.id);
         let open = pass.stream.as_ref().filter(|stream| stream.subjects != [closed.as_str()]);

@@ -114,6 +114,10 @@ pub struct Kept {
     pub proven: Vec<String>,
     /// When the drain began.
     pub drain_started: Option<Timestamp>,
+    /// Whether nothing was admitted yet, or what was is lost: the status then only says what is wrong, and what runs is
+    /// left alone.
+    #[serde(default)]
+    pub undecided: bool,
     /// The entry's revision, where its version was overwritten in place since it was put.
     #[serde(default)]
     pub overwritten: Option<u64>,

@@ -250,8 +250,12 @@ async fn a_status_that_was_lost_or_damaged_stops_nothing_and_comes_back() {
     statuses.put("damaged", "{".into()).await.unwrap();
     let mut rig = Rig::start_in(&nats, &namespace, rig.fake.clone()).await;
     eventually("it decides", SOON, || async { rig.controller.health().holder == Some(true) }).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
     for id in [&lost, &damaged] {
+        eventually("the status says what is wrong again", SOON, || async {
+            matches!(rig.store.status.get(id).await, Ok(Some(record)) if invalid(&record.status, Reason::EntryUnreadable))
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!rig.fake.calls().contains(&format!("destroy {id}")), "{:?}", rig.fake.calls());
         rig.raw(id, br#"{"status":"published","version":"1"}"#).await;
         eventually("the status is back", SOON, || async {

@@ -46,7 +46,7 @@ pub enum Wish {
 /// What is there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct World {
-    /// Whether there is a status at all: without one, `admitted` says nothing.
+    /// Whether there is a status in which something was admitted: else `admitted` says nothing.
     pub known: bool,
     /// What the status says is admitted.
     pub admitted: Admitted,
@@ -157,8 +157,8 @@ pub fn plan(wish: &Wish, world: &World, kept: &Kept, role: Role) -> Vec<Action> 
         Wish::Run(spec) => reopen(world).unwrap_or_else(|| run(spec, world)),
         Wish::Paused => reopen(world).unwrap_or_else(|| match world.admitted.phase {
             Phase::Run | Phase::Switch | Phase::Drain => admit(Phase::Stopped, world.admitted.spec.clone(), DrainMark::Clear),
-            // The status was lost: what runs is stopped, and kept.
-            Phase::Absent if !world.known && world.execution.is_some() => admit(Phase::Stopped, None, DrainMark::Clear),
+            // What runs anywhere although the status was lost is stopped, and kept.
+            _ if !world.known => admit(Phase::Stopped, None, DrainMark::Clear),
             Phase::Stopped | Phase::Absent => act(world),
         }),
         Wish::Draft => reopen(world).unwrap_or_else(|| match world.admitted.phase {
@@ -266,7 +266,7 @@ fn deleted(world: &World, kept: &Kept) -> Vec<Action> {
 
 /// Absent first, everywhere; then `last`.
 fn gone(world: &World, last: Vec<Action>) -> Vec<Action> {
-    if world.admitted.phase != Phase::Absent {
+    if world.admitted.phase != Phase::Absent || !world.known {
         // The spec is kept until the stream is gone: a drain that has to go on needs it.
         return admit(Phase::Absent, world.admitted.spec.clone(), DrainMark::Leave);
     }
