@@ -12,6 +12,7 @@ mod collector;
 mod collector_support;
 mod controller;
 mod dead_letters;
+mod executor;
 mod http;
 mod instructions;
 mod layout;
