@@ -112,7 +112,7 @@ impl Core {
         self.pulls.starved = false;
         let blocked = self.stopping.is_some()
             || !self.pulls.there
-            || self.target == Target::Bad
+            || self.target != Target::Good
             || !self.breaker.closed()
             || self.burials.failing()
             || self.aside_full();
