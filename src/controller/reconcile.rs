@@ -3,10 +3,10 @@
 //! As the holder it decides and acts; as any other controller it only acts on what is admitted. Every pass reads the
 //! world anew, so a step that changed nothing, or that somebody else did first, is simply not planned again.
 
+use super::Controller;
 use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
 use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit};
-use super::{Controller, Memory};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, Execution, LOOK_AGAIN, Role, Stream, Wish, World, needs_stream, plan};
@@ -303,33 +303,6 @@ impl Controller {
             self.put_status(status, record.as_ref()).await?;
         }
         Ok(starting)
-    }
-
-    /// The status as remembered, read again where somebody else may have written it.
-    async fn status_of(&self, id: &PipelineId) -> Result<Option<StatusRecord>, StoreError> {
-        let Memory { status, stale, hints, .. } = self.memory().get(id).cloned().unwrap_or(Memory { stale: true, ..Memory::default() });
-        if !stale {
-            return Ok(status);
-        }
-        let read = match self.deps.store.status.get(id).await {
-            Err(error) if error.kind() == StoreErrorKind::Unfit(Unfit::Unreadable) => {
-                warn!(pipeline = %id, %error, "an unreadable status counts as none and is written over");
-                None
-            }
-            read => read?,
-        };
-        let note = |memory: &mut Memory| {
-            memory.status.clone_from(&read);
-            // A hint that came while this was read is about something newer, perhaps.
-            memory.stale = memory.hints != hints;
-        };
-        // Of a pipeline that never was, nothing is remembered.
-        if read.is_some() {
-            self.remember(id, note)
-        } else {
-            self.recall(id, note)
-        }
-        Ok(read)
     }
 }
 

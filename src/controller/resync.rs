@@ -1,10 +1,10 @@
 //! The resync: every 30 s, and whenever something may have been missed, everything is listed and what differs from what
 //! was last reconciled is put into the queue. Keys, executions and statuses together, so that orphans are found.
 
-use super::Controller;
+use super::{Controller, Memory};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::status::{ConditionType, Phase, Reason};
-use crate::store::{Operation, StoreError};
+use crate::store::{Operation, StatusRecord, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -170,5 +170,32 @@ impl Controller {
             self.queue.add(id);
         }
         Ok(())
+    }
+
+    /// The status as remembered, read again where somebody else may have written it.
+    pub(super) async fn status_of(&self, id: &PipelineId) -> Result<Option<StatusRecord>, StoreError> {
+        let Memory { status, stale, hints, .. } = self.memory().get(id).cloned().unwrap_or(Memory { stale: true, ..Memory::default() });
+        if !stale {
+            return Ok(status);
+        }
+        let read = match self.deps.store.status.get(id).await {
+            Err(error) if error.kind() == StoreErrorKind::Unfit(Unfit::Unreadable) => {
+                warn!(pipeline = %id, %error, "an unreadable status counts as none and is written over");
+                None
+            }
+            read => read?,
+        };
+        let note = |memory: &mut Memory| {
+            memory.status.clone_from(&read);
+            // A hint that came while this was read is about something newer, perhaps.
+            memory.stale = memory.hints != hints;
+        };
+        // Of a pipeline that never was, nothing is remembered.
+        if read.is_some() {
+            self.remember(id, note)
+        } else {
+            self.recall(id, note)
+        }
+        Ok(read)
     }
 }

@@ -7,6 +7,7 @@ mod deletion;
 mod faults;
 mod life;
 mod scale;
+mod versions;
 mod waiting;
 
 use crate::support::{Mongo, Nats, Run, Sluice, eventually};
