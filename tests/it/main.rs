@@ -18,6 +18,7 @@ mod instructions;
 mod layout;
 mod lint;
 mod pipelines;
+mod readme;
 mod settings;
 mod sink;
 mod source;
