@@ -19,6 +19,7 @@ mod instructions;
 mod layout;
 mod lint;
 mod pipelines;
+mod readme;
 mod settings;
 mod sink;
 mod source;

@@ -65,6 +65,7 @@ async fn a_version_change_under_load_loses_and_doubles_nothing_and_leaves_no_gap
             stage.publish("metrics", &config).await;
         }
     };
+    eventually("the first one is seen to run", SOON, || async { stage.running().await > 0 }).await;
     let mut looks = 0;
     let never_none = async {
         loop {
