@@ -167,6 +167,10 @@ impl Core {
                 self.groups.insert(id, group);
             }
         }
+        if self.burials.active == 0 {
+            // Nothing is left that a failure could be about: its leases ended.
+            self.burials.failures = 0;
+        }
     }
 
     pub(super) fn buried(&mut self, id: GroupId, stored: bool, now: Nanos, out: &mut Vec<Effect>) {
