@@ -3,7 +3,7 @@
 use super::{
     bare, measure,
     servers::Servers,
-    stream::{CONSUMER, DATABASE, Job, PIPELINE},
+    stream::{CONSUMER, DATABASE, Job, META_FIELD, PIPELINE, TIME_FIELD},
 };
 use anyhow::{Context, Result, bail, ensure};
 use std::{
@@ -15,6 +15,9 @@ use std::{
 
 /// The name of the one that this repository is about.
 pub const SLUICE: &str = "sluice";
+
+/// What the names of the bare loops begin with.
+pub const BARE: &str = "bare-";
 
 /// Who drains the stream.
 pub struct Contender {
@@ -54,7 +57,7 @@ impl Figures {
 
 impl Contender {
     pub fn bare(way: &'static str) -> Result<Self> {
-        Ok(Self { name: format!("bare-{way}"), kind: Kind::Bare(way) })
+        Ok(Self { name: format!("{BARE}{way}"), kind: Kind::Bare(way) })
     }
 
     pub fn sluice() -> Self {
@@ -151,7 +154,9 @@ fn sluice(servers: &Servers, job: &Job, dir: &Path) -> Result<Command> {
         ),
     )?;
     let config = dir.join("readings.yml");
-    fs::write(&config, format!("schema: 1\noutput:\n  mongodb: {{collection: {}}}\n", job.collection))?;
+    let time_series =
+        if job.time_series { format!(", time_series: {{time_field: {TIME_FIELD}, meta_field: {META_FIELD}}}") } else { String::new() };
+    fs::write(&config, format!("schema: 1\noutput:\n  mongodb: {{collection: {}{time_series}}}\n", job.collection))?;
     let program = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
         command.arg("--settings").arg(&settings);

@@ -40,6 +40,9 @@ struct Args {
     /// Only these contenders, by name
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Into time-series collections
+    #[arg(long)]
+    time_series: bool,
     /// Seconds after which a contender is given up
     #[arg(long, default_value_t = 120)]
     timeout: u64,
@@ -76,11 +79,11 @@ async fn compare(args: Args) -> Result<()> {
     anyhow::ensure!(!contenders.is_empty(), "--only names no contender");
 
     let servers = Servers::start(&args.database_args)?;
-    let mut report = report::Report::new(args.documents, args.size, args.rounds, &servers);
+    let mut report = report::Report::new(args.documents, args.size, args.rounds, args.time_series);
     for round in 0..args.rounds {
         for place in 0..contenders.len() {
             let contender = &contenders[(round + place) % contenders.len()];
-            let job = stream::Job::prepare(&servers, &contender.name, round, args.documents, args.size).await?;
+            let job = stream::Job::prepare(&servers, &contender.name, round, args.size, (args.documents, args.time_series)).await?;
             let figures = contender.run(&servers, &job, args.timeout).await;
             let figures = figures.with_context(|| format!("{} in round {}", contender.name, round + 1))?;
             job.clean_up().await?;

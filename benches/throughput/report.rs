@@ -2,7 +2,7 @@
 
 use super::{
     bare,
-    contender::{Figures, SLUICE},
+    contender::{BARE, Figures, SLUICE},
     servers::Servers,
 };
 use anyhow::Result;
@@ -15,6 +15,7 @@ pub struct Report {
     documents: u64,
     size: usize,
     rounds: usize,
+    time_series: bool,
     servers: Vec<String>,
     runs: Vec<(String, Vec<Figures>)>,
 }
@@ -46,8 +47,8 @@ impl Spread {
 }
 
 impl Report {
-    pub fn new(documents: u64, size: usize, rounds: usize, _running: &Servers) -> Self {
-        Self { documents, size, rounds, servers: Servers::versions(), runs: Vec::new() }
+    pub fn new(documents: u64, size: usize, rounds: usize, time_series: bool) -> Self {
+        Self { documents, size, rounds, time_series, servers: Servers::versions(), runs: Vec::new() }
     }
 
     pub fn add(&mut self, name: &str, figures: Figures) {
@@ -61,10 +62,9 @@ impl Report {
         self.runs.iter().find(|(known, _)| known == name).map_or(&[], |(_, runs)| runs)
     }
 
-    /// `value` of `name` by that of the bare loop `way`, round by round.
-    fn ratio(&self, name: &str, way: &str, value: impl Fn(&Figures) -> f64) -> Option<Spread> {
-        let bare = self.of(&format!("bare-{way}"));
-        Spread::of(self.of(name).iter().zip(bare).map(|(one, bare)| value(one) / value(bare)))
+    /// `value` of `name` by that of `other`, round by round.
+    fn ratio(&self, name: &str, other: &str, value: impl Fn(&Figures) -> f64) -> Option<Spread> {
+        Spread::of(self.of(name).iter().zip(self.of(other)).map(|(one, other)| value(one) / value(other)))
     }
 
     pub fn table(&self) -> String {
@@ -76,15 +76,16 @@ impl Report {
             "peak RSS MiB",
             "nats CPU-s/M",
             "database CPU-s/M",
-            "docs/s ÷ insert_many",
-            "docs/s ÷ command",
-            "CPU ÷ insert_many",
-            "CPU ÷ command",
+            "sluice's docs/s ÷ its",
+            "sluice's CPU ÷ its",
         ]);
         for (name, runs) in &self.runs {
             let median = |value: &dyn Fn(&Figures) -> f64| Spread::of(runs.iter().map(value)).map_or(f64::NAN, |s| s.median);
             let million = self.documents as f64 / 1e6;
-            let ratio = |way, value: &dyn Fn(&Figures) -> f64| self.ratio(name, way, value).map_or("–".to_owned(), |s| s.ratio());
+            let ratio = |value: &dyn Fn(&Figures) -> f64| match name == SLUICE {
+                true => "–".to_owned(),
+                false => self.ratio(SLUICE, name, value).map_or("–".to_owned(), |spread| spread.ratio()),
+            };
             let rate = |f: &Figures| f.documents_per_second(self.documents);
             let cpu = |f: &Figures| f.cpu_seconds;
             table.add_row([
@@ -94,42 +95,72 @@ impl Report {
                 format!("{:.1}", median(&|f| f.peak_memory as f64) / f64::from(1 << 20)),
                 format!("{:.2}", median(&|f| f.nats_cpu_seconds) / million),
                 format!("{:.2}", median(&|f| f.database_cpu_seconds) / million),
-                ratio(bare::INSERT_MANY, &rate),
-                ratio(bare::COMMAND, &rate),
-                ratio(bare::INSERT_MANY, &cpu),
-                ratio(bare::COMMAND, &cpu),
+                ratio(&rate),
+                ratio(&cpu),
             ]);
         }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
+        let goals = self.goals();
         format!(
-            "\n{} documents of {} bytes, batches of 1000, medians of {} interleaved rounds; ratios are per round: median (least–most).\n{}\n{table}\n",
+            "\n{} {} of {} bytes, batches of 1000, medians of {} interleaved rounds; ratios are per round: median (least–most).\n{}\n{table}\n{goals}",
             self.documents,
+            if self.time_series { "measurements" } else { "documents" },
             self.size,
             self.rounds,
             self.servers.join("; "),
         )
     }
 
+    /// The goals beside what was measured; those whose contender was not there say nothing.
+    fn goals(&self) -> String {
+        let rate = |f: &Figures| 1.0 / f.seconds;
+        let cpu = |f: &Figures| f.cpu_seconds;
+        let mut lines = String::new();
+        let mut line = |what: String, measured: Option<f64>, least: bool, goal: f64| {
+            if let Some(measured) = measured {
+                let good = if least { measured >= goal } else { measured <= goal };
+                let (sign, verdict) = (if least { '≥' } else { '≤' }, if good { "met" } else { "MISSED" });
+                lines += &format!("{what:<40} {measured:>6.2}   goal {sign} {goal:<5} {verdict}\n");
+            }
+        };
+        for (name, _) in self.runs.iter().filter(|(name, _)| name != SLUICE) {
+            let (rate_goal, cpu_goal) = match name.strip_prefix(BARE) {
+                Some(bare::COMMAND) => (0.95, 1.05),
+                // It inserts in another way.
+                Some(_) => continue,
+                None => (1.25, 0.6),
+            };
+            line(format!("docs/s ÷ {name}'s"), self.ratio(SLUICE, name, rate).map(|s| s.median), true, rate_goal);
+            line(format!("CPU a document ÷ {name}'s"), self.ratio(SLUICE, name, cpu).map(|s| s.median), false, cpu_goal);
+        }
+        let memory = Spread::of(self.of(SLUICE).iter().map(|f| f.peak_memory as f64 / f64::from(1 << 20)));
+        line("peak RSS, MiB".into(), memory.map(|spread| spread.median), false, 32.0);
+        lines
+    }
+
     /// Writes everything as JSON.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let ratios = |way: &str| {
+        let ratios = |name: &str| {
             json!({
-                "documents_per_second": self.ratio(SLUICE, way, |f| 1.0 / f.seconds).map(|s| s.json()),
-                "cpu": self.ratio(SLUICE, way, |f| f.cpu_seconds).map(|s| s.json()),
+                "documents_per_second": self.ratio(SLUICE, name, |f| 1.0 / f.seconds).map(|s| s.json()),
+                "cpu": self.ratio(SLUICE, name, |f| f.cpu_seconds).map(|s| s.json()),
             })
         };
+        let others = self.runs.iter().map(|(name, _)| name).filter(|name| *name != SLUICE);
+        let ratios: serde_json::Map<String, Value> = others.map(|name| (name.clone(), ratios(name))).collect();
         let runs: serde_json::Map<String, Value> = self.runs.iter().map(|(name, runs)| (name.clone(), json!(runs))).collect();
         let report = json!({
-            "schema": 1,
+            "schema": 2,
             "documents": self.documents,
             "document_bytes": self.size,
             "rounds": self.rounds,
+            "time_series": self.time_series,
             "servers": self.servers,
             "cores": std::thread::available_parallelism().map_or(0, usize::from),
             "runs": runs,
-            "sluice_to_bare": {bare::INSERT_MANY: ratios(bare::INSERT_MANY), bare::COMMAND: ratios(bare::COMMAND)},
+            "sluice_to": ratios,
         });
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;

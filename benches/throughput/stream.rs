@@ -14,6 +14,10 @@ pub const PIPELINE: &str = "readings";
 /// The durable.
 pub const CONSUMER: &str = "default";
 
+/// The fields of a measurement's date and source.
+pub const TIME_FIELD: &str = "at";
+pub const META_FIELD: &str = "device";
+
 /// A filled stream and where its documents go.
 pub struct Job {
     pub namespace: String,
@@ -21,19 +25,21 @@ pub struct Job {
     pub subject: String,
     pub collection: String,
     pub count: u64,
+    /// Whether the collection holds measurements.
+    pub time_series: bool,
     jetstream: jetstream::Context,
     mongo: mongodb::Client,
 }
 
 impl Job {
-    pub async fn prepare(servers: &Servers, contender: &str, round: usize, count: u64, size: usize) -> Result<Self> {
+    pub async fn prepare(servers: &Servers, contender: &str, round: usize, size: usize, (count, time_series): (u64, bool)) -> Result<Self> {
         let clean: String = contender.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(20).collect();
         let namespace = format!("b{round}_{clean}");
         let stream = format!("{namespace}_{PIPELINE}");
         let subject = format!("{namespace}.{PIPELINE}");
         let jetstream = jetstream::new(async_nats::connect(&servers.nats_url).await?);
         let mongo = mongodb::Client::with_uri_str(&servers.mongo_url).await?;
-        let job = Self { collection: namespace.clone(), namespace, stream, subject, count, jetstream, mongo };
+        let job = Self { collection: namespace.clone(), namespace, stream, subject, count, time_series, jetstream, mongo };
         job.create().await?;
         job.fill(size).await?;
         Ok(job)
@@ -56,6 +62,10 @@ impl Job {
             ..Default::default()
         };
         stream.create_consumer(config).await?;
+        if self.time_series {
+            let options = doc! {"timeField": TIME_FIELD, "metaField": META_FIELD};
+            self.mongo.database(DATABASE).run_command(doc! {"create": &self.collection, "timeseries": options}).await?;
+        }
         Ok(())
     }
 
@@ -105,8 +115,8 @@ impl Job {
 /// A reading of `size` bytes, filled up with bytes that no compression shrinks to nothing.
 fn document(n: u64, size: usize) -> Result<Vec<u8>> {
     let mut document = doc! {
-        "at": mongodb::bson::DateTime::from_millis(1_780_000_000_000 + i64::try_from(n)?),
-        "device": format!("device-{:03}", n % 250),
+        TIME_FIELD: mongodb::bson::DateTime::from_millis(1_780_000_000_000 + i64::try_from(n)?),
+        META_FIELD: format!("device-{:03}", n % 250),
         "n": i64::try_from(n)?,
         "value": (n as f64).sin(),
     };

@@ -15,8 +15,7 @@ use bytes::Bytes;
 use collector::{
     core::{Arrival, Batches, Core, Effect, Event, Kind, Limits, MS, Now, Outcome, SECOND, Target},
     identity::{Identities, Identity},
-    payload,
-    sink,
+    payload, sink,
 };
 use std::hint::black_box;
 

@@ -13,7 +13,7 @@ use futures_util::Stream;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::coop;
@@ -140,9 +140,11 @@ impl Inbox {
             if let Some(event) = self.tracker.finished(Instant::now()) {
                 return event;
             }
-            // What lies ready is taken without the cost of waiting.
-            let ready = coop::unconstrained(std::future::poll_fn(|cx| Poll::Ready(self.poll(cx, limit))));
-            match ready.await {
+            // What lies ready is taken without the cost of waiting, and without asking to be woken: the caller may want to
+            // rest first.
+            match coop::unconstrained(std::future::poll_fn(|_| Poll::Ready(self.poll(&mut Context::from_waker(Waker::noop()), limit))))
+                .await
+            {
                 Poll::Ready(Some(event)) => return event,
                 Poll::Ready(None) => continue,
                 Poll::Pending => {}
@@ -198,17 +200,21 @@ impl Inbox {
             match Pin::new(&mut self.subscription).poll_next(cx) {
                 Poll::Ready(Some(message)) => {
                     any = true;
+                    // What is addressed to the inbox itself asks for no reply. The subject of the others is not looked at: it
+                    // lies where this processor has not been yet.
+                    if message.reply.is_some() {
+                        if let Some(delivery) = self.delivery(message) {
+                            deliveries.push(delivery);
+                        }
+                        continue;
+                    }
                     match self.address(&message.subject) {
                         Some(('r', id)) => {
                             let sent = self.tracker.answered(id, message.status != Some(StatusCode::NO_RESPONDERS));
                             self.floor = sent.map_or(self.floor, |sent| self.floor.max(sent));
                         }
                         Some((_, id)) => self.status(id, &message),
-                        None => {
-                            if let Some(delivery) = self.delivery(message) {
-                                deliveries.push(delivery);
-                            }
-                        }
+                        None => {}
                     }
                 }
                 Poll::Ready(None) => {
@@ -251,6 +257,7 @@ impl Inbox {
             pending: ack.pending,
             bytes: message.length as u64,
             message,
+            reply_can_be_made: front.is_some(),
             lease_from: self.floor,
         })
     }
@@ -260,13 +267,6 @@ impl Inbox {
         let Delivery { sequence, published_ns, delivered, consumer_sequence, pending, .. } = *delivery;
         let ack = AckSubject { delivered, stream_sequence: sequence, consumer_sequence, published_ns, pending };
         Some(ack.subject(self.front.as_deref()?).into())
-    }
-
-    /// Whether [`Self::reply`] would make the one that the delivery came with. A front that ends where the numbers begin and
-    /// five numbers after it are all of the subject.
-    pub(super) fn reply_can_be_made(&self, delivery: &Delivery) -> bool {
-        let (Some(front), Some(reply)) = (self.front.as_deref(), delivery.message.reply.as_deref()) else { return true };
-        reply.strip_prefix(front).is_some_and(|numbers| numbers.bytes().filter(|byte| *byte == b'.').count() == 4)
     }
 
     /// Keeps the memory of a vector while more is on its way.

@@ -49,6 +49,8 @@ pub struct Delivery {
     pub pending: u64,
     /// The message; its `reply` is what acknowledges it. See [`Source::take_reply`].
     pub message: Message,
+    /// Whether its `reply` says nothing but the numbers above.
+    pub(crate) reply_can_be_made: bool,
     /// A moment no later than the server's delivery, from which `ack_wait` is to be counted.
     pub lease_from: Instant,
     /// What it counts in byte budgets: payload, headers and subjects.
@@ -197,11 +199,10 @@ impl Source {
     /// The same for what is probably the last time: a clone would cost an allocation and each of its ends a free. Should
     /// it be asked for again, it is made again from its parts.
     pub fn take_reply(&self, delivery: &mut Delivery) -> Option<Subject> {
-        if self.inbox.reply_can_be_made(delivery) {
-            delivery.message.reply.take().or_else(|| self.inbox.reply(delivery))
-        } else {
-            delivery.message.reply.clone()
+        if !delivery.reply_can_be_made {
+            return delivery.message.reply.clone();
         }
+        delivery.message.reply.take().or_else(|| self.inbox.reply(delivery))
     }
 
     /// Takes back the vector of [`SourceEvent::Delivered`], for the next one.
