@@ -4,7 +4,7 @@
 use super::{Controller, Memory};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::status::{ConditionType, Phase, Reason};
-use crate::store::{Operation, StatusRecord, StoreError};
+use crate::store::{Operation, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
