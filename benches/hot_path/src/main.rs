@@ -81,7 +81,7 @@ const SLOTS: usize = 16_384;
 impl HotPath {
     fn new() -> Self {
         let batches = Batches { count: 1000, bytes: 16 << 20, period: 5 * SECOND, linger: 0, max_in_flight: 2, first_half_only: false };
-        let limits = Limits { ack_wait: 30 * SECOND, max_ack_pending: 10_000, live: 1 };
+        let limits = Limits { ack_wait: 30 * SECOND, max_ack_pending: 10_000, live: 1, max_batch: 0 };
         let mut hot = Self {
             core: Core::new(batches, limits, true, 7),
             identities: Identities::new("bench_readings", CREATED),
