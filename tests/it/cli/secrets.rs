@@ -31,8 +31,10 @@ async fn assert_all_silent(sluice: &Sluice) {
         for path in ["/metrics", "/health/live", "/health/ready", "/api/v1/pipelines", "/api/v1/executions"] {
             // Asked with a wrong token and with the right one.
             for token in ["wrong", &format!("{CANARY}-http")] {
-                let (_, body) = crate::support::http_get(&url, path, Some(token)).await.unwrap();
-                assert_silent(path, &body);
+                // A process that NATS refuses ends, and its listener with it.
+                if let Ok((_, body)) = crate::support::http_get(&url, path, Some(token)).await {
+                    assert_silent(path, &body);
+                }
             }
         }
     }

@@ -35,7 +35,7 @@ async fn acknowledged_are(done: &AtomicI64, wanted: i64) {
 async fn nats_killed_three_times_in_the_middle_of_a_load_loses_and_doubles_nothing() {
     require!("nats-server", "database");
     // A server that syncs each publish before it acknowledges: what it loses otherwise is its own promise broken.
-    let nats = Nats::start_with("jetstream { sync_interval: always }").await;
+    let nats = Nats::start_synced().await;
     let mut stage = Stage::of(nats, Mongo::start().await).await;
     stage.publish_plain("metrics").await;
     let (jetstream, done) = (stage.nats.jetstream().await, AtomicI64::new(0));

@@ -29,20 +29,27 @@ impl Nats {
 
     /// Starts one whose configuration file ends in `extra`.
     pub async fn start_with(extra: &str) -> Self {
-        Self::build(extra, None).await
+        Self::build("", extra, None).await
+    }
+
+    /// Starts one that writes each message to the disk before it acknowledges it: what it confirmed survives a kill -9.
+    pub async fn start_synced() -> Self {
+        Self::build("sync_interval: always", "", None).await
     }
 
     /// Starts one with its monitoring port open, see [`Nats::monitoring_url`].
     pub async fn start_monitored(extra: &str) -> Self {
-        Self::build(extra, Some(free_port())).await
+        Self::build("", extra, Some(free_port())).await
     }
 
-    async fn build(extra: &str, monitoring: Option<u16>) -> Self {
+    async fn build(jetstream: &str, extra: &str, monitoring: Option<u16>) -> Self {
         let temp = temp_dir("nats");
         let dir = temp.path().to_owned();
         let mut nats = Self { process: None, port: free_port(), monitoring, dir, _temp: temp };
+        let store = nats.dir.join("store");
+        // One block: a second one would replace the first, and with it the directory.
         let mut config =
-            format!("host: 127.0.0.1\nport: {}\njetstream {{ store_dir: \"{}\" }}\n", nats.port, nats.dir.join("store").display());
+            format!("host: 127.0.0.1\nport: {}\njetstream {{\nstore_dir: \"{}\"\n{jetstream}\n}}\n", nats.port, store.display());
         if let Some(port) = monitoring {
             writeln!(config, "http: 127.0.0.1:{port}").expect("a string takes it");
         }
