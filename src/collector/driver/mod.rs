@@ -204,7 +204,7 @@ impl Driver {
         let mut live_ended = false;
         let sleep = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(sleep);
-        // The first pull goes out before anything is asked: what it brings waits until stream and collection are known.
+        // Stream, durable and target are asked for at once; the first pull follows as soon as the target is known to be good.
         self.feed(Event::Tick);
         self.carry_out().await;
         self.supervise();
