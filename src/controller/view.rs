@@ -70,7 +70,7 @@ impl Controller {
     }
 
     fn connection(&self) -> Check {
-        let connected = self.deps.store.client.connection_state() == async_nats::connection::State::Connected;
+        let connected = self.deps.store.connected();
         let message = if connected { "connected" } else { "not connected; reconnecting by itself" };
         Check { name: "nats".into(), ok: connected, message: message.into(), pipeline: None }
     }

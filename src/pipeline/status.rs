@@ -273,31 +273,6 @@ reasons! {
     StreamReplaced => "the stream was made anew while the pipeline was being deleted; it is kept",
 }
 
-impl Condition {
-    /// Replaces the condition of `kind` in `conditions`, keeping `since` where status and reason stay the same.
-    pub fn set(
-        conditions: &mut Vec<Condition>,
-        kind: ConditionType,
-        status: bool,
-        reason: Reason,
-        message: impl Into<String>,
-        now: Timestamp,
-    ) {
-        let message = message.into();
-        match conditions.iter_mut().find(|c| c.kind == kind && (kind != ConditionType::Advisory || c.reason == reason)) {
-            Some(old) => {
-                if old.status != status || old.reason != reason {
-                    old.since = now;
-                }
-                old.status = status;
-                old.reason = reason;
-                old.message = message;
-            }
-            None => conditions.push(Condition { kind, status, reason, message, since: now }),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

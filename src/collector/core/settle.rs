@@ -103,15 +103,21 @@ impl Core {
         }
     }
 
-    /// Sends the group's acknowledgements, or forgets what is past its lease.
-    pub(super) fn acknowledge(&mut self, id: GroupId, mut group: Group, settled: Settled, now: Nanos, out: &mut Vec<Effect>) {
+    /// What of the group is still inside its lease; the rest is dropped without a word. `None` where nothing is.
+    fn group_inside_lease(&mut self, mut group: Group, now: Nanos, out: &mut Vec<Effect>) -> Option<Group> {
         let lease = self.lease();
         let expired = group.take_expired(now, lease);
         self.expire(expired, out);
         if group.entries.is_empty() {
             self.recycle(group.entries);
-            return;
+            return None;
         }
+        Some(group)
+    }
+
+    /// Sends the group's acknowledgements, or forgets what is past its lease.
+    pub(super) fn acknowledge(&mut self, id: GroupId, group: Group, settled: Settled, now: Nanos, out: &mut Vec<Effect>) {
+        let Some(mut group) = self.group_inside_lease(group, now, out) else { return };
         group.stage = Stage::Acking;
         group.settled = settled;
         self.groups.insert(id, group);
@@ -139,14 +145,8 @@ impl Core {
         self.requeue(id, group, now, out);
     }
 
-    fn requeue(&mut self, id: GroupId, mut group: Group, now: Nanos, out: &mut Vec<Effect>) {
-        let lease = self.lease();
-        let expired = group.take_expired(now, lease);
-        self.expire(expired, out);
-        if group.entries.is_empty() {
-            self.recycle(group.entries);
-            return;
-        }
+    fn requeue(&mut self, id: GroupId, group: Group, now: Nanos, out: &mut Vec<Effect>) {
+        let Some(mut group) = self.group_inside_lease(group, now, out) else { return };
         group.failures += 1;
         group.stage = Stage::Ready;
         self.groups.insert(id, group);
