@@ -194,10 +194,11 @@ impl Controller {
             consumer,
             target,
             connection: config.output.connection.clone(),
-            series: config.output.time_series.as_ref().map(|series| Series {
-                time_field: series.time_field.clone(),
-                meta_field: series.meta_field.clone(),
-            }),
+            series: config
+                .output
+                .time_series
+                .as_ref()
+                .map(|series| Series { time_field: series.time_field.clone(), meta_field: series.meta_field.clone() }),
             moves: 0,
             previous: Vec::new(),
             replicas: entry.replicas.min(limit),
