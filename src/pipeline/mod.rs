@@ -5,6 +5,7 @@
 
 pub mod created;
 pub mod id;
+pub mod moves;
 pub mod names;
 
 #[cfg(feature = "server")]
