@@ -11,6 +11,7 @@
 //! | [`collector`] | one execution's work: stream → batch → MongoDB → ack |
 //! | [`executor`] | starts, stops and destroys executions |
 //! | [`controller`] | reconciles entries with executions |
+//! | [`doctor`] | preflight checks, and the permissions that each role needs |
 //! | [`http`] | metrics, health, JSON status |
 //! | [`cli`] | the commands |
 //! | [`app`] | puts the concrete parts together |
@@ -26,6 +27,8 @@ pub mod cli;
 pub mod collector;
 #[cfg(feature = "server")]
 pub mod controller;
+#[cfg(feature = "server")]
+pub mod doctor;
 #[cfg(feature = "server")]
 pub mod executor;
 #[cfg(feature = "server")]

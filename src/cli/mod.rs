@@ -6,6 +6,7 @@
 
 mod context;
 mod dlq;
+mod doctor;
 mod edit;
 mod facts;
 mod failure;
@@ -102,6 +103,8 @@ enum Command {
     /// Look at dead letters: documents that MongoDB refuses, with the reason
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Check NATS and MongoDB for what is unsafe, missing or too old; or print the permissions that a role needs
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Parses the arguments, runs the command, and says how it ended.
@@ -131,6 +134,11 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
     if let Command::Run = cli.command {
         return run::run(context, cli.global.color);
     }
+    if let Command::Doctor(args) = &cli.command
+        && let Some(role) = args.permissions
+    {
+        return doctor::print_permissions(role.into(), args, &context.settings, out);
+    }
     for warning in &context.warnings {
         out.warn(warning);
     }
@@ -147,6 +155,7 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
             Command::Status(args) => status::status(&context, args).await,
             Command::Send(args) => send::send(&context, args).await,
             Command::Dlq(command) => dlq::dlq(&context, command).await,
+            Command::Doctor(_) => doctor::doctor(&context).await,
         }
     })
 }

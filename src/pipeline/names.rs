@@ -127,6 +127,17 @@ impl Names {
         self.of_pipeline(&self.templates.subject, id)
     }
 
+    /// The subjects of all pipelines at once: the id replaced by a wildcard, where it is a whole token. `>` behind what
+    /// stands in front of it where it is not, since NATS has no wildcard for a part of a token.
+    pub fn subjects(&self) -> String {
+        let template = self.of(&self.templates.subject);
+        if template.split('.').all(|token| token == "{id}" || !token.contains("{id}")) {
+            return template.replace("{id}", "*");
+        }
+        let fixed: Vec<&str> = template.split('.').take_while(|token| !token.contains("{id}")).collect();
+        fixed.into_iter().chain([">"]).collect::<Vec<_>>().join(".")
+    }
+
     /// The subject of a stream that is being drained.
     pub fn closed(&self, id: &PipelineId) -> String {
         self.of_pipeline(&self.templates.closed, id)
@@ -172,6 +183,17 @@ mod tests {
         assert_eq!(names.closed(&id), "alpha-closed.metrics");
         assert_eq!(names.states(), "alpha.states");
         assert_eq!(names.dead_letter_prefix(&id), "alpha-dlq.metrics");
+    }
+
+    #[test]
+    fn the_subjects_of_all_pipelines_are_one_pattern() {
+        let of = |subject: &str| {
+            let templates = NameTemplates { subject: subject.into(), ..NameTemplates::default() };
+            Names::new(Namespace::parse("alpha").unwrap(), templates).subjects()
+        };
+        assert_eq!(of("{ns}.{id}"), "alpha.*");
+        assert_eq!(of("in.{ns}.{id}.raw"), "in.alpha.*.raw");
+        assert_eq!(of("{ns}.p-{id}.raw"), "alpha.>");
     }
 
     #[test]

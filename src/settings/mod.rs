@@ -80,6 +80,9 @@ pub struct NatsSettings {
     pub credentials_file: Option<PathBuf>,
     /// An nkey seed, read from `nkey_file`.
     pub nkey: Option<Secret>,
+    /// The prefix of this process's own inboxes; default `_INBOX`. One of its own for each user keeps the users of an
+    /// account from reading each other's answers.
+    pub inbox_prefix: String,
     /// TLS.
     pub tls: TlsSettings,
 }
@@ -217,6 +220,7 @@ impl Default for Settings {
                 password: None,
                 credentials_file: None,
                 nkey: None,
+                inbox_prefix: "_INBOX".into(),
                 tls: TlsSettings::default(),
             },
             mongodb: MongoSettings { connections: BTreeMap::from([("default".to_owned(), MongoConnection::default())]) },

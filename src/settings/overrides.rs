@@ -16,6 +16,7 @@ pub(super) const PATHS: &[&str] = &[
     "nats.password_file",
     "nats.credentials_file",
     "nats.nkey_file",
+    "nats.inbox_prefix",
     "nats.tls.required",
     "nats.tls.ca_file",
     "nats.tls.cert_file",

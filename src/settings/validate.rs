@@ -80,6 +80,14 @@ fn nats(fields: &mut Fields<'_>, nats: &mut NatsSettings, files: &Files, report:
     nats.password = password.map(|taken| taken.value);
     nats.credentials_file = files.path(fields, "credentials_file", true, report).map(|taken| taken.value);
     nats.nkey = files.secret_file(fields, "nkey_file", report).map(|taken| taken.value);
+    if let Some(prefix) = fields.string("inbox_prefix", report) {
+        let token = |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+        if prefix.value.len() <= 100 && prefix.value.split('.').all(token) {
+            nats.inbox_prefix = prefix.value;
+        } else {
+            prefix.error(report, "is no subject prefix", "use letters, digits, _ and -, with dots between tokens, such as _INBOX_sluice");
+        }
+    }
     nats.tls = files.tls(fields, report);
     if let Some(urls) = urls {
         nats_urls(urls, nats, &mut ways, report);

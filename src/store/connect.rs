@@ -107,6 +107,7 @@ async fn options(settings: &NatsSettings, from_url: Option<FromUrl>) -> Result<C
             tries => RECONNECT.delay(tries - 1, rand::random()),
         })
         .event_callback(|event| async move { log(&event) })
+        .custom_inbox_prefix(&settings.inbox_prefix)
         .require_tls(settings.tls.required);
     if let Some((user, password)) = from_url {
         options = match password {

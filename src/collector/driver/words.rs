@@ -6,7 +6,7 @@ use crate::pipeline::status::Reason;
 
 /// Why markers do not come back.
 const MUTE: &str = "what this connection publishes to its own inbox does not come back: allow its NATS user to publish and to \
-                    subscribe to `_INBOX.>`; until then messages are often held to be late, dropped and delivered again";
+                    subscribe to its inboxes (`nats.inbox_prefix`, `_INBOX.>`); until then messages are often held to be late, dropped and delivered again";
 
 /// The last words of everything that can be in the way.
 #[derive(Debug, Default)]

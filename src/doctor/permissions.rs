@@ -1,0 +1,272 @@
+//! The least that each role needs on NATS and MongoDB, as text that their servers take. Pure.
+//!
+//! Whole tokens only: NATS has no wildcard for a part of one, and a pipeline's stream `{ns}_{id}` is one token, so
+//! what concerns the pipelines' streams is granted for every stream of the account. Give an installation an account of
+//! its own where that is too much. The buckets are named exactly.
+
+use crate::pipeline::names::Names;
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// Who needs permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A person or CI that publishes, pauses, deletes and looks: every command but `run`, `execute` and `send`.
+    Editor,
+    /// Who publishes documents, with `sluice send` or any JetStream client.
+    Producer,
+    /// `sluice run` with an executor that runs elsewhere.
+    Controller,
+    /// One execution: `sluice execute`, or the part of `sluice run` that runs pipelines in-process.
+    Execution,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Editor, Self::Producer, Self::Controller, Self::Execution];
+
+    /// The word on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Editor => "editor",
+            Self::Producer => "producer",
+            Self::Controller => "controller",
+            Self::Execution => "execution",
+        }
+    }
+}
+
+/// One subject, and what it is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Grant {
+    /// The subject, with wildcards.
+    pub subject: String,
+    /// What it is for.
+    pub why: &'static str,
+}
+
+/// What a role may publish to and subscribe to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NatsGrants {
+    /// Subjects to publish to; requests to JetStream are publishes too.
+    pub publish: Vec<Grant>,
+    /// Subjects to subscribe to.
+    pub subscribe: Vec<Grant>,
+}
+
+/// What an execution may do in one database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MongoGrants {
+    /// The database.
+    pub database: String,
+    /// The actions, on every collection of it.
+    pub actions: Vec<&'static str>,
+}
+
+/// Collects the grants of a role.
+struct Builder<'a> {
+    names: &'a Names,
+    inbox: &'a str,
+    publish: Vec<Grant>,
+    subscribe: Vec<Grant>,
+}
+
+impl Builder<'_> {
+    fn publish(&mut self, subject: impl Into<String>, why: &'static str) {
+        self.publish.push(Grant { subject: subject.into(), why });
+    }
+
+    fn api(&mut self, operation: &str, why: &'static str) {
+        self.publish(format!("$JS.API.{operation}"), why);
+    }
+
+    fn subscribe(&mut self, subject: impl Into<String>, why: &'static str) {
+        self.subscribe.push(Grant { subject: subject.into(), why });
+    }
+
+    /// Reading one key, and all, of a stream that holds keys.
+    fn read(&mut self, stream: &str, why: &'static str) {
+        self.api(&format!("STREAM.MSG.GET.{stream}"), why);
+        self.list(stream, why);
+    }
+
+    /// A listing or a watch: a consumer of our own, ended when it is done.
+    fn list(&mut self, stream: &str, why: &'static str) {
+        for operation in ["CREATE", "MSG.NEXT", "DELETE"] {
+            self.api(&format!("CONSUMER.{operation}.{stream}.*"), why);
+        }
+    }
+
+    /// A config: its info, its chunks.
+    fn read_configs(&mut self) {
+        let stream = format!("OBJ_{}", self.names.configs());
+        self.api(&format!("STREAM.MSG.GET.{stream}"), "read configs");
+        self.api(&format!("DIRECT.GET.{stream}"), "read configs");
+    }
+
+    fn answers(&mut self) {
+        self.subscribe(format!("{}.>", self.inbox), "answers to requests");
+    }
+}
+
+/// The least permissions of `role` on NATS. `inbox` is the prefix of the role's own inboxes (`nats.inbox_prefix`).
+pub fn nats(role: Role, names: &Names, inbox: &str) -> NatsGrants {
+    let mut grants = Builder { names, inbox, publish: Vec::new(), subscribe: Vec::new() };
+    match role {
+        Role::Editor => editor(&mut grants),
+        Role::Producer => producer(&mut grants),
+        Role::Controller => controller(&mut grants),
+        Role::Execution => execution(&mut grants),
+    }
+    for list in [&mut grants.publish, &mut grants.subscribe] {
+        list.sort();
+        list.dedup_by(|a, b| a.subject == b.subject);
+    }
+    NatsGrants { publish: grants.publish, subscribe: grants.subscribe }
+}
+
+fn producer(grants: &mut Builder<'_>) {
+    grants.publish(grants.names.subjects(), "documents");
+    grants.answers();
+}
+
+fn editor(grants: &mut Builder<'_>) {
+    let names = grants.names;
+    let (entries, status, configs) = (names.entries(), names.status(), names.configs());
+    let dead_letters = names.dead_letters();
+    grants.publish(format!("$KV.{entries}.*"), "edit entries");
+    grants.read(&format!("KV_{entries}"), "read entries and their history");
+    grants.api(&format!("STREAM.INFO.KV_{entries}"), "when the bucket was created");
+    grants.read(&format!("KV_{status}"), "read the status");
+    grants.publish(format!("$O.{configs}.>"), "store configs");
+    grants.read_configs();
+    grants.list(&format!("OBJ_{configs}"), "list versions");
+    grants.read(&dead_letters, "read dead letters");
+    grants.api(&format!("STREAM.INFO.{dead_letters}"), "count dead letters");
+    grants.api("STREAM.INFO.*", "how much waits in the pipelines' streams");
+    grants.api(&format!("CONSUMER.INFO.*.{}", names.consumer()), "how much is unacknowledged");
+    grants.answers();
+}
+
+fn controller(grants: &mut Builder<'_>) {
+    let names = grants.names;
+    let (entries, status, lease) = (names.entries(), names.status(), names.lease());
+    let configs = names.configs();
+    grants.read(&format!("KV_{entries}"), "read and watch entries");
+    grants.read(&format!("KV_{status}"), "read and watch the status");
+    grants.publish(format!("$KV.{status}.*"), "write the status");
+    grants.read(&format!("KV_{lease}"), "read the lease");
+    grants.publish(format!("$KV.{lease}.*"), "hold the lease");
+    grants.read_configs();
+    grants.list(&format!("OBJ_{configs}"), "watch configs");
+    grants.api("STREAM.INFO.*", "look at streams and buckets");
+    grants.api("STREAM.CREATE.*", "create the buckets and the pipelines' streams");
+    grants.api("STREAM.UPDATE.*", "move a stream aside before it is drained");
+    grants.api("STREAM.DELETE.*", "delete the stream of a deleted pipeline");
+    grants.api(&format!("CONSUMER.CREATE.*.{}", names.consumer()), "create the pipelines' durables");
+    grants.api(&format!("CONSUMER.INFO.*.{}", names.consumer()), "look at the pipelines' durables");
+    grants.publish(names.report("*"), "say what this process runs");
+    grants.subscribe(names.report("*"), "hear what the others run");
+    grants.answers();
+}
+
+fn execution(grants: &mut Builder<'_>) {
+    let names = grants.names;
+    let dead_letters = names.dead_letters();
+    grants.read_configs();
+    grants.api("STREAM.INFO.*", "look at the pipeline's stream");
+    grants.api(&format!("CONSUMER.INFO.*.{}", names.consumer()), "look at the pipeline's durable");
+    grants.api(&format!("CONSUMER.MSG.NEXT.*.{}", names.consumer()), "pull");
+    grants.publish(format!("$JS.ACK.*.{}.>", names.consumer()), "acknowledge");
+    grants.publish(format!("{dead_letters}.*.*"), "set a document aside that MongoDB refuses");
+    grants.api(&format!("STREAM.MSG.GET.{dead_letters}"), "make sure that it is there");
+    let inbox = grants.inbox.to_owned();
+    grants.publish(format!("{inbox}.>"), "markers to itself, which date what arrives");
+    grants.answers();
+}
+
+/// What an execution may do in each of `databases`.
+pub fn mongodb(role: Role, databases: &[String]) -> Vec<MongoGrants> {
+    if role != Role::Execution {
+        return Vec::new();
+    }
+    let actions = vec!["insert", "find", "listCollections", "createCollection"];
+    databases.iter().map(|database| MongoGrants { database: database.clone(), actions: actions.clone() }).collect()
+}
+
+/// The grants as a `permissions` block of a nats-server's configuration
+/// (<https://docs.nats.io/running-a-nats-service/configuration/securing_nats/authorization>).
+pub fn nats_block(grants: &NatsGrants) -> String {
+    let mut text = String::from("permissions: {\n");
+    for (verb, list) in [("publish", &grants.publish), ("subscribe", &grants.subscribe)] {
+        let _ = writeln!(text, "  {verb}: {{allow: [");
+        for grant in list {
+            let subject = format!("\"{}\"", grant.subject);
+            let _ = writeln!(text, "    {subject:<52} # {}", grant.why);
+        }
+        text.push_str("  ]}\n");
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// The grants as commands of MongoDB's shell: one role a database, `sluiceExecution`.
+pub fn mongodb_commands(grants: &[MongoGrants]) -> String {
+    let mut text = String::new();
+    for grant in grants {
+        let actions = grant.actions.iter().map(|action| format!("\"{action}\"")).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(
+            text,
+            "db.getSiblingDB({database:?}).createRole({{\n  role: \"sluiceExecution\",\n  privileges: [{{resource: {{db: {database:?}, collection: \"\"}}, actions: [{actions}]}}],\n  roles: [],\n}})",
+            database = grant.database,
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::id::Namespace;
+    use crate::pipeline::names::NameTemplates;
+
+    fn names() -> Names {
+        Names::new(Namespace::parse("alpha").unwrap(), NameTemplates::default())
+    }
+
+    #[test]
+    fn a_producer_may_publish_documents_and_nothing_else() {
+        let grants = nats(Role::Producer, &names(), "_INBOX_p");
+        let subjects = |list: &[Grant]| list.iter().map(|grant| grant.subject.clone()).collect::<Vec<_>>();
+        assert_eq!(subjects(&grants.publish), ["alpha.*"]);
+        assert_eq!(subjects(&grants.subscribe), ["_INBOX_p.>"]);
+    }
+
+    #[test]
+    fn only_an_editor_writes_entries_and_only_a_controller_the_status() {
+        for role in Role::ALL {
+            let grants = nats(role, &names(), "_INBOX");
+            let writes = |subject: &str| grants.publish.iter().any(|grant| grant.subject == subject);
+            assert_eq!(writes("$KV.alpha.*"), role == Role::Editor, "{role:?}");
+            assert_eq!(writes("$KV.alpha-status.*"), role == Role::Controller, "{role:?}");
+            assert_eq!(writes("$JS.API.STREAM.DELETE.*"), role == Role::Controller, "{role:?}");
+        }
+    }
+
+    #[test]
+    fn only_executions_need_mongodb() {
+        for role in Role::ALL {
+            assert_eq!(!mongodb(role, &["example".into()]).is_empty(), role == Role::Execution, "{role:?}");
+        }
+    }
+
+    #[test]
+    fn no_role_may_do_everything() {
+        for role in Role::ALL {
+            let grants = nats(role, &names(), "_INBOX");
+            let all = grants.publish.iter().chain(&grants.subscribe);
+            assert!(all.clone().all(|grant| ![">", "$JS.API.>", "$KV.>", "$JS.>"].contains(&grant.subject.as_str())), "{role:?}");
+        }
+    }
+}
