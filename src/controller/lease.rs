@@ -239,15 +239,16 @@ fn take(holding: &Holding, answer: Answer, gaps: u64) {
             holding.changed.send_replace(true);
         }
         Answer::HeldBy(holder) => {
-            debug!(holder = %holder.process, host = holder.host, executor = holder.executor, "lease is held by another");
-            let kind = holding.holders_kind();
-            let other_kind = kind.as_deref() != Some(&holder.executor);
-            {
+            let (other, known) = {
                 let mut state = holding.state();
-                state.other = Some(holder);
                 state.held = Instant::now();
+                let known = state.other.replace(holder.clone());
+                (known.as_ref() != Some(&holder), known)
+            };
+            if other {
+                debug!(holder = %holder.process, host = holder.host, executor = holder.executor, "lease is held by another");
             }
-            if other_kind {
+            if known.is_none_or(|known| known.executor != holder.executor) {
                 // This controller's role may be another now.
                 holding.changed.send_replace(false);
             }

@@ -11,6 +11,7 @@ mod cli;
 mod collector;
 mod collector_support;
 mod controller;
+mod controllers;
 mod dead_letters;
 mod entries;
 mod executor;
