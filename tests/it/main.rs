@@ -24,6 +24,7 @@ mod pipelines;
 mod readme;
 mod settings;
 mod sink;
+mod soak;
 mod source;
 mod store;
 mod store_configs;

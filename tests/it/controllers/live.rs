@@ -3,22 +3,6 @@
 use super::*;
 
 impl Fleet {
-    /// A stream and a durable as the first parent's SDK makes them: the server's defaults, 1,000 unacknowledged messages.
-    async fn foreign_stream(&self, id: &str) {
-        let stream = jetstream::stream::Config {
-            name: format!("alpha_{id}"),
-            subjects: vec![format!("alpha.{id}")],
-            retention: jetstream::stream::RetentionPolicy::WorkQueue,
-            ..Default::default()
-        };
-        let durable = jetstream::consumer::pull::Config {
-            durable_name: Some("default".into()),
-            ack_policy: jetstream::consumer::AckPolicy::Explicit,
-            ..Default::default()
-        };
-        self.nats.jetstream().await.create_stream(stream).await.unwrap().create_consumer(durable).await.unwrap();
-    }
-
     /// Waits until so many executions are admitted to share the durable, and each batches its share.
     async fn shared(&self, id: &str, live: u64, batch: u64) {
         let what = format!("{live} executions share {id} in batches of {batch}");
@@ -42,14 +26,14 @@ impl Fleet {
 async fn each_live_execution_gets_its_share_of_the_durable_as_controllers_come_and_go() {
     require!("nats-server", "database");
     let mut fleet = Fleet::of(1).await;
-    fleet.foreign_stream("metrics").await;
+    fleet.foreign_stream("metrics", Duration::from_secs(30)).await;
     // With two inserts under way and one batch being filled, an execution holds three.
     fleet.publish("metrics", "schema: 1\noutput:\n  mongodb:\n    collection: metrics\n    batching: {count: 1000, period: 1s}\n").await;
     fleet.shared("metrics", 1, 333).await;
     let status = fleet.status("metrics").await;
     assert!(has(&status, "Advisory", true, "BatchLimited"), "{status:#}");
-    fleet.join().await;
-    fleet.join().await;
+    fleet.join();
+    fleet.join();
     fleet.shared("metrics", 3, 111).await;
     let status = fleet.status("metrics").await;
     assert!(has(&status, "Advisory", true, "BatchLimited") && status["observed"]["executions"] == 3, "{status:#}");
@@ -75,7 +59,7 @@ async fn each_live_execution_gets_its_share_of_the_durable_as_controllers_come_a
 async fn a_new_holder_knows_at_once_what_the_others_run() {
     require!("nats-server", "database");
     let mut fleet = Fleet::of(3).await;
-    fleet.foreign_stream("metrics").await;
+    fleet.foreign_stream("metrics", Duration::from_secs(30)).await;
     fleet.publish("metrics", &plain("metrics")).await;
     fleet.shared("metrics", 3, 111).await;
     // All restarted in turn: whoever decides, nobody is ever forgotten.

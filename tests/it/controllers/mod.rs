@@ -4,6 +4,7 @@
 mod follow;
 mod live;
 mod load;
+mod soak;
 mod takeover;
 mod without;
 
@@ -46,10 +47,27 @@ impl Fleet {
         Self { nats, mongo, members, operator }
     }
 
-    /// Starts one more; its place.
-    async fn join(&mut self) -> usize {
-        self.members.push(Run::new(&self.nats, &self.mongo).start().await);
-        self.members.len() - 1
+    /// Starts one more; does not wait.
+    fn join(&mut self) {
+        self.members.push(Run::new(&self.nats, &self.mongo).spawn());
+    }
+
+    /// A stream and a durable that are somebody else's, with the server's defaults but for `ack_wait`: 1,000 messages may
+    /// be unacknowledged, as on those that the first parent's SDK makes.
+    async fn foreign_stream(&self, id: &str, ack_wait: Duration) {
+        let stream = jetstream::stream::Config {
+            name: format!("alpha_{id}"),
+            subjects: vec![format!("alpha.{id}")],
+            retention: jetstream::stream::RetentionPolicy::WorkQueue,
+            ..Default::default()
+        };
+        let durable = jetstream::consumer::pull::Config {
+            durable_name: Some("default".into()),
+            ack_policy: jetstream::consumer::AckPolicy::Explicit,
+            ack_wait,
+            ..Default::default()
+        };
+        self.nats.jetstream().await.create_stream(stream).await.unwrap().create_consumer(durable).await.unwrap();
     }
 
     /// `sluice publish ID -f … --wait`.

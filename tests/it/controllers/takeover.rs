@@ -189,22 +189,8 @@ impl Drop for Changes {
 async fn a_runner_that_sleeps_past_its_leases_discards_what_it_held_and_another_stores_it_once() {
     require!("nats-server", "database");
     let fleet = Fleet::of(2).await;
-    let jetstream = fleet.nats.jetstream().await;
-    // A durable of somebody else's, with leases so short that a test can outsleep them.
-    let stream = jetstream::stream::Config {
-        name: "alpha_metrics".into(),
-        subjects: vec!["alpha.metrics".into()],
-        retention: jetstream::stream::RetentionPolicy::WorkQueue,
-        ..Default::default()
-    };
-    let stream = jetstream.create_stream(stream).await.unwrap();
-    let durable = jetstream::consumer::pull::Config {
-        durable_name: Some("default".into()),
-        ack_policy: jetstream::consumer::AckPolicy::Explicit,
-        ack_wait: Duration::from_secs(3),
-        ..Default::default()
-    };
-    stream.create_consumer(durable).await.unwrap();
+    // Leases so short that a test can outsleep them.
+    fleet.foreign_stream("metrics", Duration::from_secs(3)).await;
     // Both hold what they have for a while.
     fleet.publish("metrics", "schema: 1\noutput:\n  mongodb:\n    collection: metrics\n    batching: {count: 1000, period: 4s}\n").await;
     eventually("both run it", SOON, || async {
