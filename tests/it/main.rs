@@ -32,3 +32,4 @@ mod store_lease;
 mod store_streams;
 mod store_watch;
 mod toolbox;
+mod transfer;
