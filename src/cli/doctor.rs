@@ -13,9 +13,10 @@ use std::collections::BTreeSet;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Print the least permissions of a role on NATS (and, of an execution, on MongoDB) instead
-    #[arg(long, value_enum, value_name = "ROLE")]
-    pub permissions: Option<RoleChoice>,
+    /// Print the least permissions of a role on NATS (and, of an execution, on MongoDB) instead; of several together, as
+    /// `controller,execution` for an in-process `sluice run`
+    #[arg(long, value_enum, value_name = "ROLE,…", value_delimiter = ',')]
+    pub permissions: Vec<RoleChoice>,
     /// A database that configs name, beside those of the settings; may be repeated
     #[arg(long, value_name = "NAME", requires = "permissions")]
     database: Vec<String>,
@@ -47,30 +48,33 @@ impl From<RoleChoice> for Role {
 
 #[derive(Serialize)]
 struct Permissions {
-    role: Role,
+    roles: Vec<Role>,
     nats: NatsGrants,
     mongodb: Vec<MongoGrants>,
 }
 
 /// `sluice doctor --permissions ROLE`.
-pub fn print_permissions(role: Role, args: &DoctorArgs, settings: &Settings, out: &Output) -> Result<(), Failure> {
+pub fn print_permissions(args: &DoctorArgs, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let mut databases: BTreeSet<String> = args.database.iter().cloned().collect();
     databases.extend(settings.mongodb.connections.values().filter_map(|connection| connection.database.clone()));
     let databases: Vec<String> = databases.into_iter().collect();
-    let nats = permissions::nats(role, &settings.names(), &settings.nats.inbox_prefix);
-    let mongodb = permissions::mongodb(role, &databases);
+    let roles: Vec<Role> = args.permissions.iter().map(|choice| Role::from(*choice)).collect();
+    let nats = permissions::nats(&roles, &settings.names(), &settings.nats.inbox_prefix);
+    let mongodb = permissions::mongodb(&roles, &databases);
+    let executes = roles.contains(&Role::Execution);
     if out.is_json() {
-        return out.json(&Permissions { role, nats, mongodb });
+        return out.json(&Permissions { roles, nats, mongodb });
     }
-    out.line(&format!("# NATS: the user of this {}, in the server's configuration", role.as_str()))?;
+    let words = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" and ");
+    out.line(&format!("# NATS: the user of a process that is {words}, in the server's configuration"))?;
     out.line(permissions::nats_block(&nats).trim_end())?;
-    match (role, mongodb.is_empty()) {
-        (Role::Execution, true) => {
+    match (executes, mongodb.is_empty()) {
+        (true, true) => {
             out.note("note: neither the settings nor --database name a database, so no MongoDB role is printed");
             Ok(())
         }
-        (_, true) => out.line("# MongoDB: nothing"),
-        (_, false) => {
+        (false, _) => out.line("# MongoDB: nothing"),
+        (true, false) => {
             out.line("\n// MongoDB: a role for each database, in mongosh")?;
             out.line(permissions::mongodb_commands(&mongodb).trim_end())
         }

@@ -135,9 +135,9 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
         return run::run(context, cli.global.color);
     }
     if let Command::Doctor(args) = &cli.command
-        && let Some(role) = args.permissions
+        && !args.permissions.is_empty()
     {
-        return doctor::print_permissions(role.into(), args, &context.settings, out);
+        return doctor::print_permissions(args, &context.settings, out);
     }
     for warning in &context.warnings {
         out.warn(warning);

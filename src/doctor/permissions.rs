@@ -110,14 +110,17 @@ impl Builder<'_> {
     }
 }
 
-/// The least permissions of `role` on NATS. `inbox` is the prefix of the role's own inboxes (`nats.inbox_prefix`).
-pub fn nats(role: Role, names: &Names, inbox: &str) -> NatsGrants {
+/// The least permissions on NATS of a process that has all of `roles`. `inbox` is the prefix of its own inboxes
+/// (`nats.inbox_prefix`).
+pub fn nats(roles: &[Role], names: &Names, inbox: &str) -> NatsGrants {
     let mut grants = Builder { names, inbox, publish: Vec::new(), subscribe: Vec::new() };
-    match role {
-        Role::Editor => editor(&mut grants),
-        Role::Producer => producer(&mut grants),
-        Role::Controller => controller(&mut grants),
-        Role::Execution => execution(&mut grants),
+    for role in roles {
+        match role {
+            Role::Editor => editor(&mut grants),
+            Role::Producer => producer(&mut grants),
+            Role::Controller => controller(&mut grants),
+            Role::Execution => execution(&mut grants),
+        }
     }
     for list in [&mut grants.publish, &mut grants.subscribe] {
         list.sort();
@@ -186,9 +189,9 @@ fn execution(grants: &mut Builder<'_>) {
     grants.answers();
 }
 
-/// What an execution may do in each of `databases`.
-pub fn mongodb(role: Role, databases: &[String]) -> Vec<MongoGrants> {
-    if role != Role::Execution {
+/// What a process with `roles` may do in each of `databases`: only executions need MongoDB.
+pub fn mongodb(roles: &[Role], databases: &[String]) -> Vec<MongoGrants> {
+    if !roles.contains(&Role::Execution) {
         return Vec::new();
     }
     let actions = vec!["insert", "find", "listCollections", "createCollection"];
@@ -237,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_producer_may_publish_documents_and_nothing_else() {
-        let grants = nats(Role::Producer, &names(), "_INBOX_p");
+        let grants = nats(&[Role::Producer], &names(), "_INBOX_p");
         let subjects = |list: &[Grant]| list.iter().map(|grant| grant.subject.clone()).collect::<Vec<_>>();
         assert_eq!(subjects(&grants.publish), ["alpha.*"]);
         assert_eq!(subjects(&grants.subscribe), ["_INBOX_p.>"]);
@@ -246,7 +249,7 @@ mod tests {
     #[test]
     fn only_an_editor_writes_entries_and_only_a_controller_the_status() {
         for role in Role::ALL {
-            let grants = nats(role, &names(), "_INBOX");
+            let grants = nats(&[role], &names(), "_INBOX");
             let writes = |subject: &str| grants.publish.iter().any(|grant| grant.subject == subject);
             assert_eq!(writes("$KV.alpha.*"), role == Role::Editor, "{role:?}");
             assert_eq!(writes("$KV.alpha-status.*"), role == Role::Controller, "{role:?}");
@@ -257,14 +260,14 @@ mod tests {
     #[test]
     fn only_executions_need_mongodb() {
         for role in Role::ALL {
-            assert_eq!(!mongodb(role, &["example".into()]).is_empty(), role == Role::Execution, "{role:?}");
+            assert_eq!(!mongodb(&[role], &["example".into()]).is_empty(), role == Role::Execution, "{role:?}");
         }
     }
 
     #[test]
     fn no_role_may_do_everything() {
         for role in Role::ALL {
-            let grants = nats(role, &names(), "_INBOX");
+            let grants = nats(&[role], &names(), "_INBOX");
             let all = grants.publish.iter().chain(&grants.subscribe);
             assert!(all.clone().all(|grant| ![">", "$JS.API.>", "$KV.>", "$JS.>"].contains(&grant.subject.as_str())), "{role:?}");
         }

@@ -20,6 +20,7 @@ mod image;
 mod instructions;
 mod layout;
 mod lint;
+mod permissions;
 mod pipelines;
 mod readme;
 mod settings;

@@ -1,0 +1,233 @@
+//! The permissions that `sluice doctor --permissions` prints, given to a nats-server with accounts, TLS and passwords
+//! and to a database with roles: everything works with exactly those, and each of them is used.
+
+use crate::support::{Mongo, Nats, Run, Sluice, certificate, eventually, http_get, skipped};
+use bson::{Document, doc};
+use sluice::transfer::{Message, Transfer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(40);
+const ROLES: [&str; 3] = ["editor", "producer", "controller,execution"];
+
+/// The user of a role: letters only.
+fn user(role: &str) -> String {
+    role.replace(',', "")
+}
+
+fn inbox(role: &str) -> String {
+    format!("_INBOX_{}", user(role))
+}
+
+/// What `sluice doctor --permissions` prints for a role, without any server.
+fn printed(role: &str, format: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        .args(["doctor", "--permissions", role, "--database", "stage", "--output", format])
+        .envs([("SLUICE_NAMESPACE", "alpha"), ("SLUICE_NATS_INBOX_PREFIX", &inbox(role))])
+        .current_dir(std::env::temp_dir())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The block for nats-server, as it is printed.
+fn block(role: &str) -> String {
+    let printed = printed(role, "table");
+    let (_, block) = printed.split_once("permissions: {\n").unwrap();
+    let (block, _) = block.split_once("\n}").unwrap();
+    format!("permissions: {{\n{block}\n}}")
+}
+
+/// The subjects that a role may publish to and subscribe to.
+fn subjects(role: &str) -> BTreeMap<&'static str, BTreeSet<String>> {
+    let printed: serde_json::Value = serde_json::from_str(&printed(role, "json")).unwrap();
+    let of = |verb: &str| {
+        let list = printed["nats"][verb].as_array().unwrap();
+        list.iter().map(|grant| grant["subject"].as_str().unwrap().to_owned()).collect()
+    };
+    BTreeMap::from([("PUB", of("publish")), ("SUB", of("subscribe"))])
+}
+
+/// A nats-server with an account whose users have what is printed, and one user of this test's own.
+async fn guarded_nats() -> Nats {
+    let users: Vec<String> =
+        ROLES.iter().map(|role| format!("{{user: {u}, password: {u}, {block}}}", u = user(role), block = block(role))).collect();
+    let [cert, key] = ["server.pem", "server-key.pem"].map(certificate);
+    Nats::start_monitored(&format!(
+        "trace: true\ntls {{ cert_file: {cert:?}, key_file: {key:?} }}\n\
+         accounts {{ SLUICE {{ jetstream: enabled, users: [{}, {{user: test, password: test}}] }} }}\n",
+        users.join(",\n")
+    ))
+    .await
+}
+
+async fn client(nats: &Nats, user: &str, inbox: &str) -> async_nats::Client {
+    let options = async_nats::ConnectOptions::with_user_and_password(user.into(), user.into()).custom_inbox_prefix(inbox);
+    options.require_tls(true).add_root_certificates(certificate("ca.pem")).connect(nats.url()).await.unwrap()
+}
+
+fn env(role: &str) -> Vec<(String, String)> {
+    let ca = certificate("ca.pem").display().to_string();
+    let pairs = [
+        ("SLUICE_NATS_USER", user(role)),
+        ("SLUICE_NATS_PASSWORD", user(role)),
+        ("SLUICE_NATS_INBOX_PREFIX", inbox(role)),
+        ("SLUICE_NATS_TLS_REQUIRED", "true".into()),
+        ("SLUICE_NATS_TLS_CA_FILE", ca),
+    ];
+    pairs.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// A command of the binary as one of the roles.
+async fn as_role(sluice: &Sluice, role: &str, arguments: &[&str]) -> String {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command.args(arguments).envs(env(role)).env("SLUICE_SETTINGS", sluice.dir.join("sluice.yml")).current_dir(&sluice.dir);
+    let output = command.kill_on_drop(true).output().await.unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "sluice {arguments:?} as {role}: {}{stdout}", String::from_utf8_lossy(&output.stderr));
+    stdout
+}
+
+fn matches(pattern: &str, subject: &str) -> bool {
+    let (mut pattern, mut subject) = (pattern.split('.'), subject.split('.'));
+    loop {
+        match (pattern.next(), subject.next()) {
+            (Some(">"), Some(_)) | (None, None) => return true,
+            (Some(p), Some(s)) if p == "*" || p == s => {}
+            _ => return false,
+        }
+    }
+}
+
+/// What each user has published and subscribed to, from the server's own trace.
+async fn used(nats: &Nats) -> BTreeMap<String, BTreeSet<(String, String)>> {
+    let monitoring = format!("http://127.0.0.1:{}", nats.monitoring().unwrap());
+    let (_, connections) = http_get(&monitoring, "/connz?auth=1&state=all&limit=10000", None).await.unwrap();
+    let connections: serde_json::Value = serde_json::from_str(&connections).unwrap();
+    let users: BTreeMap<u64, String> = connections["connections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| (c["cid"].as_u64().unwrap(), c["authorized_user"].as_str().unwrap_or_default().to_owned()))
+        .collect();
+    let log = std::fs::read_to_string(nats.dir.join("nats.log")).unwrap();
+    let mut used: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
+    for line in log.lines().filter(|line| line.contains("[TRC]")) {
+        let Some((_, rest)) = line.split_once(" - cid:") else { continue };
+        let cid: u64 = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
+        let Some((_, operation)) = rest.split_once("<<- [") else { continue };
+        let words: Vec<&str> = operation.split([' ', ']']).collect();
+        let verb = words[0].trim_start_matches('H');
+        if ["PUB", "SUB"].contains(&verb) && let Some(user) = users.get(&cid) {
+            used.entry(user.clone()).or_default().insert((verb.to_owned(), words[1].to_owned()));
+        }
+    }
+    used
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each_is_used() {
+    require!("nats-server", "database");
+    let nats = guarded_nats().await;
+    let Some(mongo) = Mongo::start_guarded("sluice").await else {
+        return skipped("users and certificates are set up for secantusd-rs only");
+    };
+    // The role that is printed for MongoDB, made as it says, for two databases.
+    let printed: serde_json::Value = serde_json::from_str(&printed("controller,execution", "json")).unwrap();
+    let admin = mongo.client().await;
+    let mut roles = Vec::new();
+    for database in [mongo.database(), "stage"] {
+        let actions: Vec<String> = serde_json::from_value(printed["mongodb"][0]["actions"].clone()).unwrap();
+        let privilege = doc! {"resource": {"db": database, "collection": ""}, "actions": actions};
+        let role = doc! {"createRole": "sluiceExecution", "privileges": [privilege], "roles": Vec::<Document>::new()};
+        admin.database(database).run_command(role).await.unwrap();
+        roles.push(doc! {"role": "sluiceExecution", "db": database});
+    }
+    admin.database("admin").run_command(doc! {"createUser": "writer", "pwd": "writer", "roles": roles}).await.unwrap();
+
+    let role = "controller,execution";
+    let run = Run { mongo_url: mongo.url_of("writer", "writer"), env: env(role), ..Run::new(&nats, &mongo) };
+    let sluice = run.start().await;
+    let editor = |arguments: &'static [&'static str]| as_role(&sluice, "editor", arguments);
+    let config = "schema: 1\noutput: {mongodb: {collection: metrics, batching: {linger: 20ms}}}\n";
+    std::fs::write(sluice.dir.join("one.yml"), config).unwrap();
+    std::fs::write(sluice.dir.join("two.yml"), config.replace("linger: 20ms", "linger: 10ms")).unwrap();
+    std::fs::write(sluice.dir.join("moved.yml"), config.replace("collection: metrics", "database: stage, collection: moved")).unwrap();
+
+    // What an operator and a producer do.
+    editor(&["publish", "metrics", "-f", "one.yml", "--wait"]).await;
+    let producer = Transfer::new("alpha", client(&nats, "test", "_INBOX").await).await.unwrap();
+    drop(producer);
+    let jetstream = async_nats::jetstream::new(client(&nats, "producer", &inbox("producer")).await);
+    let send = |from: i32, to: i32| {
+        let jetstream = jetstream.clone();
+        async move {
+            for n in from..to {
+                let payload = Message::new(&doc! {"_id": n, "n": n}).unwrap().payload().clone();
+                jetstream.publish("alpha.metrics", payload).await.unwrap().await.unwrap();
+            }
+        }
+    };
+    send(0, 50).await;
+    eventually("the first arrive", SOON, || async { mongo.count("metrics").await == 50 }).await;
+    // The same `_id` with other fields is looked up, and becomes a dead letter.
+    let other = Message::new(&doc! {"_id": 7, "n": "other"}).unwrap().payload().clone();
+    jetstream.publish("alpha.metrics", other).await.unwrap().await.unwrap();
+    eventually("it is a dead letter", SOON, || async { editor(&["dlq", "list", "metrics", "-o", "json"]).await.contains("sequence") }).await;
+    let letters: serde_json::Value = serde_json::from_str(&editor(&["dlq", "list", "metrics", "-o", "json"]).await).unwrap();
+    assert_eq!(letters.as_array().map(Vec::len), Some(1), "{letters}");
+    editor(&["list"]).await;
+    editor(&["status", "metrics"]).await;
+    editor(&["doctor"]).await;
+    editor(&["publish", "metrics", "-f", "two.yml", "--wait"]).await;
+    editor(&["rollback", "metrics", "--wait"]).await;
+    editor(&["pause", "metrics"]).await;
+    editor(&["publish", "metrics", "--wait"]).await;
+    send(50, 100).await;
+    eventually("the next arrive", SOON, || async { mongo.count("metrics").await == 100 }).await;
+    editor(&["publish", "metrics", "-f", "moved.yml", "--wait"]).await;
+    send(100, 120).await;
+    let moved = admin.database("stage").collection::<Document>("moved");
+    eventually("they arrive in the other database", SOON, || async { moved.count_documents(doc! {}).await.unwrap() == 20 }).await;
+    editor(&["draft", "metrics"]).await;
+    editor(&["delete", "metrics", "--wait"]).await;
+
+    // The server refused nothing, and of what was granted nothing is superfluous.
+    let log = std::fs::read_to_string(nats.dir.join("nats.log")).unwrap();
+    let violations: BTreeSet<&str> =
+        log.lines().filter(|line| line.contains("Violation")).filter_map(|line| line.split_once("Violation").map(|(_, why)| why)).collect();
+    assert!(violations.is_empty(), "{violations:#?}");
+    let used = used(&nats).await;
+    let mut idle = Vec::new();
+    for role in ROLES {
+        for (verb, patterns) in subjects(role) {
+            let mine = &used[&user(role)];
+            let is_used = |pattern: &String| mine.iter().any(|(done, subject)| done == verb && matches(pattern, subject));
+            idle.extend(patterns.into_iter().filter(|pattern| !is_used(pattern)).map(|pattern| format!("{role} {verb} {pattern}")));
+        }
+    }
+    assert!(idle.is_empty(), "granted, and never used: {idle:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_names_what_is_unsafe_and_fails() {
+    require!("nats-server", "database");
+    let (nats, mongo) = (Nats::start().await, Mongo::start().await);
+    let sluice = Sluice::start(&nats, &mongo).await;
+    std::fs::write(sluice.dir.join("one.yml"), "schema: 1\noutput: {mongodb: {collection: metrics}}\n").unwrap();
+    sluice.cli_ok(&["publish", "metrics", "-f", "one.yml", "--wait"]).await;
+    let shown = sluice.cli_ok(&["doctor"]).await;
+    assert!(shown.contains("alpha_metrics") && shown.contains("mongodb default"), "{shown}");
+    let jetstream = nats.jetstream().await;
+    let mut config = jetstream.get_stream("alpha_metrics").await.unwrap().cached_info().config.clone();
+    config.max_age = Duration::from_secs(3600);
+    jetstream.update_stream(config).await.unwrap();
+    let output = sluice.cli(&["doctor", "--output", "json"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let wrong: Vec<_> = findings.as_array().unwrap().iter().filter(|finding| finding["verdict"] == "wrong").collect();
+    assert_eq!(wrong.len(), 1, "{findings}");
+    assert!(wrong[0]["message"].as_str().unwrap().contains("max_age 1h") && !wrong[0]["remedy"].as_str().unwrap().is_empty());
+}
