@@ -13,6 +13,7 @@ mod collector_support;
 mod controller;
 mod dead_letters;
 mod entries;
+mod execute;
 mod executor;
 mod http;
 mod image;
