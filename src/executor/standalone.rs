@@ -115,8 +115,7 @@ impl Standalone {
         if let Err(error) = self.look().await {
             warn!(pipeline = %id, %error, "status could not be read, running as told");
         }
-        let proven = self.spec.proven || self.status().as_ref().is_some_and(|status| status.kept.proven.contains(&self.spec.digest));
-        let spec = ExecutionSpec { proven, ..self.spec.clone() };
+        let spec = self.as_known();
         if let Err(error) = self.backend.ensure(&spec).await {
             return Err(Ended::Hopeless(error.to_string()));
         }
@@ -146,6 +145,16 @@ impl Standalone {
             (None, true) => Err(Ended::Died("the listener to the status, or reporting")),
             (None, false) => Ok(()),
         }
+    }
+
+    /// The spec as the status knows it by now: what is not part of the fingerprint may have changed since this process was
+    /// told, and it may have been started again by itself long after.
+    fn as_known(&self) -> ExecutionSpec {
+        let known = self.status();
+        let Some(status) = known.as_ref() else { return self.spec.clone() };
+        let same = status.admitted.spec.as_ref().filter(|spec| spec.fingerprint == self.spec.fingerprint);
+        let proven = self.spec.proven || status.kept.proven.contains(&self.spec.digest);
+        ExecutionSpec { proven, ..same.unwrap_or(&self.spec).clone() }
     }
 
     /// Reads the status whenever it may have changed.
