@@ -231,7 +231,7 @@ impl Standalone {
 
     async fn send(&self, executions: Vec<ExecutionReport>) {
         let host = self.host.clone();
-        let report = Report { schema: 1, process: self.process, host, complete: true, from: None, to: None, executions };
+        let report = Report { schema: 1, process: self.process, host, complete: true, asks: false, from: None, to: None, executions };
         if let Err(error) = self.store.reports.publish(&report).await {
             debug!(%error, "report could not be sent");
         }
