@@ -264,12 +264,12 @@ mod tests {
 
     #[test]
     fn old_servers_are_doubtful() {
-        for (version, verdict) in [("2.15.0", Verdict::Good), ("2.12.0-beta.1", Verdict::Good), ("2.9.10", Verdict::Doubtful), ("", Verdict::Doubtful)] {
+        for (version, verdict) in
+            [("2.15.0", Verdict::Good), ("2.12.0-beta.1", Verdict::Good), ("2.9.10", Verdict::Doubtful), ("", Verdict::Doubtful)]
+        {
             assert_eq!(nats(version).verdict, verdict, "{version}");
         }
-        let mongodb = |version: &str, deployment| {
-            judge_mongodb("m".into(), &ServerFacts { version: version.into(), deployment }).verdict
-        };
+        let mongodb = |version: &str, deployment| judge_mongodb("m".into(), &ServerFacts { version: version.into(), deployment }).verdict;
         assert_eq!(mongodb("8.0.1", Deployment::ReplicaSet), Verdict::Good);
         assert_eq!(mongodb("8.0.1", Deployment::Standalone), Verdict::Doubtful);
         assert_eq!(mongodb("6.0.1", Deployment::ReplicaSet), Verdict::Doubtful);

@@ -120,7 +120,9 @@ async fn used(nats: &Nats) -> BTreeMap<String, BTreeSet<(String, String)>> {
         let Some((_, operation)) = rest.split_once("<<- [") else { continue };
         let words: Vec<&str> = operation.split([' ', ']']).collect();
         let verb = words[0].trim_start_matches('H');
-        if ["PUB", "SUB"].contains(&verb) && let Some(user) = users.get(&cid) {
+        if ["PUB", "SUB"].contains(&verb)
+            && let Some(user) = users.get(&cid)
+        {
             used.entry(user.clone()).or_default().insert((verb.to_owned(), words[1].to_owned()));
         }
     }
@@ -175,7 +177,8 @@ async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each
     // The same `_id` with other fields is looked up, and becomes a dead letter.
     let other = Message::new(&doc! {"_id": 7, "n": "other"}).unwrap().payload().clone();
     jetstream.publish("alpha.metrics", other).await.unwrap().await.unwrap();
-    eventually("it is a dead letter", SOON, || async { editor(&["dlq", "list", "metrics", "-o", "json"]).await.contains("sequence") }).await;
+    eventually("it is a dead letter", SOON, || async { editor(&["dlq", "list", "metrics", "-o", "json"]).await.contains("sequence") })
+        .await;
     let letters: serde_json::Value = serde_json::from_str(&editor(&["dlq", "list", "metrics", "-o", "json"]).await).unwrap();
     assert_eq!(letters.as_array().map(Vec::len), Some(1), "{letters}");
     editor(&["list"]).await;
