@@ -9,6 +9,7 @@ pub mod document;
 pub mod entry;
 pub mod fields;
 pub mod health;
+pub mod history;
 pub mod id;
 pub mod names;
 pub mod plan;
