@@ -11,6 +11,7 @@ pub mod fields;
 pub mod health;
 pub mod history;
 pub mod id;
+pub mod moves;
 pub mod names;
 pub mod plan;
 pub mod problem;
