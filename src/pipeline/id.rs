@@ -74,6 +74,7 @@ macro_rules! name_type {
             }
         }
 
+        #[cfg(feature = "server")]
         impl schemars::JsonSchema for $name {
             fn inline_schema() -> bool {
                 true
