@@ -17,6 +17,7 @@ mod conditions;
 mod desire;
 mod fitness;
 mod lease;
+mod moving;
 mod peers;
 mod queue;
 mod reconcile;
@@ -100,6 +101,8 @@ struct Memory {
     failures: u32,
     /// Looks in a row at which the own execution was still starting.
     starting: u32,
+    /// When the durable last could not be paused.
+    unpausable: Option<Instant>,
 }
 
 impl Memory {

@@ -113,6 +113,7 @@ impl Core {
             .iter()
             .filter(|(_, group)| match group.stage {
                 Stage::LookUpAgain | Stage::AckAgain => now >= group.due,
+                Stage::CheckAgain => calm && now >= group.due && !stopping,
                 Stage::Busy(_) => calm && now >= group.due,
                 Stage::Held => calm && (proven || (now >= group.due && !stopping)),
                 Stage::Puzzling => calm && now >= group.due && !stopping,

@@ -7,6 +7,7 @@ mod deletion;
 mod faults;
 mod life;
 mod scale;
+mod targets;
 mod versions;
 mod waiting;
 
