@@ -192,7 +192,8 @@ pub struct Edit {
 pub fn edited(old: Option<&[u8]>, edit: &Edit) -> Vec<u8> {
     let mut fields = old.and_then(|bytes| object(bytes).ok()).unwrap_or_default();
     fields.entry("schema").or_insert_with(|| ENTRY_SCHEMA.into());
-    if edit.version.is_some() {
+    let another = |version: &VersionName| fields.get("version").and_then(Value::as_str) != Some(version.as_str());
+    if edit.version.as_ref().is_some_and(|(version, _)| another(version)) {
         // Said of the change before.
         fields.remove("give_up");
     }

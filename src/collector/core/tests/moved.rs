@@ -61,7 +61,8 @@ fn new_messages_do_not_wait_for_those_that_cannot_be_looked_up() {
     let mut desk = Desk::new(10, true);
     let effects = desk.deliver_doubtful(10);
     desk.on(Event::Checked(check(&effects), Outcome::Failed(Class::Transient)));
-    assert_eq!(desk.core.entries(insert(&desk.deliver(10))).len(), 10);
+    let new = insert(&desk.deliver(10));
+    assert_eq!(desk.core.entries(new).len(), 10);
 }
 
 #[test]
@@ -79,6 +80,7 @@ fn a_stop_gives_back_what_could_not_be_looked_up() {
     desk.outstanding = 0;
     let effects = desk.deliver_doubtful(10);
     desk.on(Event::Checked(check(&effects), Outcome::Failed(Class::Transient)));
-    let effects = desk.on(Event::Stop(desk.now + 20 * SECOND));
+    let deadline = desk.now + 20 * SECOND;
+    let effects = desk.on(Event::Stop(deadline));
     assert!(matches!(&effects[..], [Effect::Nak(back), Effect::Finished] if back.len() == 10), "{effects:?}");
 }

@@ -16,6 +16,8 @@ struct Message {
 /// The model with messages and what executions do with them.
 struct Life {
     model: Model,
+    /// What the execution was started as, what it is told of previous targets included.
+    started: ExecutionSpec,
     messages: Vec<Message>,
     done: Vec<Message>,
 }
@@ -24,7 +26,7 @@ impl Life {
     fn new() -> Self {
         let mut model = running(0);
         model.kept.moves = model.kept.moves.arrive(&spec(1, "c"), None, &[], &switch::tape(&stream(0)), BUCKET_STREAM);
-        Self { model, messages: Vec::new(), done: Vec::new() }
+        Self { model, started: spec(1, "c"), messages: Vec::new(), done: Vec::new() }
     }
 
     /// What is true of the stream follows from its messages.
@@ -44,9 +46,8 @@ impl Life {
         let world = &self.model.world;
         let runs = world.execution.as_ref().filter(|execution| execution.running);
         let deliveries = world.stream.as_ref().unwrap().deliveries.unwrap();
-        let (Some(runs), false) = (runs, matches!(deliveries.pause, Pause::Left(_))) else { return };
-        let spec = world.admitted.spec.as_ref().unwrap();
-        assert_eq!(runs.fingerprint, spec.fingerprint, "what runs is what is admitted");
+        let (Some(_), false) = (runs, matches!(deliveries.pause, Pause::Left(_))) else { return };
+        let spec = &self.started;
         // Redelivery: sooner or later another gets what a dead one held.
         let Some(mut message) = (!self.messages.is_empty()).then(|| self.messages.remove(0)) else { return };
         let told = Delivered { sequence: self.done.len() as u64 + 1, published_ns: u64::MAX, again: message.leased, has_id: false };
@@ -77,7 +78,8 @@ impl Life {
         for step in &steps {
             if let Action::Ensure(spec) = step {
                 let old = self.model.world.execution.as_ref().filter(|old| old.running && old.fingerprint != spec.fingerprint);
-                assert!(old.is_none_or(|_| self.model.kept.moves.home.as_ref().unwrap().place.target == spec.target));
+                assert!(old.is_none() || self.started.target == spec.target, "two targets overlap");
+                self.started = (**spec).clone();
             }
             if *step != Action::Wait(LOOK_AGAIN) {
                 self.model.apply(step);
