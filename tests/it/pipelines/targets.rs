@@ -274,6 +274,7 @@ async fn while_the_old_target_is_away_what_may_lie_there_waits_and_the_status_sa
     proxy.cut();
     stage.change("b", &to("a", "    connection: second\n")).await;
     stage.sluice.respawn();
+    eventually("it listens", SOON, || async { stage.sluice.http_url().is_some() }).await;
     eventually("it says so", LONG, || async { has(&stage.status("metrics").await, "Progressing", false, "PreviousTargetUnavailable") })
         .await;
     assert_eq!(second.count("a").await, 0);
