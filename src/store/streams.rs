@@ -5,7 +5,7 @@
 
 use super::api::{Api, Failure, Guard, code, field};
 use super::error::{StoreError, StoreErrorKind, Unfit};
-use super::prepare::metadata;
+use crate::pipeline::created::{CREATED_BY, CREATED_FOR, metadata};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::names::{Names, subject_matches};
 use async_nats::Client;
@@ -95,7 +95,7 @@ impl PipelineConsumer {
 /// The pipelines' streams.
 #[derive(Clone)]
 pub struct Streams {
-    api: Api,
+    pub(super) api: Api,
     names: Names,
 }
 
@@ -180,20 +180,6 @@ impl Streams {
         }
         config["subjects"] = json!(subjects);
         self.api.call::<Value>(&format!("STREAM.UPDATE.{name}"), config).await.map(|_| ()).map_err(during)
-    }
-
-    /// Whether the server can pause consumers: 2.11 and later do.
-    pub fn can_pause(&self) -> bool {
-        self.api.client.is_server_compatible(2, 11, 0)
-    }
-
-    /// Makes the server deliver nothing of the durable for `time` from now on; an acknowledgement still counts, and what is
-    /// not acknowledged is not delivered again either. Zero ends a pause. It ends by itself, too.
-    pub async fn pause(&self, stream: &str, consumer: &str, time: Duration) -> Result<(), StoreError> {
-        let until = (!time.is_zero()).then(|| Timestamp::now().saturating_add(time).unwrap_or(Timestamp::MAX));
-        let body = until.map_or_else(|| json!({}), |until| json!({ "pause_until": until }));
-        let paused = self.api.call::<Value>(&format!("CONSUMER.PAUSE.{stream}.{consumer}"), body).await;
-        paused.map(|_| ()).map_err(|failure| failure.during(format!("pause or resume consumer {consumer} of stream {stream}")))
     }
 
     /// Deletes the stream where it was created at `created`: `Conflict` where it is another one. Missing is no error.
@@ -354,7 +340,7 @@ fn observed_consumer(info: &Value, id: &PipelineId) -> Result<PipelineConsumer, 
 }
 
 fn is_ours(config: &Value, id: &PipelineId) -> bool {
-    config["metadata"]["sluice"].is_string() && config["metadata"]["sluice-pipeline"] == id.as_str()
+    config["metadata"][CREATED_BY].is_string() && config["metadata"][CREATED_FOR] == id.as_str()
 }
 
 /// The settings of a stream by which it may delete messages that nobody has acknowledged.

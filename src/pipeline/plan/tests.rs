@@ -5,6 +5,7 @@ use crate::pipeline::id::{Namespace, PipelineId, VersionName};
 use crate::pipeline::spec::Target;
 use proptest::prelude::*;
 
+mod kinds;
 mod switches;
 
 const BUCKET_STREAM: Timestamp = Timestamp::UNIX_EPOCH;
@@ -185,6 +186,7 @@ fn models() -> impl Strategy<Value = Model> {
                 },
                 execution: execution.map(|(version, running)| Execution { fingerprint: spec(version, "old").fingerprint, running }),
                 live,
+                elsewhere: false,
                 stream: stream.map(|(closed, messages, deletable, durable, same, (unacknowledged, pause))| Stream {
                     created: if same { BUCKET_STREAM } else { Timestamp::MAX },
                     closed,
@@ -282,6 +284,7 @@ fn running(messages: u64) -> Model {
             execution: Some(Execution { fingerprint: spec.fingerprint.clone(), running: true }),
             admitted: Admitted { phase: Phase::Run, spec: Some(spec), live_executions: 1 },
             live: 1,
+            elsewhere: false,
             known: true,
             stream: Some(Stream { deliveries: Some(Deliveries { pulls: 1, ..IDLE }), ..stream(messages) }),
             given_up: Vec::new(),

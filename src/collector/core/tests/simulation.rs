@@ -261,7 +261,7 @@ impl World {
                 self.later(latency, Coming::Pinged(away));
             }
             Effect::Release(entries) => self.free(entries),
-            Effect::Finished => {}
+            Effect::Finished | Effect::Withdraw => {}
         }
     }
 
