@@ -165,7 +165,7 @@ mod tests {
     fn a_message_lies_where_its_identity_does_whatever_became_of_the_document() {
         let message = doubtful(3, rawdoc! { "n": 1 }, true);
         let stored = rawdoc! { "_id": ObjectId::from_bytes([7; 12]), "n": 2 };
-        assert_eq!(which(&[&message], &[stored.clone()], false), [3]);
+        assert_eq!(which(&[&message], std::slice::from_ref(&stored), false), [3]);
         assert!(which(&[&message], &[stored], true).is_empty(), "a measurement has another identity");
     }
 

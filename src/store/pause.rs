@@ -1,5 +1,6 @@
 //! Pausing a durable: the server delivers nothing of it for a while. Used by the controller while a target changes.
 
+use super::api::{Failure, field};
 use super::error::StoreError;
 use super::streams::Streams;
 use jiff::Timestamp;
@@ -15,9 +16,14 @@ impl Streams {
     /// Makes the server deliver nothing of the durable for `time` from now on; an acknowledgement still counts, and what is
     /// not acknowledged is not delivered again either. Zero ends a pause. It ends by itself, too.
     pub async fn pause(&self, stream: &str, consumer: &str, time: Duration) -> Result<(), StoreError> {
-        let until = (!time.is_zero()).then(|| Timestamp::now().saturating_add(time).unwrap_or(Timestamp::MAX));
-        let body = until.map_or_else(|| json!({}), |until| json!({ "pause_until": until }));
-        let paused = self.api.call::<Value>(&format!("CONSUMER.PAUSE.{stream}.{consumer}"), body).await;
-        paused.map(|_| ()).map_err(|failure| failure.during(format!("pause or resume consumer {consumer} of stream {stream}")))
+        let during = |failure: Failure| failure.during(format!("pause or resume consumer {consumer} of stream {stream}"));
+        let mut body = json!({});
+        if !time.is_zero() {
+            // By the server's clock: the own one may be another.
+            let info: Value = self.api.call(&format!("CONSUMER.INFO.{stream}.{consumer}"), Value::Null).await.map_err(during)?;
+            let now: Timestamp = field(&info, "/ts").map_err(during)?;
+            body["pause_until"] = json!(now.saturating_add(time).unwrap_or(Timestamp::MAX));
+        }
+        self.api.call::<Value>(&format!("CONSUMER.PAUSE.{stream}.{consumer}"), body).await.map(|_| ()).map_err(during)
     }
 }

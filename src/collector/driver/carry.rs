@@ -141,7 +141,8 @@ impl Driver {
         let document = |entry: &Entry| slots.get(entry.slot).map(|slot| (slot.delivery.message.payload.as_ref(), slot.id));
         let command = collection.command(bytes, entries.iter().filter_map(document));
         self.deps.metrics.batch_documents.observe(command.documents() as f64);
-        self.work.spawn(work::insert(collection, group, command));
+        let lease_ends = entries.iter().map(|entry| entry.lease_ends).min().unwrap_or_default();
+        self.work.spawn(work::insert(collection, group, command, self.zero + Duration::from_nanos(lease_ends)));
     }
 
     fn look_up(&mut self, group: GroupId) {

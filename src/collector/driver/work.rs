@@ -40,13 +40,23 @@ pub(super) fn panicked(what: &str) -> CommandFailure {
     CommandFailure { kind: FailureKind::Other, code: None, labels: Vec::new(), message: format!("{what} panicked: a bug of sluice") }
 }
 
+fn late() -> CommandFailure {
+    let message = "the leases of a batch had ended before it was sent".to_owned();
+    CommandFailure { kind: FailureKind::Timeout, code: None, labels: Vec::new(), message }
+}
+
 pub(super) fn asking_panicked() -> SourceError {
     SourceError { kind: SourceErrorKind::Unavailable, code: None, message: "asking the consumer panicked: a bug of sluice".into() }
 }
 
-pub(super) async fn insert(collection: Collection, group: GroupId, command: InsertCommand) -> Done {
+/// Sends the command, unless the process was suspended until the leases of its messages had ended at `until`: another may
+/// have stored them elsewhere by then.
+pub(super) async fn insert(collection: Collection, group: GroupId, command: InsertCommand, until: Instant) -> Done {
     let begun = Instant::now();
     let work = async {
+        if Instant::now() >= until {
+            return Done::Inserted(group, InsertReply::Failed(late()), begun.elapsed());
+        }
         let reply = collection.send(command).await;
         Done::Inserted(group, reply, begun.elapsed())
     };
