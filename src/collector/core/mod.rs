@@ -218,7 +218,8 @@ impl Core {
             unavailable: class == Some(Class::Transient) || any(Stage::LookUpAgain) || any(Stage::Busy(Class::Transient)),
             refuses: class.is_some_and(|class| class != Class::Transient) || any(Stage::Busy(Class::Operator)),
             nothing_stored: !self.proven && self.aside > 0 && self.groups.values().any(|group| group.stage.refused()),
-            previous: any(Stage::CheckAgain),
+            // Also while it is being asked again.
+            previous: self.groups.values().any(|group| group.unchecked && group.failures > 0),
             dead_letters: self.burials.failing(),
             memory: self.pulls.starved(),
             aside: self.pulls.blocked_by_aside() && !any(Stage::Doomed) && !any(Stage::CheckAgain),

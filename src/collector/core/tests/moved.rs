@@ -31,6 +31,10 @@ fn while_a_previous_target_cannot_be_asked_nothing_is_inserted_and_leases_are_ke
     let effects = desk.deliver_doubtful(10);
     assert!(desk.on(Event::Checked(check(&effects), Outcome::Failed(Class::Transient))).is_empty());
     assert!(desk.core.troubles().previous && !desk.core.troubles().nothing_stored);
+    // Also while it is asked again.
+    let asked_again = (0..100).find_map(|_| Some(desk.after(100 * MS)).filter(|effects| !effects.is_empty())).unwrap();
+    assert!(desk.core.troubles().previous);
+    desk.on(Event::Checked(check(&asked_again), Outcome::Failed(Class::Transient)));
     let (mut asked, mut renewed) = (0, 0);
     for _ in 0..600 {
         for effect in desk.after(100 * MS) {
