@@ -10,6 +10,7 @@ mod life;
 mod replay;
 mod restarts;
 mod scale;
+mod targets;
 mod versions;
 mod waiting;
 
