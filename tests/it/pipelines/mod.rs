@@ -5,9 +5,12 @@ mod bad_documents;
 mod bad_entries;
 mod deletion;
 mod faults;
+mod history;
 mod life;
+mod replay;
 mod restarts;
 mod scale;
+mod targets;
 mod versions;
 mod waiting;
 
