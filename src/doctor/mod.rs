@@ -162,7 +162,7 @@ fn judge(about: &str, stream: &PipelineStream, consumer: &str) -> Vec<Finding> {
             let message = format!("durable {consumer} of stream {name} cannot be read");
             findings.push(Finding::wrong(about, message, Reason::ConsumerUnusable.remedy()));
         }
-        Some(durable) if durable.paused => {
+        Some(durable) if durable.paused.is_some() => {
             let message = format!("durable {consumer} of stream {name} is paused");
             let remedy = "it goes on by itself after a change of target; else `nats consumer resume`";
             findings.push(Finding::doubtful(about, message, remedy));
@@ -237,7 +237,7 @@ mod tests {
                 max_ack_pending: 1000,
                 pending: 0,
                 ack_pending: 0,
-                paused: false,
+                paused: None,
             }),
         }
     }
@@ -259,7 +259,7 @@ mod tests {
             judge("p", &stream, "default")[0].verdict
         };
         assert_eq!(with(|durable| durable.usable = false), Verdict::Wrong);
-        assert_eq!(with(|durable| durable.paused = true), Verdict::Doubtful);
+        assert_eq!(with(|durable| durable.paused = Some(Duration::from_secs(60))), Verdict::Doubtful);
     }
 
     #[test]
