@@ -10,6 +10,7 @@ mod support;
 mod cli;
 mod collector;
 mod collector_support;
+mod compose;
 mod controller;
 mod dead_letters;
 mod entries;
