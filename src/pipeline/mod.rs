@@ -6,6 +6,7 @@
 pub mod created;
 pub mod id;
 pub mod moves;
+pub mod logs;
 pub mod names;
 
 #[cfg(feature = "server")]
