@@ -5,8 +5,8 @@
 
 pub mod created;
 pub mod id;
-pub mod moves;
 pub mod logs;
+pub mod moves;
 pub mod names;
 
 #[cfg(feature = "server")]

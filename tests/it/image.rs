@@ -77,7 +77,8 @@ async fn a_hardened_container_of_the_image_runs_a_pipeline_and_drains_when_it_is
     mounted(&controller, canary, dir.path());
     let label = format!("sluice-test={name}");
     let _cleaning = docker.clean(&label);
-    let mut run: Vec<String> = ["run", "--detach", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"].map(Into::into).into();
+    let mut run: Vec<String> =
+        ["run", "--detach", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"].map(Into::into).into();
     run.extend(["--pids-limit=64", "--memory=256m", "--user=65532:65532", "--health-interval=1s"].map(Into::into));
     run.extend([format!("--name={name}"), format!("--label={label}"), format!("--env=SLUICE_SPEC={spec}")]);
     run.extend([format!("--volume={}:/etc/sluice:ro", dir.path().display()), image, "execute".into()]);
