@@ -12,6 +12,7 @@ mod facts;
 mod failure;
 mod lint;
 mod list;
+mod logs;
 mod output;
 mod probe;
 mod publish;
@@ -101,6 +102,8 @@ enum Command {
     List,
     /// Show how pipelines are doing: state, version, lag, rate, dead letters, and what to do about what is wrong
     Status(status::StatusArgs),
+    /// Show the last log lines of a pipeline, from every process that runs it or decides about it
+    Logs(logs::LogsArgs),
     /// Check configs without any server; fails on errors, not on warnings. With --settings, connections are checked too
     Lint(lint::LintArgs),
     /// Send documents from a file to a pipeline's stream
@@ -157,6 +160,7 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
             Command::Rollback(args) => edit::rollback(&context, args).await,
             Command::List => list::list(&context).await,
             Command::Status(args) => status::status(&context, args).await,
+            Command::Logs(args) => logs::logs(&context, args).await,
             Command::Send(args) => send::send(&context, args).await,
             Command::Dlq(command) => dlq::dlq(&context, command).await,
         }

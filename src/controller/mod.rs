@@ -18,6 +18,7 @@ mod desire;
 mod fitness;
 mod follow;
 mod lease;
+mod logs;
 mod peers;
 mod queue;
 mod reconcile;

@@ -5,6 +5,7 @@
 
 pub mod created;
 pub mod id;
+pub mod logs;
 pub mod moves;
 pub mod names;
 

@@ -11,6 +11,7 @@ mod connect;
 pub mod entries;
 pub mod error;
 pub mod lease;
+pub mod logs;
 mod prepare;
 pub mod reports;
 pub mod status;
@@ -47,6 +48,8 @@ pub struct Store {
     pub lease: LeaseStore,
     /// Reports between processes.
     pub reports: Reports,
+    /// Requests for log lines, and their answers.
+    pub logs: logs::Logs,
     /// The pipelines' streams and durables.
     pub streams: Streams,
     replicas: usize,
@@ -67,6 +70,7 @@ impl Store {
             status: StatusStore::new(client.clone(), &names.status()),
             lease: LeaseStore::new(client.clone(), &names.lease()),
             reports: Reports::new(client.clone(), names.clone()),
+            logs: logs::Logs::new(client.clone(), names.clone()),
             streams: Streams::new(client.clone(), names.clone()),
             replicas: settings.jetstream.replicas,
             client,

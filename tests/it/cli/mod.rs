@@ -2,6 +2,7 @@
 
 mod dlq;
 mod edit;
+mod logs;
 mod offline;
 mod run;
 mod secrets;
