@@ -42,14 +42,16 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<(), Failure> {
         nobody_answers(context, &store, &id, args.follow).await?;
     }
     print(context, &mut request, replies)?;
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(AGAIN).await;
         // Processes that are new are asked for all that they have.
         request.last = 0;
         let replies = store.logs.ask(&id, &request, QUIET).await?;
         print(context, &mut request, replies)?;
     }
-    Ok(())
 }
 
 /// Says why there is nothing to read.
