@@ -157,7 +157,9 @@ impl Standalone {
         let Some(status) = known.as_ref() else { return self.spec.clone() };
         let same = status.admitted.spec.as_ref().filter(|spec| spec.fingerprint == self.spec.fingerprint);
         let proven = self.spec.proven || status.kept.proven.contains(&self.spec.digest);
-        ExecutionSpec { proven, ..same.unwrap_or(&self.spec).clone() }
+        let previous = same.unwrap_or(&self.spec).previous.clone();
+        // What the fingerprint covers stays as this process was told: a digest that is not the config's must show.
+        ExecutionSpec { proven, previous, ..self.spec.clone() }
     }
 
     /// Reads the status whenever it may have changed.
