@@ -19,6 +19,7 @@ mod fitness;
 mod follow;
 mod lease;
 mod logs;
+mod moving;
 mod peers;
 mod queue;
 mod reconcile;
@@ -105,6 +106,8 @@ struct Memory {
     failures: u32,
     /// Looks in a row at which the own execution was still starting.
     starting: u32,
+    /// When the durable last could not be paused.
+    unpausable: Option<Instant>,
 }
 
 impl Memory {

@@ -12,6 +12,7 @@ pub mod entries;
 pub mod error;
 pub mod lease;
 pub mod logs;
+mod pause;
 mod prepare;
 pub mod reports;
 pub mod status;
