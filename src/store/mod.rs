@@ -13,6 +13,7 @@ pub mod error;
 pub mod lease;
 pub mod logs;
 mod pause;
+pub mod payloads;
 mod prepare;
 pub mod reports;
 pub mod status;
@@ -24,6 +25,7 @@ pub use configs::{Configs, StoredConfig, VersionInfo};
 pub use entries::{Entries, EntryRecord, Operation};
 pub use error::{StoreError, StoreErrorKind};
 pub use lease::{Lease, LeaseHolder, LeaseStore};
+pub use payloads::Payloads;
 pub use reports::Reports;
 pub use status::{StatusRecord, StatusStore};
 pub use streams::{ConsumerSettings, PipelineConsumer, PipelineStream, StreamSettings, Streams};
@@ -51,6 +53,8 @@ pub struct Store {
     pub reports: Reports,
     /// Requests for log lines, and their answers.
     pub logs: logs::Logs,
+    /// Payloads too large for their dead letters.
+    pub payloads: Payloads,
     /// The pipelines' streams and durables.
     pub streams: Streams,
     replicas: usize,
@@ -72,6 +76,7 @@ impl Store {
             lease: LeaseStore::new(client.clone(), &names.lease()),
             reports: Reports::new(client.clone(), names.clone()),
             logs: logs::Logs::new(client.clone(), names.clone()),
+            payloads: Payloads::new(client.clone(), &names.dead_letter_objects()),
             streams: Streams::new(client.clone(), names.clone()),
             replicas: settings.jetstream.replicas,
             client,
