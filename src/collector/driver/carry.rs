@@ -187,12 +187,7 @@ impl Driver {
     }
 
     fn release(&mut self, entries: Vec<Entry>) {
-        let mut bytes = 0;
-        for entry in &entries {
-            if let Some(slot) = self.slots.take(entry.slot) {
-                bytes += slot.delivery.bytes;
-            }
-        }
+        let bytes = entries.iter().map(|entry| self.slots.free(entry.slot)).sum();
         self.deps.budget.give(bytes);
         self.core.recycle(entries);
     }

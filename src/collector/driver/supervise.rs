@@ -6,7 +6,7 @@ use super::{Driver, nanos};
 use crate::collector::classify::Class;
 use crate::collector::core::{Event, Limits, Target};
 use crate::collector::identity::Identities;
-use crate::collector::sink::{Collection, OpenError};
+use crate::collector::sink::{Age, Collection, OpenError};
 use crate::collector::source::{ConsumerFacts, SourceError, SourceErrorKind};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::report::EffectiveLimits;
@@ -97,8 +97,10 @@ impl Driver {
         }
         if !self.supervision.opening && now >= self.supervision.open_at {
             self.supervision.opening = true;
+            // After a bad answer, one that was asked for since.
+            let age = if self.supervision.open_failures > 0 { Age::Anew } else { Age::Recent };
             let (database, target, output) = (self.deps.database.clone(), self.job.target.clone(), self.job.output.clone());
-            let work = async move { Done::Opened(Collection::open(database, &target, &output).await) };
+            let work = async move { Done::Opened(Collection::open(database, &target, &output, age).await) };
             self.work.spawn(work::guarded(work, || Done::Opened(Err(work::panicked("opening the collection").into()))));
         }
     }
