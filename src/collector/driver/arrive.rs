@@ -21,6 +21,7 @@ impl Driver {
     pub(super) fn arrive(&mut self, deliveries: Vec<Delivery>) {
         self.state.pulled();
         self.pulls_work();
+        self.supervision.stirred();
         let mut fell = false;
         for delivery in &deliveries {
             fell |= delivery.consumer_sequence <= self.last_delivery;
