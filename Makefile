@@ -28,6 +28,7 @@ lint: ## formatting, clippy, licences, banned crates, sources, advisories
 	cargo fmt --check
 	cargo fmt --check --manifest-path benches/hot_path/Cargo.toml
 	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --lib --example produce --no-default-features --features transfer --locked -- -D warnings
 	@bash deploy/local/deny.sh
 
 bench: ## documents per second, CPU and memory beside the bare loops; options: make bench ARGS='--help'

@@ -30,3 +30,4 @@ mod store_lease;
 mod store_streams;
 mod store_watch;
 mod toolbox;
+mod transfer;

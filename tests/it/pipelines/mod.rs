@@ -6,6 +6,7 @@ mod bad_entries;
 mod deletion;
 mod faults;
 mod life;
+mod restarts;
 mod scale;
 mod versions;
 mod waiting;
