@@ -164,7 +164,7 @@ impl Driver {
         // The stream is certain: nothing arrives in the core before it is.
         let identities = self.identities.clone().unwrap_or_else(|| Identities::new(&self.job.stream, self.supervision.stream_created_ns));
         let letter = Letter {
-            message: delivery.message.clone(),
+            message: (&delivery.message).into(),
             identity: identity::hex(&message_identity(&identities, delivery)),
             note,
             pipeline: self.job.id.to_string(),

@@ -301,7 +301,7 @@ impl Inbox {
             delivered: ack.delivered,
             pending: ack.pending,
             bytes: message.length as u64,
-            message,
+            message: message.into(),
             reply_can_be_made: whole,
             lease_from: self.floor,
         })
