@@ -140,7 +140,10 @@ async fn edits(nats: &Client, installation: &Installation, pulls: &mut Pulls, dr
         let stream = installation.stream(id);
         let begun = Instant::now();
         entries.put(id, entry("published").into()).await?;
-        let pulled = async { while pulls.next().await? != stream {} anyhow::Ok(()) };
+        let pulled = async {
+            while pulls.next().await? != stream {}
+            anyhow::Ok(())
+        };
         tokio::time::timeout(Duration::from_secs(10), pulled).await.with_context(|| format!("{id} does not pull"))??;
         took.push(begun.elapsed());
         tokio::time::sleep(BETWEEN).await;

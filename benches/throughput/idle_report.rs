@@ -65,7 +65,12 @@ pub fn write(figures: &Figures, plan: &Plan, path: &Path) -> Result<()> {
     table.add_row([
         format!("{:.2} s", f.first_start.as_secs_f64()),
         format!("{:.2} s", f.second_start.as_secs_f64()),
-        format!("{:.2} (nats {:.2}, database {:.2})", f.start_cpu.as_secs_f64(), f.nats_start_cpu.as_secs_f64(), f.database_start_cpu.as_secs_f64()),
+        format!(
+            "{:.2} (nats {:.2}, database {:.2})",
+            f.start_cpu.as_secs_f64(),
+            f.nats_start_cpu.as_secs_f64(),
+            f.database_start_cpu.as_secs_f64()
+        ),
         format!("{:.1} ({:.1})", mib(f.memory), mib(f.peak_memory)),
         format!("{:.2} %", f.idle_cpu),
         format!("{:.0}", f.idle_switches),

@@ -101,13 +101,7 @@ fn element(bytes: &[u8], at: usize, content: usize) -> Result<(u8, &[u8], usize)
 }
 
 /// Goes into the document, array or code with scope at `at`: where its first element begins.
-fn open(
-    bytes: &[u8],
-    kind: u8,
-    at: usize,
-    content: usize,
-    (ends, depth): (&mut [usize; MAX_DEPTH], &mut usize),
-) -> Result<usize, Fault> {
+fn open(bytes: &[u8], kind: u8, at: usize, content: usize, (ends, depth): (&mut [usize; MAX_DEPTH], &mut usize)) -> Result<usize, Fault> {
     if kind != 0x0f {
         push(ends, depth, frame(bytes, at, content)?)?;
         return Ok(at + 4);

@@ -151,7 +151,8 @@ async fn a_server_that_stalls_is_given_up_and_one_that_is_away_is_not_found() {
         return crate::support::skipped("the server of SLUICE_TEST_MONGO_URL is not ours to kill");
     }
     let proxy = Proxy::start(mongo.port()).await;
-    let collection = Collection::open(database(&mongo.url_through(&proxy)).await, &target(&mongo, "a"), &output(None), Age::Recent).await.unwrap();
+    let collection =
+        Collection::open(database(&mongo.url_through(&proxy)).await, &target(&mongo, "a"), &output(None), Age::Recent).await.unwrap();
     proxy.stall();
     let failure = failed(collection.insert(&[plain(1)]).await);
     assert!(matches!(failure.kind, FailureKind::Timeout | FailureKind::Network), "{failure:?}");

@@ -105,7 +105,7 @@ impl Driver {
             self.supervision.doubted = false;
             self.supervision.asked_above = self.highest;
             let question = self.source.inspector();
-            let work = async move { Done::Asked(question.info().await) };
+            let work = async move { Done::Asked(work::ask(question).await) };
             self.work.spawn(work::guarded(work, || Done::Asked(Err(work::asking_panicked()))));
         }
         if !self.supervision.opening && now >= self.supervision.open_at {

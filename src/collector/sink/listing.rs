@@ -72,7 +72,7 @@ impl Listings {
         {
             return Ok(all.get(name).cloned());
         }
-        open::find(database, name).await
+        Box::pin(open::find(database, name)).await
     }
 }
 
@@ -111,7 +111,7 @@ impl Listing {
             _ => {}
         }
         let begun = Instant::now();
-        let all = self.list(database).await;
+        let all = Box::pin(self.list(database)).await;
         *taken = Some(Taken { begun, ended: Instant::now(), all: all.clone() });
         drop(taken);
         tokio::spawn(self.clone().forget());

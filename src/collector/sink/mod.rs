@@ -94,7 +94,7 @@ impl Collection {
         let listings = collection.database.listings();
         match open::ensure(&collection.handle, listings, &collection.name, output.time_series.as_ref(), age).await {
             Ok(()) => Ok(collection),
-            Err(OpenError::Failed(failure)) => Err(collection.database.explain(failure).await.into()),
+            Err(OpenError::Failed(failure)) => Err(Box::pin(collection.database.explain(failure)).await.into()),
             Err(differs) => Err(differs),
         }
     }

@@ -15,7 +15,8 @@ const NAMESPACE_EXISTS: i32 = 48;
 /// Not allowed.
 pub(super) const UNAUTHORIZED: i32 = 13;
 
-/// `age`: how old what is known of the collection may be.
+/// `age`: how old what is known of the collection may be. What commands need room for is boxed: a thousand that wait for the
+/// listing of another have none.
 pub(super) async fn ensure(
     database: &Database,
     listings: &Listings,
@@ -26,7 +27,7 @@ pub(super) async fn ensure(
     if let Some(found) = listings.look(database, name, age).await? {
         return check(name, &found, wanted);
     }
-    match bounded(database.run_command(create_command(name, wanted))).await {
+    match Box::pin(bounded(database.run_command(create_command(name, wanted)))).await {
         // It is as we said.
         Ok(_) if wanted.is_none() => return Ok(()),
         Ok(_) => {}
@@ -35,7 +36,7 @@ pub(super) async fn ensure(
         Err(failure) => return Err(failure.into()),
     }
     // By its name: what others know may be older than it.
-    match find(database, name).await? {
+    match Box::pin(find(database, name)).await? {
         Some(found) => check(name, &found, wanted),
         None => Err(CommandFailure::new(FailureKind::Other, format!("the collection '{name}' was created and is not there")).into()),
     }
