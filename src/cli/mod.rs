@@ -7,11 +7,14 @@
 mod context;
 mod dlq;
 mod edit;
+mod execute;
 mod facts;
 mod failure;
+mod give_up;
 mod lint;
 mod list;
 mod output;
+mod probe;
 mod publish;
 mod run;
 mod send;
@@ -81,6 +84,10 @@ impl Global {
 enum Command {
     /// Run the controller, and with it every published pipeline, until SIGTERM or SIGINT
     Run,
+    /// Run one execution as a process of its own; what an executor starts inside a container
+    Execute(execute::ExecuteArgs),
+    /// Ask the process of the same settings over loopback whether it is ready; for a container's health check
+    Probe(probe::ProbeArgs),
     /// Store a config as a new version and publish it; without a config, publish what is there (after a pause, say)
     Publish(publish::PublishArgs),
     /// Stop a pipeline and keep it: messages wait in the stream until it is published again
@@ -91,6 +98,8 @@ enum Command {
     Delete(edit::DeleteArgs),
     /// Go back to an earlier version
     Rollback(edit::RollbackArgs),
+    /// Give up previous targets: what was in flight when the target changed is not looked up there any more
+    GiveUp(give_up::GiveUpArgs),
     /// List the pipelines
     List,
     /// Show how pipelines are doing: state, version, lag, rate, dead letters, and what to do about what is wrong
@@ -131,18 +140,25 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
     if let Command::Run = cli.command {
         return run::run(context, cli.global.color);
     }
+    if let Command::Execute(args) = &cli.command {
+        return execute::execute(context, args, cli.global.color);
+    }
+    if let Command::Probe(args) = &cli.command {
+        return probe::probe(&context, args);
+    }
     for warning in &context.warnings {
         out.warn(warning);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {
-            Command::Run | Command::Lint(_) => Ok(()),
+            Command::Run | Command::Execute(_) | Command::Probe(_) | Command::Lint(_) => Ok(()),
             Command::Publish(args) => publish::publish(&context, args).await,
             Command::Pause(args) => edit::pause(&context, args).await,
             Command::Draft(args) => edit::draft(&context, args).await,
             Command::Delete(args) => edit::delete(&context, args).await,
             Command::Rollback(args) => edit::rollback(&context, args).await,
+            Command::GiveUp(args) => give_up::give_up(&context, args).await,
             Command::List => list::list(&context).await,
             Command::Status(args) => status::status(&context, args).await,
             Command::Send(args) => send::send(&context, args).await,

@@ -6,21 +6,21 @@
 use super::Controller;
 use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
-use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit};
+use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit, waits_for};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::plan::{Action, Execution, LOOK_AGAIN, Role, Stream, Wish, World, needs_stream, plan};
+use crate::pipeline::plan::{Action, Deliveries, Execution, LOOK_AGAIN, Pause, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
-use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus};
+use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus, Reason};
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
 use jiff::Timestamp;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
 /// More passes than any plan needs; beyond it something changes as fast as we act.
-const PASSES: usize = 16;
+pub(super) const PASSES: usize = 16;
 /// How soon an execution that is starting is looked at again; doubled each time, up to about a second. Its event, which
 /// is only a hint, comes long before.
 const STARTING: Duration = Duration::from_millis(250);
@@ -84,14 +84,17 @@ impl Controller {
     }
 
     async fn reconcile(&self, id: &PipelineId) -> Result<Outcome, Failure> {
-        let role = if self.holding.epoch().is_some() { Role::Holder } else { Role::Runner };
+        let role = self.role();
         let mut record = self.status_of(id).await?;
-        if role == Role::Runner && self.holding.nominal() {
+        if role != Role::Holder && self.holding.nominal() {
             // The lease is ours and not trusted at the moment: a renewal is on its way, and nobody else decides.
             return Ok(Outcome::Again(UNTRUSTED));
         }
-        if role == Role::Runner {
-            return self.follow(id, record.as_ref()).await;
+        if record.is_none() {
+            self.end_forgotten(id, role).await?;
+        }
+        if role != Role::Holder {
+            return self.follow(id, record.as_ref(), role).await;
         }
         let desire = self.desire(id, record.as_ref().map(|record| &record.status)).await?;
         if record.is_none() && matches!(desire.wish, Wish::Deleted) {
@@ -128,33 +131,12 @@ impl Controller {
             memory.starting = if starting { memory.starting.saturating_add(1) } else { 0 };
             starts = memory.starting;
         });
-        Ok(match pass.wait {
+        let starting = starting.then(|| STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(2)));
+        Ok(match pass.wait.into_iter().chain(starting).min() {
             Some(delay) => Outcome::Again(delay),
-            None if starting => Outcome::Again(STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(2))),
             None if pass.failure.is_some() => Outcome::Again(RETRY.cap),
             None => Outcome::Converged,
         })
-    }
-
-    /// Acts on what is admitted, without deciding.
-    async fn follow(&self, id: &PipelineId, record: Option<&StatusRecord>) -> Result<Outcome, Failure> {
-        // Without a status nothing is known: what runs goes on.
-        let Some(record) = record else { return Ok(Outcome::Converged) };
-        for _ in 0..PASSES {
-            let world = self.world(id, Some(&record.status), None).await?.world;
-            let steps = plan(&Wish::Unknown, &world, &record.status.kept, Role::Runner);
-            if steps.is_empty() {
-                break;
-            }
-            for step in &steps {
-                self.run_step(id, step).await?;
-            }
-            if self.under_way(id, &steps).await? {
-                return Ok(Outcome::Again(LOOK_AGAIN));
-            }
-        }
-        self.deps.executor.share(id, record.status.admitted.live_executions);
-        Ok(Outcome::Converged)
     }
 
     /// Looks, plans and takes the next step.
@@ -172,8 +154,9 @@ impl Controller {
             fit_to_read(stream)?;
         }
         let facts = stream.as_ref().map(|stream| self.stream_facts(id, stream, &pass.desire));
-        let world = self.world(id, record.as_ref().map(|record| &record.status), facts).await?.world;
-        let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder);
+        let mut world = self.world(id, record.as_ref().map(|record| &record.status), facts).await?.world;
+        world.given_up.clone_from(&pass.desire.given_up);
+        let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder, Timestamp::now());
         debug!(?steps, "planned");
         if steps.is_empty() {
             pass.left = left_over(&pass.desire.wish, stream.as_ref(), &kept);
@@ -227,6 +210,16 @@ impl Controller {
 
     fn stream_facts(&self, id: &PipelineId, stream: &PipelineStream, desire: &Desire) -> Stream {
         let names = &self.deps.store.names;
+        let deliveries = |live: &PipelineConsumer| Deliveries {
+            ack_wait: live.ack_wait,
+            unacknowledged: live.ack_pending,
+            pulls: live.waiting,
+            pause: match live.paused {
+                Some(left) => Pause::Left(left),
+                None if self.can_pause(id) => Pause::Off,
+                None => Pause::Impossible,
+            },
+        };
         let wanted = desire.create.as_ref().map(|(_, consumer)| consumer);
         let right = |live: &PipelineConsumer| !live.ours || wanted.is_none_or(|wanted| live.is_as(wanted));
         Stream {
@@ -235,6 +228,10 @@ impl Controller {
             messages: stream.messages,
             deletable: stream.ours || stream.name == names.stream(id),
             durable: stream.consumer.as_ref().is_some_and(right),
+            first: stream.first_sequence,
+            first_time: stream.first_time,
+            last: stream.last_sequence,
+            deliveries: stream.consumer.as_ref().map(deliveries),
         }
     }
 
@@ -242,15 +239,18 @@ impl Controller {
     pub(super) async fn world(&self, id: &PipelineId, status: Option<&PipelineStatus>, stream: Option<Stream>) -> Result<Seen, Failure> {
         let observed = self.deps.executor.observe(id).await?;
         let mut reports = self.peers.of(id, self.process);
+        let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
+        let right = |report: &ExecutionReport| admitted.spec.as_ref().is_some_and(|spec| spec.fingerprint == report.fingerprint);
+        let elsewhere = reports.iter().any(|report| report.phase == ExecutionPhase::Running && right(report));
         let own = observed.as_ref().map_or(&[][..], |observed| &observed.reports);
         // Others' executions say themselves when they have started.
         let starting = own.iter().any(|own| own.phase == ExecutionPhase::Starting && own.troubles.is_empty());
         reports.extend(own.iter().cloned());
-        let live = reports.len().try_into().unwrap_or(u32::MAX);
-        let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
+        let recorded = status.map_or(0, |status| status.admitted.live_executions);
+        let live = self.peers.live(reports.len(), recorded, Instant::now());
         let known = status.is_some_and(|status| !status.kept.undecided);
         let execution = observed.map(|observed| Execution { fingerprint: observed.fingerprint, running: observed.running });
-        Ok(Seen { world: World { known, admitted, execution, live, stream }, reports, starting })
+        Ok(Seen { world: World { known, admitted, execution, live, elsewhere, stream, given_up: Vec::new() }, reports, starting })
     }
 
     /// Writes the status where it says something new; whether an execution is still starting.
@@ -275,13 +275,18 @@ impl Controller {
         }
         let excess = kept.proven.len().saturating_sub(8);
         kept.proven.drain(..excess);
-        let advice = pass.stream.as_ref().map(|stream| advice_on(stream, &pass.desire)).unwrap_or_default();
+        let mut advice = pass.stream.as_ref().map(|stream| advice_on(stream, &pass.desire)).unwrap_or_default();
+        let switching = (world.admitted.phase == Phase::Switch).then(|| waits_for(pass.stream.as_ref(), world.live));
+        if switching.is_some() && !self.can_pause(pass.id) {
+            advice.push(Finding::new(Reason::ConsumerNotPaused, "the durable could not be paused for a change of the target"));
+        }
         let facts = Facts {
             desire: &pass.desire,
             failure: pass.failure.as_ref(),
             advice: &advice,
             phase: world.admitted.phase,
             kept: &kept,
+            switching: switching.as_deref(),
             left: pass.left.as_ref(),
             reports: &reports,
             now,

@@ -3,8 +3,8 @@
 //! The in-process backend and `sluice execute` both call [`run_execution`]; nothing in it knows which of the two did.
 
 use super::config_reader::{ConfigError, ConfigReader};
-use crate::collector::{self, ByteBudget, CollectorError, ExecutionState, Job, sink::ConnectionError, sink::Databases};
-use crate::pipeline::{names::Names, spec::ExecutionSpec};
+use crate::collector::{self, ByteBudget, CollectorError, ExecutionState, Job, former::Way, sink::ConnectionError, sink::Databases};
+use crate::pipeline::{names::Names, spec::ExecutionSpec, status::Reason};
 use crate::telemetry::metrics::Metrics;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -48,6 +48,18 @@ pub enum ExecutionError {
     Collector(#[from] CollectorError),
 }
 
+impl ExecutionError {
+    /// Whether a later try can help while config and settings stay as they are. What NATS refuses (permissions) may be
+    /// allowed later; the fault is not in the config.
+    pub fn retry(&self) -> bool {
+        match self {
+            Self::Config { source, .. } => source.retry() || source.reason() == Reason::NatsUnavailable,
+            Self::Connection(_) => false,
+            Self::Collector(error) => error.retry(),
+        }
+    }
+}
+
 /// What one execution shows of itself and is told while it runs.
 #[derive(Clone)]
 pub struct ExecutionHandle {
@@ -68,6 +80,10 @@ pub async fn run_execution(spec: &ExecutionSpec, deps: &ExecutionDeps, handle: E
         () = handle.stop.cancelled() => return Ok(()),
     };
     let database = Box::pin(deps.databases.get(&checked.config.output.connection)).await?;
+    let mut previous = Vec::with_capacity(spec.previous.len());
+    for left in &spec.previous {
+        previous.push(Way { previous: left.clone(), database: Box::pin(deps.databases.of(&left.place)).await });
+    }
     let job = Job {
         id: spec.id.clone(),
         version: spec.version.clone(),
@@ -81,6 +97,12 @@ pub async fn run_execution(spec: &ExecutionSpec, deps: &ExecutionDeps, handle: E
         proven: spec.proven,
         shutdown_grace: deps.shutdown_grace,
     };
-    let deps = collector::Deps { nats: deps.nats.clone(), database, budget: deps.budget.clone(), metrics: deps.metrics.pipeline(&spec.id) };
+    let deps = collector::Deps {
+        nats: deps.nats.clone(),
+        database,
+        previous,
+        budget: deps.budget.clone(),
+        metrics: deps.metrics.pipeline(&spec.id),
+    };
     Ok(collector::run(job, deps, handle.state, handle.live, handle.stop).await?)
 }

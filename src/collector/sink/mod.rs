@@ -7,6 +7,7 @@
 mod command;
 mod connect;
 mod failure;
+mod former;
 mod kind;
 mod listing;
 mod open;
@@ -16,6 +17,7 @@ mod tls;
 pub use command::{MAX_COMMAND_BYTES, MAX_DOCUMENT_BYTES};
 pub use connect::{ConnectionError, Database, Databases};
 pub use failure::{CommandFailure, FailureKind};
+pub use former::Former;
 pub use listing::Age;
 pub use reply::{DocumentFailure, InsertReply};
 
