@@ -28,10 +28,17 @@ const LARGE: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     Normal,
-    /// With its `timeField` and `metaField`, where the listing shows them.
-    TimeSeries(Option<(Option<Box<str>>, Option<Box<str>>)>),
+    /// With its fields, where the listing shows them.
+    TimeSeries(Option<Fields>),
     View,
     Unknown,
+}
+
+/// The fields of a time-series collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fields {
+    pub(super) time_field: Option<Box<str>>,
+    pub(super) meta_field: Option<Box<str>>,
 }
 
 impl Found {
@@ -42,7 +49,9 @@ impl Found {
             "timeseries" => {
                 let series = entry.get_document("options").and_then(|options| options.get_document("timeseries"));
                 let field = |series: &RawDocument, field| series.get_str(field).ok().map(Box::from);
-                Self::TimeSeries(series.ok().map(|series| (field(series, "timeField"), field(series, "metaField"))))
+                Self::TimeSeries(
+                    series.ok().map(|series| Fields { time_field: field(series, "timeField"), meta_field: field(series, "metaField") }),
+                )
             }
             "view" => Self::View,
             _ => Self::Unknown,

@@ -4,7 +4,7 @@
 //! reported with what it is and what the config says.
 
 use super::failure::{CommandFailure, FailureKind};
-use super::listing::{Age, Found, Listings};
+use super::listing::{Age, Fields, Found, Listings};
 use super::{OpenError, connect::bounded};
 use crate::pipeline::config::TimeSeries;
 use bson::{Bson, Document, RawDocumentBuf, doc};
@@ -99,8 +99,8 @@ fn check(name: &str, found: &Found, wanted: Option<&TimeSeries>) -> Result<(), O
 }
 
 /// `time_field` and `meta_field` cannot be changed afterwards; without options (a listing by name only) nothing is said.
-fn check_fields(name: &str, found: Option<&(Option<Box<str>>, Option<Box<str>>)>, wanted: &TimeSeries) -> Result<(), OpenError> {
-    let Some((time_field, meta_field)) = found else { return Ok(()) };
+fn check_fields(name: &str, found: Option<&Fields>, wanted: &TimeSeries) -> Result<(), OpenError> {
+    let Some(Fields { time_field, meta_field }) = found else { return Ok(()) };
     let fields = [
         ("time_field", time_field.as_deref(), Some(wanted.time_field.as_str())),
         ("meta_field", meta_field.as_deref(), wanted.meta_field.as_deref()),
