@@ -20,6 +20,8 @@ pub mod fields;
 #[cfg(feature = "server")]
 pub mod health;
 #[cfg(feature = "server")]
+pub mod history;
+#[cfg(feature = "server")]
 pub mod moves;
 #[cfg(feature = "server")]
 pub mod plan;
