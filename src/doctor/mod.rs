@@ -230,7 +230,11 @@ mod tests {
             unsafe_settings: Vec::new(),
             messages: 0,
             first_time: None,
+            first_sequence: 1,
+            last_sequence: 0,
             consumer: Some(PipelineConsumer {
+                name: "default".into(),
+                waiting: 0,
                 ours: true,
                 usable: true,
                 ack_wait: Duration::from_secs(30),

@@ -147,6 +147,7 @@ fn editor(grants: &mut Builder<'_>) {
     grants.list(&format!("OBJ_{configs}"), "list versions");
     grants.read(&dead_letters, "read dead letters");
     grants.api(&format!("STREAM.INFO.{dead_letters}"), "count dead letters");
+    grants.publish(names.logs("*"), "ask for log lines");
     grants.api("STREAM.INFO.*", "how much waits in the pipelines' streams");
     grants.api(&format!("CONSUMER.INFO.*.{}", names.consumer()), "how much is unacknowledged");
     grants.answers();
@@ -169,7 +170,8 @@ fn controller(grants: &mut Builder<'_>) {
     grants.api("STREAM.DELETE.*", "delete the stream of a deleted pipeline");
     grants.api(&format!("CONSUMER.CREATE.*.{}", names.consumer()), "create the pipelines' durables");
     grants.api(&format!("CONSUMER.INFO.*.{}", names.consumer()), "look at the pipelines' durables");
-    grants.publish(names.report("*"), "say what this process runs");
+    grants.api(&format!("CONSUMER.PAUSE.*.{}", names.consumer()), "withhold messages while a target changes");
+    grants.publish(names.report("*"), "say what this process runs, ask the others");
     grants.subscribe(names.report("*"), "hear what the others run");
     grants.answers();
 }
@@ -184,6 +186,10 @@ fn execution(grants: &mut Builder<'_>) {
     grants.publish(format!("$JS.ACK.*.{}.>", names.consumer()), "acknowledge");
     grants.publish(format!("{dead_letters}.*.*"), "set a document aside that MongoDB refuses");
     grants.api(&format!("STREAM.MSG.GET.{dead_letters}"), "make sure that it is there");
+    grants.api(&format!("STREAM.INFO.{dead_letters}"), "look whether one is there already");
+    grants.read(&format!("KV_{}", names.status()), "follow its share and what is proven");
+    grants.publish(names.report("*"), "say how it is");
+    grants.subscribe(names.logs("*"), "hand out its log lines");
     let inbox = grants.inbox.to_owned();
     grants.publish(format!("{inbox}.>"), "markers to itself, which date what arrives");
     grants.answers();
