@@ -165,6 +165,20 @@ impl Executor for InProcess {
         })
     }
 
+    fn go_on<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
+        Box::pin(async move {
+            let mut slots = self.shared.slots();
+            if !slots.contains_key(&spec.id) {
+                let running = self.start(spec);
+                // It did run, before: so it is what the next one takes over from.
+                running.ran.store(true, Ordering::Relaxed);
+                let slot = Slot { spec: spec.clone(), running: Some(running), older: Vec::new(), destroyed: false };
+                slots.insert(spec.id.clone(), slot);
+            }
+            Ok(())
+        })
+    }
+
     fn stop<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>> {
         Box::pin(async move {
             if let Some(slot) = self.shared.slots().get_mut(id) {

@@ -114,6 +114,7 @@ impl std::ops::AddAssign for Counters {
         self.duplicates += other.duplicates;
         self.dead_lettered += other.dead_lettered;
         self.redelivered += other.redelivered;
+        self.expired += other.expired;
         self.buffered += other.buffered;
     }
 }
