@@ -102,20 +102,17 @@ async fn limits_of_the_consumer_that_refuse_a_pull_are_read_again_and_kept_to() 
 async fn pulls_that_the_server_refuses_are_told_of_and_go_on_by_themselves() {
     require!("nats-server", "database");
     let world = World::start(10_000).await;
-    replace_durable(&world, |config| config.max_waiting = 1).await;
-    // Somebody else has the only place in the queue.
-    let inbox = world.client.new_inbox();
-    let theirs = world.client.subscribe(inbox.clone()).await.unwrap();
-    let next = format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.default");
-    world.client.publish_with_reply(next, inbox, r#"{"batch":1,"expires":600000000000}"#.into()).await.unwrap();
-    world.client.flush().await.unwrap();
+    // Less than one message of the largest size may measure: a pull for less would end without it, again and again.
+    replace_durable(&world, |config| config.max_bytes = 1_000).await;
     let running = world.run(world.output(), true).await;
     eventually("it is told", SOON, || async {
-        running.state.troubles().iter().any(|trouble| trouble.reason == Reason::StreamUnavailable && trouble.message.contains("MaxWaiting"))
+        running.state.troubles().iter().any(|trouble| {
+            trouble.reason == Reason::StreamUnavailable && trouble.message.contains("Exceeded MaxRequestMaxBytes of 1000")
+        })
     })
     .await;
     assert_eq!(running.state.phase(), ExecutionPhase::Blocked);
-    drop(theirs);
+    replace_durable(&world, |_| {}).await;
     world.publish(numbers(0..100)).await;
     world.drained(SOON).await;
     assert_eq!(world.counted().await, (100, 100));
