@@ -16,12 +16,14 @@ mod act;
 mod conditions;
 mod desire;
 mod fitness;
+mod follow;
 mod lease;
 mod peers;
 mod queue;
 mod reconcile;
 mod report;
 mod resync;
+mod role;
 mod triggers;
 mod view;
 mod vital;
@@ -35,7 +37,7 @@ use crate::pipeline::plan::Action;
 use crate::pipeline::report::ExecutionReport;
 use crate::pipeline::status::{Phase, PipelineStatus};
 use crate::settings::Settings;
-use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth};
+use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth, reports::hostname};
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -74,6 +76,7 @@ pub struct Controller {
     queue: queue::Queue,
     holding: Arc<lease::Holding>,
     peers: peers::Peers,
+    wanted: report::Wanted,
     memory: Mutex<HashMap<PipelineId, Memory>>,
     watches: Watches,
     last_resync: Mutex<Option<Instant>>,
@@ -135,6 +138,7 @@ impl Controller {
             queue: queue::Queue::default(),
             holding: Arc::default(),
             peers: peers::Peers::default(),
+            wanted: report::Wanted::default(),
             memory,
             watches: Watches::default(),
             last_resync: Mutex::new(None),
@@ -187,13 +191,14 @@ impl Controller {
     /// is admitted and never ran stands beside what did, as it did before the restart. Where the very config that is
     /// admitted is gone, nothing runs instead: an older version was not asked for, and what comes waits in the stream.
     async fn resume(&self) {
+        let starts = self.may_resume().await;
         let known: Vec<_> = {
             let memory = self.memory();
             let status = |memory: &Memory| Some(memory.status.as_ref()?.status.clone());
             memory.iter().filter_map(|(id, memory)| Some((id.clone(), status(memory)?))).collect()
         };
         for (id, PipelineStatus { admitted, kept, .. }) in known {
-            if let (Phase::Run | Phase::Drain, Some(spec)) = (admitted.phase, &admitted.spec) {
+            if let (true, Phase::Run | Phase::Drain, Some(spec)) = (starts, admitted.phase, &admitted.spec) {
                 // Two targets never overlap.
                 let before = kept.ran.filter(|ran| ran.fingerprint != spec.fingerprint && ran.target == spec.target);
                 if let Some(before) = &before
@@ -201,8 +206,9 @@ impl Controller {
                 {
                     warn!(pipeline = %id, %error, "the version that ran before could not be started");
                 }
-                if let Err(error) = self.deps.executor.ensure(spec).await {
-                    warn!(pipeline = %id, %error, "execution could not be started");
+                match self.deps.executor.ensure(spec).await {
+                    Ok(()) => self.deps.executor.share(&id, admitted.live_executions),
+                    Err(error) => warn!(pipeline = %id, %error, "execution could not be started"),
                 }
             }
             self.queue.add(id);
@@ -256,9 +262,4 @@ impl Controller {
     fn remember(&self, id: &PipelineId, change: impl FnOnce(&mut Memory)) {
         change(self.memory().entry(id.clone()).or_default());
     }
-}
-
-/// The machine's name, for people.
-fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }

@@ -106,9 +106,11 @@ async fn pulls_that_the_server_refuses_are_told_of_and_go_on_by_themselves() {
     replace_durable(&world, |config| config.max_bytes = 1_000).await;
     let running = world.run(world.output(), true).await;
     eventually("it is told", SOON, || async {
-        running.state.troubles().iter().any(|trouble| {
-            trouble.reason == Reason::StreamUnavailable && trouble.message.contains("Exceeded MaxRequestMaxBytes of 1000")
-        })
+        running
+            .state
+            .troubles()
+            .iter()
+            .any(|trouble| trouble.reason == Reason::StreamUnavailable && trouble.message.contains("Exceeded MaxRequestMaxBytes of 1000"))
     })
     .await;
     assert_eq!(running.state.phase(), ExecutionPhase::Blocked);
