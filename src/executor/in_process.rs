@@ -172,10 +172,10 @@ impl Executor for InProcess {
         Box::pin(async move {
             let mut slots = self.shared.slots();
             if !slots.contains_key(&spec.id) {
-                let running = self.start(spec);
+                let running = self.start(spec, 1);
                 // It did run, before: so it is what the next one takes over from.
                 running.ran.store(true, Ordering::Relaxed);
-                let slot = Slot { spec: spec.clone(), running: Some(running), older: Vec::new(), destroyed: false };
+                let slot = Slot { spec: spec.clone(), running: Some(running), older: Vec::new(), destroyed: false, live: 1 };
                 slots.insert(spec.id.clone(), slot);
             }
             Ok(())
