@@ -6,13 +6,14 @@
 use super::Controller;
 use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
-use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit};
+use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit, waits_for};
 use crate::pipeline::backoff::Backoff;
+use crate::pipeline::history::remembered;
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::plan::{Action, Execution, LOOK_AGAIN, Role, Stream, Wish, World, needs_stream, plan};
+use crate::pipeline::plan::{Action, Deliveries, Execution, LOOK_AGAIN, Pause, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
 use crate::pipeline::spec::ExecutionSpec;
-use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus};
+use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus, Reason};
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
 use jiff::Timestamp;
@@ -85,13 +86,13 @@ impl Controller {
 
     async fn reconcile(&self, id: &PipelineId) -> Result<Outcome, Failure> {
         let role = self.role();
-        let remembered = self.memory().get(id).and_then(|memory| memory.status.clone());
+        let known = self.memory().get(id).and_then(|memory| memory.status.clone());
         let mut record = self.status_of(id).await?;
         if role != Role::Holder && self.holding.nominal() {
             // The lease is ours and not trusted at the moment: a renewal is on its way, and nobody else decides.
             return Ok(Outcome::Again(UNTRUSTED));
         }
-        if let (None, Some(lost), Role::Holder) = (&record, remembered, role) {
+        if let (None, Some(lost), Role::Holder) = (&record, known, role) {
             // Somebody deleted it. What deletion will need, and what is proven, nobody else knows.
             warn!(pipeline = %id, "the status is gone and is written again as it was");
             self.recall(id, |memory| memory.status = Some(lost.clone()));
@@ -138,9 +139,9 @@ impl Controller {
             memory.starting = if starting { memory.starting.saturating_add(1) } else { 0 };
             starts = memory.starting;
         });
-        Ok(match pass.wait {
+        let starting = starting.then(|| STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(5)));
+        Ok(match pass.wait.into_iter().chain(starting).min() {
             Some(delay) => Outcome::Again(delay),
-            None if starting => Outcome::Again(STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(5))),
             None if pass.failure.is_some() => Outcome::Again(RETRY.cap),
             None => Outcome::Converged,
         })
@@ -161,8 +162,9 @@ impl Controller {
             fit_to_read(stream)?;
         }
         let facts = stream.as_ref().map(|stream| self.stream_facts(id, stream, &pass.desire));
-        let world = self.world(id, record.as_ref().map(|record| &record.status), facts).await?.world;
-        let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder);
+        let mut world = self.world(id, record.as_ref().map(|record| &record.status), facts).await?.world;
+        world.given_up.clone_from(&pass.desire.given_up);
+        let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder, Timestamp::now());
         debug!(?steps, "planned");
         if steps.is_empty() {
             pass.left = left_over(&pass.desire.wish, stream.as_ref(), &kept);
@@ -216,6 +218,16 @@ impl Controller {
 
     fn stream_facts(&self, id: &PipelineId, stream: &PipelineStream, desire: &Desire) -> Stream {
         let names = &self.deps.store.names;
+        let deliveries = |live: &PipelineConsumer| Deliveries {
+            ack_wait: live.ack_wait,
+            unacknowledged: live.ack_pending,
+            pulls: live.waiting,
+            pause: match live.paused {
+                Some(left) => Pause::Left(left),
+                None if self.can_pause(id) => Pause::Off,
+                None => Pause::Impossible,
+            },
+        };
         let wanted = desire.create.as_ref().map(|(_, consumer)| consumer);
         let right = |live: &PipelineConsumer| !live.ours || wanted.is_none_or(|wanted| live.is_as(wanted));
         Stream {
@@ -224,6 +236,10 @@ impl Controller {
             messages: stream.messages,
             deletable: stream.ours || stream.name == names.stream(id),
             durable: stream.consumer.as_ref().is_some_and(right),
+            first: stream.first_sequence,
+            first_time: stream.first_time,
+            last: stream.last_sequence,
+            deliveries: stream.consumer.as_ref().map(deliveries),
         }
     }
 
@@ -242,7 +258,7 @@ impl Controller {
         let live = self.peers.live(reports.len(), recorded, Instant::now());
         let known = status.is_some_and(|status| !status.kept.undecided);
         let execution = observed.map(|observed| Execution { fingerprint: observed.fingerprint, running: observed.running });
-        Ok(Seen { world: World { known, admitted, execution, live, elsewhere, stream }, reports, starting })
+        Ok(Seen { world: World { known, admitted, execution, live, elsewhere, stream, given_up: Vec::new() }, reports, starting })
     }
 
     /// Writes the status where it says something new; whether an execution is still starting.
@@ -273,26 +289,34 @@ impl Controller {
         }
         let excess = kept.proven.len().saturating_sub(8);
         kept.proven.drain(..excess);
-        let advice = pass.stream.as_ref().map(|stream| advice_on(stream, &pass.desire)).unwrap_or_default();
+        let mut advice = pass.stream.as_ref().map(|stream| advice_on(stream, &pass.desire)).unwrap_or_default();
+        let switching = (world.admitted.phase == Phase::Switch).then(|| waits_for(pass.stream.as_ref(), world.live));
+        if switching.is_some() && !self.can_pause(pass.id) {
+            advice.push(Finding::new(Reason::ConsumerNotPaused, "the durable could not be paused for a change of the target"));
+        }
         let facts = Facts {
             desire: &pass.desire,
             failure: pass.failure.as_ref(),
             advice: &advice,
             phase: world.admitted.phase,
             kept: &kept,
+            switching: switching.as_deref(),
             left: pass.left.as_ref(),
             reports: &reports,
             now,
         };
         let mut admitted = world.admitted.clone();
         admitted.live_executions = world.live;
+        let (before, history) = old.map_or((&[][..], &[][..]), |status| (&status.conditions, &status.history));
+        let conditions = conditions(&facts, before);
         let status = PipelineStatus {
             schema: 1,
             id: pass.id.clone(),
             epoch: old.map_or(0, |status| status.epoch),
             updated: old.map_or(now, |status| status.updated),
             desired: pass.desire.summary.clone(),
-            conditions: conditions(&facts, old.map_or(&[], |status| &status.conditions)),
+            history: remembered(history, before, &conditions, now),
+            conditions,
             observed: summary(&reports),
             admitted,
             kept,

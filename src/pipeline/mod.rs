@@ -5,7 +5,6 @@
 
 pub mod created;
 pub mod id;
-pub mod moves;
 pub mod names;
 
 #[cfg(feature = "server")]
@@ -20,6 +19,10 @@ pub mod entry;
 pub mod fields;
 #[cfg(feature = "server")]
 pub mod health;
+#[cfg(feature = "server")]
+pub mod history;
+#[cfg(feature = "server")]
+pub mod moves;
 #[cfg(feature = "server")]
 pub mod plan;
 #[cfg(feature = "server")]

@@ -4,13 +4,14 @@
 
 use super::id::{Namespace, PipelineId, VersionName};
 use super::moves::{Previous, Series};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
 /// Where documents end up. Two specs with different targets never run at the same time (see [`super::moves`]). No credentials in it: a
 /// changed password moves nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
     /// The hosts of the MongoDB connection, sorted, `host:port`.
     pub hosts: Vec<String>,
@@ -27,7 +28,7 @@ impl fmt::Display for Target {
 }
 
 /// A hash of what makes an execution differ; equal fingerprints need no restart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Fingerprint(pub String);
 
@@ -45,7 +46,7 @@ impl fmt::Display for Fingerprint {
 }
 
 /// What one execution is to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecutionSpec {
     /// The format of this document: 1.
     pub schema: u32,
@@ -92,6 +93,12 @@ pub struct ExecutionSpec {
 }
 
 impl ExecutionSpec {
+    /// Whether an execution of this may run while one of `other` does: never where their targets differ, nor where the
+    /// target was left in between, since what went elsewhere meanwhile is looked up by the newer one alone.
+    pub fn may_overlap(&self, other: &Self) -> bool {
+        self.target == other.target && self.moves == other.moves
+    }
+
     /// Computes the fingerprint from the other fields and sets it: SHA-256 over length-prefixed fields. `image` is the
     /// container image, empty in-process. Frozen by a golden vector: a release that changed it would restart every
     /// execution of every installation at once.
@@ -186,6 +193,13 @@ mod tests {
             until: jiff::Timestamp::MAX,
         }];
         assert_eq!(other.seal("").fingerprint, spec().fingerprint);
+    }
+
+    #[test]
+    fn two_targets_never_overlap_nor_does_one_that_was_left_meanwhile() {
+        let (version, mut other, again) = (ExecutionSpec { digest: "x".into(), ..spec() }, spec(), ExecutionSpec { moves: 2, ..spec() });
+        other.target.collection = "other".into();
+        assert!(version.may_overlap(&spec()) && !other.may_overlap(&spec()) && !again.may_overlap(&spec()));
     }
 
     #[test]

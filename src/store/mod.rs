@@ -11,6 +11,8 @@ mod connect;
 pub mod entries;
 pub mod error;
 pub mod lease;
+mod pause;
+pub mod payloads;
 mod prepare;
 pub mod reports;
 pub mod status;
@@ -22,6 +24,7 @@ pub use configs::{Configs, StoredConfig, VersionInfo};
 pub use entries::{Entries, EntryRecord, Operation};
 pub use error::{StoreError, StoreErrorKind};
 pub use lease::{Lease, LeaseHolder, LeaseStore};
+pub use payloads::Payloads;
 pub use reports::Reports;
 pub use status::{StatusRecord, StatusStore};
 pub use streams::{ConsumerSettings, PipelineConsumer, PipelineStream, StreamSettings, Streams};
@@ -47,6 +50,8 @@ pub struct Store {
     pub lease: LeaseStore,
     /// Reports between processes.
     pub reports: Reports,
+    /// Payloads too large for their dead letters.
+    pub payloads: Payloads,
     /// The pipelines' streams and durables.
     pub streams: Streams,
     replicas: usize,
@@ -67,6 +72,7 @@ impl Store {
             status: StatusStore::new(client.clone(), &names.status()),
             lease: LeaseStore::new(client.clone(), &names.lease()),
             reports: Reports::new(client.clone(), names.clone()),
+            payloads: Payloads::new(client.clone(), &names.dead_letter_objects()),
             streams: Streams::new(client.clone(), names.clone()),
             replicas: settings.jetstream.replicas,
             client,

@@ -111,6 +111,7 @@ impl World {
         let deps = Deps {
             nats: client,
             database: databases.get("default").await.expect("a database"),
+            previous: Vec::new(),
             budget: Arc::new(ByteBudget::new(256 << 20)),
             metrics: metrics.pipeline(&id),
         };

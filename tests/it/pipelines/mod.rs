@@ -6,9 +6,12 @@ mod bad_entries;
 mod deletion;
 mod faults;
 mod guarded;
+mod history;
 mod life;
+mod replay;
 mod restarts;
 mod scale;
+mod targets;
 mod versions;
 mod waiting;
 
