@@ -11,6 +11,7 @@ mod connect;
 pub mod entries;
 pub mod error;
 pub mod lease;
+pub mod logs;
 mod pause;
 pub mod payloads;
 mod prepare;
@@ -50,6 +51,8 @@ pub struct Store {
     pub lease: LeaseStore,
     /// Reports between processes.
     pub reports: Reports,
+    /// Requests for log lines, and their answers.
+    pub logs: logs::Logs,
     /// Payloads too large for their dead letters.
     pub payloads: Payloads,
     /// The pipelines' streams and durables.
@@ -72,6 +75,7 @@ impl Store {
             status: StatusStore::new(client.clone(), &names.status()),
             lease: LeaseStore::new(client.clone(), &names.lease()),
             reports: Reports::new(client.clone(), names.clone()),
+            logs: logs::Logs::new(client.clone(), names.clone()),
             payloads: Payloads::new(client.clone(), &names.dead_letter_objects()),
             streams: Streams::new(client.clone(), names.clone()),
             replicas: settings.jetstream.replicas,
