@@ -245,7 +245,7 @@ impl DeadLetters {
                 Ok(bucket) => bucket,
                 Err(_) => {
                     // Payloads are kept as safe as the dead letters that refer to them.
-                    let letters = self.jetstream.get_stream(&self.stream).await.map_err(|error| unavailable(error.to_string()))?;
+                    let letters = jetstream.get_stream(&self.stream).await.map_err(|error| unavailable(error.to_string()))?;
                     let config = object_store::Config {
                         num_replicas: letters.cached_info().config.num_replicas,
                         bucket: self.objects.clone(),
