@@ -173,11 +173,12 @@ impl Executor for InProcess {
         Box::pin(async move {
             let mut slots = self.shared.slots();
             if !slots.contains_key(&spec.id) {
-                let running = self.start(spec, 1);
+                let spec = Arc::new(spec.clone());
+                let running = self.start(&spec, 1);
                 // It did run, before: so it is what the next one takes over from.
                 running.ran.store(true, Ordering::Relaxed);
-                let slot = Slot { spec: spec.clone(), running: Some(running), older: Vec::new(), destroyed: false, live: 1 };
-                slots.insert(spec.id.clone(), slot);
+                let id = spec.id.clone();
+                slots.insert(id, Slot { spec, running: Some(running), older: Vec::new(), destroyed: false, live: 1 });
             }
             Ok(())
         })
