@@ -12,6 +12,7 @@ use crate::pipeline::history::remembered;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, Deliveries, Execution, LOOK_AGAIN, Pause, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
+use crate::pipeline::spec::ExecutionSpec;
 use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus, Reason};
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
@@ -86,10 +87,17 @@ impl Controller {
 
     async fn reconcile(&self, id: &PipelineId) -> Result<Outcome, Failure> {
         let role = self.role();
+        let known = self.memory().get(id).and_then(|memory| memory.status.clone());
         let mut record = self.status_of(id).await?;
         if role != Role::Holder && self.holding.nominal() {
             // The lease is ours and not trusted at the moment: a renewal is on its way, and nobody else decides.
             return Ok(Outcome::Again(UNTRUSTED));
+        }
+        if let (None, Some(lost), Role::Holder) = (&record, known, role) {
+            // Somebody deleted it. What deletion will need, and what is proven, nobody else knows.
+            warn!(pipeline = %id, "the status is gone and is written again as it was");
+            self.recall(id, |memory| memory.status = Some(lost.clone()));
+            record = Some(self.put_status(lost.status, None).await?);
         }
         if record.is_none() {
             self.end_forgotten(id, role).await?;
@@ -274,6 +282,12 @@ impl Controller {
                 kept.proven.push(spec.digest.clone());
             }
         }
+        let runs = |spec: &&ExecutionSpec| {
+            reports.iter().any(|report| report.fingerprint == spec.fingerprint && report.phase == ExecutionPhase::Running)
+        };
+        if let Some(spec) = world.admitted.spec.as_ref().filter(runs) {
+            kept.ran = Some(spec.clone());
+        }
         let excess = kept.proven.len().saturating_sub(8);
         kept.proven.drain(..excess);
         let mut advice = pass.stream.as_ref().map(|stream| advice_on(stream, &pass.desire)).unwrap_or_default();
@@ -352,21 +366,14 @@ enum Step {
 
 fn summary(reports: &[ExecutionReport]) -> ObservedSummary {
     let best = reports.iter().find(|report| report.phase == ExecutionPhase::Running).or(reports.first());
-    let sum = |of: fn(&Counters) -> u64| reports.iter().map(|report| of(&report.counters)).sum();
+    let mut counters = Counters::default();
+    reports.iter().for_each(|report| counters += report.counters);
     ObservedSummary {
         version: best.map(|report| report.version.clone()),
         fingerprint: best.map(|report| report.fingerprint.clone()),
         executions: reports.len().try_into().unwrap_or(u32::MAX),
         limits: best.map(|report| report.limits).unwrap_or_default(),
-        counters: Counters {
-            received: sum(|counters| counters.received),
-            written: sum(|counters| counters.written),
-            duplicates: sum(|counters| counters.duplicates),
-            dead_lettered: sum(|counters| counters.dead_lettered),
-            redelivered: sum(|counters| counters.redelivered),
-            expired: sum(|counters| counters.expired),
-            buffered: sum(|counters| counters.buffered),
-        },
+        counters,
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod created;
 pub mod id;
 pub mod names;
+pub mod subject;
 
 #[cfg(feature = "server")]
 pub mod backoff;
@@ -35,5 +36,3 @@ pub mod report;
 pub mod spec;
 #[cfg(feature = "server")]
 pub mod status;
-#[cfg(feature = "server")]
-pub mod subject;

@@ -167,21 +167,6 @@ impl Names {
     }
 }
 
-/// Whether a literal `subject` is matched by `pattern`, which may hold the wildcards `*` and `>`
-/// (<https://docs.nats.io/nats-concepts/subjects>).
-pub fn subject_matches(pattern: &str, subject: &str) -> bool {
-    let mut subject = subject.split('.');
-    for token in pattern.split('.') {
-        match (token, subject.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(_)) => {}
-            (token, Some(word)) if token == word => {}
-            _ => return false,
-        }
-    }
-    subject.next().is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,15 +192,5 @@ mod tests {
         assert_eq!(of("{ns}.{id}"), "alpha.*");
         assert_eq!(of("in.{ns}.{id}.raw"), "in.alpha.*.raw");
         assert_eq!(of("{ns}.p-{id}.raw"), "alpha.>");
-    }
-
-    #[test]
-    fn wildcards_match_as_nats_matches_them() {
-        assert!(subject_matches("a.*", "a.b"));
-        assert!(subject_matches("a.>", "a.b.c"));
-        assert!(!subject_matches("a.>", "a"));
-        assert!(!subject_matches("a.*", "a.b.c"));
-        assert!(!subject_matches("a.b", "a"));
-        assert!(subject_matches(">", "a"));
     }
 }
