@@ -234,6 +234,33 @@ async fn a_suspended_owner_that_wakes_after_the_change_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_holder_killed_in_the_middle_of_a_change_is_followed_by_one_that_finishes_it() {
+    require!("nats-server", "database");
+    let (mut stage, proxy) = stage_behind(Nats::start().await, Mongo::start().await).await;
+    stage.publish("metrics", &to("a", "")).await;
+    let second = Run::new(&stage.nats, &stage.mongo).start().await;
+    eventually("both run it", SOON, || async { stage.status("metrics").await["observed"]["executions"] == 2 }).await;
+    proxy.stall_replies();
+    stage.send("alpha.metrics", 0..5_000).await;
+    stage.change("b", &to("b", "")).await;
+    stage.phase_is("metrics", "switch").await;
+    eventually("the consumer is paused", SOON, || async { stage.consumer().await.paused }).await;
+    assert!(stage.consumer().await.num_ack_pending > 0, "the holder cannot finish");
+    stage.sluice.kill9();
+    stage.send("alpha.metrics", 5_000..6_000).await;
+    let moved = || async {
+        let (_, body) = second.get("/api/v1/pipelines/metrics").await;
+        let status: Value = serde_json::from_str(&body).unwrap_or_default();
+        status["admitted"]["phase"] == "run" && status["admitted"]["spec"]["target"]["collection"] == "b"
+    };
+    eventually("the other finishes the change", LONG, moved).await;
+    eventually("the consumer is resumed", SOON, || async { !stage.consumer().await.paused }).await;
+    stage.settled("metrics").await;
+    let held = in_exactly_one(&[Place::new(&stage.mongo, "a"), Place::new(&stage.mongo, "b")], 0..6_000).await;
+    assert!(held.iter().all(|held| *held > 0), "{held:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_is_paused_taken_back_or_deleted_in_the_middle_leaves_no_pause_and_doubles_nothing() {
     require!("nats-server", "database");
     let (mut stage, proxy) = stage_behind(Nats::start().await, Mongo::start().await).await;
