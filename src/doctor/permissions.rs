@@ -53,6 +53,8 @@ pub struct NatsGrants {
     pub publish: Vec<Grant>,
     /// Subjects to subscribe to.
     pub subscribe: Vec<Grant>,
+    /// Whether it answers requests of others, wherever they ask for the answer: once each.
+    pub responses: bool,
 }
 
 /// What an execution may do in one database.
@@ -70,6 +72,7 @@ struct Builder<'a> {
     inbox: &'a str,
     publish: Vec<Grant>,
     subscribe: Vec<Grant>,
+    responses: bool,
 }
 
 impl Builder<'_> {
@@ -91,9 +94,15 @@ impl Builder<'_> {
         self.list(stream, why);
     }
 
-    /// A listing or a watch: a consumer of our own, ended when it is done.
+    /// A listing: a consumer of our own, ended when it is done.
     fn list(&mut self, stream: &str, why: &'static str) {
-        for operation in ["CREATE", "MSG.NEXT", "DELETE"] {
+        self.api(&format!("CONSUMER.MSG.NEXT.{stream}.*"), why);
+        self.watch(stream, why);
+    }
+
+    /// A watch: a consumer of our own that pushes.
+    fn watch(&mut self, stream: &str, why: &'static str) {
+        for operation in ["CREATE", "DELETE"] {
             self.api(&format!("CONSUMER.{operation}.{stream}.*"), why);
         }
     }
@@ -113,7 +122,7 @@ impl Builder<'_> {
 /// The least permissions on NATS of a process that has all of `roles`. `inbox` is the prefix of its own inboxes
 /// (`nats.inbox_prefix`).
 pub fn nats(roles: &[Role], names: &Names, inbox: &str) -> NatsGrants {
-    let mut grants = Builder { names, inbox, publish: Vec::new(), subscribe: Vec::new() };
+    let mut grants = Builder { names, inbox, publish: Vec::new(), subscribe: Vec::new(), responses: false };
     for role in roles {
         match role {
             Role::Editor => editor(&mut grants),
@@ -126,7 +135,7 @@ pub fn nats(roles: &[Role], names: &Names, inbox: &str) -> NatsGrants {
         list.sort();
         list.dedup_by(|a, b| a.subject == b.subject);
     }
-    NatsGrants { publish: grants.publish, subscribe: grants.subscribe }
+    NatsGrants { publish: grants.publish, subscribe: grants.subscribe, responses: grants.responses }
 }
 
 fn producer(grants: &mut Builder<'_>) {
@@ -145,8 +154,18 @@ fn editor(grants: &mut Builder<'_>) {
     grants.publish(format!("$O.{configs}.>"), "store configs");
     grants.read_configs();
     grants.list(&format!("OBJ_{configs}"), "list versions");
-    grants.read(&dead_letters, "read dead letters");
-    grants.api(&format!("STREAM.INFO.{dead_letters}"), "count dead letters");
+    for operation in ["STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET", "CONSUMER.CREATE"] {
+        grants.api(&format!("{operation}.{dead_letters}"), "read dead letters");
+    }
+    for operation in ["CONSUMER.MSG.NEXT", "CONSUMER.DELETE"] {
+        grants.api(&format!("{operation}.{dead_letters}.*"), "read dead letters");
+    }
+    let payloads = format!("OBJ_{}", names.dead_letter_objects());
+    grants.api(&format!("STREAM.MSG.GET.{payloads}"), "read large dead letters");
+    grants.api(&format!("STREAM.MSG.DELETE.{dead_letters}"), "remove dead letters");
+    grants.api(&format!("STREAM.PURGE.{payloads}"), "remove large dead letters");
+    grants.publish(names.subjects(), "replay dead letters");
+    grants.api(&format!("STREAM.MSG.GET.KV_{}", names.lease()), "whether a controller is there");
     grants.publish(names.logs("*"), "ask for log lines");
     grants.api("STREAM.INFO.*", "how much waits in the pipelines' streams");
     grants.api(&format!("CONSUMER.INFO.*.{}", names.consumer()), "how much is unacknowledged");
@@ -160,10 +179,10 @@ fn controller(grants: &mut Builder<'_>) {
     grants.read(&format!("KV_{entries}"), "read and watch entries");
     grants.read(&format!("KV_{status}"), "read and watch the status");
     grants.publish(format!("$KV.{status}.*"), "write the status");
-    grants.read(&format!("KV_{lease}"), "read the lease");
+    grants.api(&format!("STREAM.MSG.GET.KV_{lease}"), "read the lease");
     grants.publish(format!("$KV.{lease}.*"), "hold the lease");
     grants.read_configs();
-    grants.list(&format!("OBJ_{configs}"), "watch configs");
+    grants.watch(&format!("OBJ_{configs}"), "watch configs");
     grants.api("STREAM.INFO.*", "look at streams and buckets");
     grants.api("STREAM.CREATE.*", "create the buckets and the pipelines' streams");
     grants.api("STREAM.UPDATE.*", "move a stream aside before it is drained");
@@ -186,10 +205,14 @@ fn execution(grants: &mut Builder<'_>) {
     grants.publish(format!("$JS.ACK.*.{}.>", names.consumer()), "acknowledge");
     grants.publish(format!("{dead_letters}.*.*"), "set a document aside that MongoDB refuses");
     grants.api(&format!("STREAM.MSG.GET.{dead_letters}"), "make sure that it is there");
-    grants.api(&format!("STREAM.INFO.{dead_letters}"), "look whether one is there already");
+    let payloads = names.dead_letter_objects();
+    grants.publish(format!("$O.{payloads}.>"), "payloads of dead letters that are too large for a message");
+    grants.api(&format!("DIRECT.GET.OBJ_{payloads}.>"), "whether one is there already");
+    grants.api(&format!("STREAM.CREATE.OBJ_{payloads}"), "create their bucket when the first one comes");
     grants.read(&format!("KV_{}", names.status()), "follow its share and what is proven");
     grants.publish(names.report("*"), "say how it is");
     grants.subscribe(names.logs("*"), "hand out its log lines");
+    grants.responses = true;
     let inbox = grants.inbox.to_owned();
     grants.publish(format!("{inbox}.>"), "markers to itself, which date what arrives");
     grants.answers();
@@ -215,6 +238,9 @@ pub fn nats_block(grants: &NatsGrants) -> String {
             let _ = writeln!(text, "    {subject:<52} # {}", grant.why);
         }
         text.push_str("  ]}\n");
+    }
+    if grants.responses {
+        text.push_str("  allow_responses: true\n");
     }
     text.push_str("}\n");
     text
