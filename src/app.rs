@@ -52,7 +52,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         shutdown_grace: settings.executor.shutdown_grace,
     };
     let executor: Arc<dyn Executor> = match settings.executor.kind {
-        ExecutorKind::InProcess => Arc::new(InProcess::new(execution)),
+        ExecutorKind::InProcess | ExecutorKind::Docker => Arc::new(InProcess::new(execution)),
     };
     let controller = loop {
         let deps = controller::Deps {

@@ -10,6 +10,7 @@ pub mod entry;
 pub mod fields;
 pub mod health;
 pub mod id;
+pub mod instance;
 pub mod names;
 pub mod plan;
 pub mod problem;
