@@ -15,6 +15,7 @@ mod dead_letters;
 mod entries;
 mod executor;
 mod http;
+mod image;
 mod instructions;
 mod layout;
 mod lint;
