@@ -22,6 +22,7 @@ mod queue;
 mod reconcile;
 mod report;
 mod resync;
+mod retire;
 mod triggers;
 mod view;
 mod vital;
@@ -33,6 +34,7 @@ use crate::executor::{Executor, ExecutorError, config_reader::ConfigReader};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::Action;
 use crate::pipeline::report::ExecutionReport;
+use crate::pipeline::status::Phase;
 use crate::settings::Settings;
 use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth};
 use crate::telemetry::metrics::Metrics;
@@ -54,6 +56,10 @@ pub struct Deps {
     pub store: Store,
     /// Who runs executions.
     pub executor: Arc<dyn Executor>,
+    /// Who ran them before, and is emptied.
+    pub retired: Vec<Arc<dyn Executor>>,
+    /// The installation's id, as the store has it.
+    pub installation: uuid::Uuid,
     /// Reads and checks configs; the executor's own, so that each is read once.
     pub configs: ConfigReader,
     /// MongoDB connections, for targets.
@@ -119,9 +125,9 @@ struct Watches {
 }
 
 impl Controller {
-    /// Reads the installation's id and every status. Errors: NATS does not answer or refuses.
+    /// Reads every status. Errors: NATS does not answer or refuses.
     pub async fn new(deps: Deps) -> Result<Arc<Self>, StoreError> {
-        let installation = deps.store.status.installation().await?;
+        let installation = deps.installation;
         let memory = deps.store.status.list().await?.into_iter().map(|record| {
             let id = record.status.id.clone();
             (id, Memory { status: Some(record), ..Memory::default() })
@@ -149,6 +155,10 @@ impl Controller {
     /// task that must not end has ended; the rest was ended as gracefully.
     pub async fn run(self: &Arc<Self>, stop: CancellationToken) -> Result<(), Died> {
         info!(controller = %self.process, installation = %self.installation, "controller started");
+        for executor in self.deps.retired.iter().chain([&self.deps.executor]) {
+            let holding = self.holding.clone();
+            executor.permit(Arc::new(move || holding.epoch().is_some()));
+        }
         self.resume().await;
         // Deciding ends first, so that another controller takes over while the executions here finish.
         let deciding = stop.child_token();
@@ -183,14 +193,15 @@ impl Controller {
     }
 
     /// Starts at once what the status says is to run: the fast way back after a restart, before anything is decided.
+    /// What outlived the restart needs none of that.
     async fn resume(&self) {
         let admitted: Vec<_> = {
             let memory = self.memory();
             memory.iter().filter_map(|(id, memory)| Some((id.clone(), memory.status.as_ref()?.status.admitted.clone()))).collect()
         };
         for (id, admitted) in admitted {
-            if let (crate::pipeline::status::Phase::Run | crate::pipeline::status::Phase::Drain, Some(spec)) =
-                (admitted.phase, &admitted.spec)
+            if !self.deps.executor.shared()
+                && let (Phase::Run | Phase::Drain, Some(spec)) = (admitted.phase, &admitted.spec)
                 && let Err(error) = self.deps.executor.ensure(spec).await
             {
                 warn!(pipeline = %id, %error, "execution could not be started");

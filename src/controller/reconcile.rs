@@ -7,8 +7,10 @@ use super::Controller;
 use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
 use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit};
+use crate::executor::{ExecutorError, Observed};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::instance::Instance;
 use crate::pipeline::plan::{Action, Execution, LOOK_AGAIN, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
 use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus};
@@ -44,7 +46,7 @@ pub(super) enum Failure {
     Store(#[from] StoreError),
     /// The backend.
     #[error("{0}")]
-    Executor(#[from] crate::executor::ExecutorError),
+    Executor(#[from] ExecutorError),
     /// The lease ran out in the middle: another controller decides.
     #[error("the lease is not held any more")]
     NotHolder,
@@ -93,14 +95,11 @@ impl Controller {
             return self.follow(id, record.as_ref()).await;
         }
         let desire = self.desire(id, record.as_ref().map(|record| &record.status)).await?;
-        if record.is_none() && matches!(desire.wish, Wish::Deleted) {
+        if record.is_none() && (matches!(desire.wish, Wish::Deleted) || desire.summary.status == "absent") {
             // Nothing was ever admitted, and nothing is to be.
-            return Ok(Outcome::Converged);
+            return self.orphan(id).await;
         }
-        if record.is_none() && desire.summary.status == "absent" {
-            return Ok(Outcome::Converged);
-        }
-        let mut pass = Pass { id, desire, failure: None, stream: None, left: None, wait: None };
+        let mut pass = Pass { id, desire, failure: None, stream: None, left: None, wait: None, engine: None };
         let mut forgotten = false;
         for _ in 0..PASSES {
             match self.pass(&mut pass, &mut record).await {
@@ -114,6 +113,11 @@ impl Controller {
                     pass.failure = Some(finding);
                     break;
                 }
+                // What is known is said; what there is to do waits until the backend answers.
+                Err(Failure::Executor(error)) => {
+                    pass.engine = Some(error);
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -121,6 +125,9 @@ impl Controller {
             return Ok(Outcome::Converged);
         }
         let starting = self.write_status(&pass, record).await?;
+        if let Some(error) = pass.engine {
+            return Err(Failure::Executor(error));
+        }
         let mut starts = 0;
         self.remember(id, |memory| {
             memory.reconciled = Some(pass.desire.summary.revision);
@@ -137,6 +144,10 @@ impl Controller {
 
     /// Acts on what is admitted, without deciding.
     async fn follow(&self, id: &PipelineId, record: Option<&StatusRecord>) -> Result<Outcome, Failure> {
+        // What there is one set of, the holder alone changes.
+        if self.deps.executor.shared() {
+            return Ok(Outcome::Converged);
+        }
         // Without a status nothing is known: what runs goes on.
         let Some(record) = record else { return Ok(Outcome::Converged) };
         for _ in 0..PASSES {
@@ -240,6 +251,10 @@ impl Controller {
     /// What is there, and what all live executions report.
     pub(super) async fn world(&self, id: &PipelineId, status: Option<&PipelineStatus>, stream: Option<Stream>) -> Result<Seen, Failure> {
         let observed = self.deps.executor.observe(id).await?;
+        Ok(self.seen(id, status, stream, observed))
+    }
+
+    fn seen(&self, id: &PipelineId, status: Option<&PipelineStatus>, stream: Option<Stream>, observed: Option<Observed>) -> Seen {
         let mut reports = self.peers.of(id, self.process);
         let own = observed.as_ref().map_or(&[][..], |observed| &observed.reports);
         // Others' executions say themselves when they have started.
@@ -248,15 +263,29 @@ impl Controller {
         let live = reports.len().try_into().unwrap_or(u32::MAX);
         let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
         let known = status.is_some_and(|status| !status.kept.undecided);
-        let execution = observed.map(|observed| Execution { fingerprint: observed.fingerprint, running: observed.running });
-        Ok(Seen { world: World { known, admitted, execution, live, stream }, reports, starting })
+        let (mut instances, mut troubles) = (Vec::new(), Vec::new());
+        let execution = observed.map(|observed| {
+            instances = observed.instances;
+            troubles = observed.troubles.into_iter().map(|trouble| Finding::new(trouble.reason, trouble.message)).collect();
+            Execution { fingerprint: observed.fingerprint, running: observed.running, replicas: observed.replicas }
+        });
+        Seen { world: World { known, admitted, execution, live, stream }, reports, instances, troubles, starting }
     }
 
     /// Writes the status where it says something new; whether an execution is still starting.
     async fn write_status(&self, pass: &Pass<'_>, record: Option<StatusRecord>) -> Result<bool, Failure> {
         let now = Timestamp::now();
         let old = record.as_ref().map(|record| &record.status);
-        let Seen { world, reports, starting } = self.world(pass.id, old, None).await?;
+        let (observed, engine) = match self.deps.executor.observe(pass.id).await {
+            Ok(observed) => (observed, pass.engine.as_ref().map(|error| Finding::new(error.reason, error.message.clone()))),
+            Err(error) => (None, Some(Finding::new(error.reason, error.message))),
+        };
+        let Seen { world, reports, mut instances, mut troubles, starting } = self.seen(pass.id, old, None, observed);
+        if let Some(engine) = engine {
+            // What was seen last, until there is an answer.
+            instances = old.map(|status| status.observed.instances.clone()).unwrap_or_default();
+            troubles.insert(0, engine);
+        }
         // A first status that nothing was admitted for stops nothing that runs.
         let mut kept = old.map_or_else(|| Kept { undecided: true, ..Kept::default() }, |status| status.kept.clone());
         self.keep(&mut kept, pass);
@@ -283,6 +312,7 @@ impl Controller {
             kept: &kept,
             left: pass.left.as_ref(),
             reports: &reports,
+            troubles: &troubles,
             now,
         };
         let mut admitted = world.admitted.clone();
@@ -294,7 +324,7 @@ impl Controller {
             updated: old.map_or(now, |status| status.updated),
             desired: pass.desire.summary.clone(),
             conditions: conditions(&facts, old.map_or(&[], |status| &status.conditions)),
-            observed: summary(&reports),
+            observed: ObservedSummary { instances, ..summary(&reports) },
             admitted,
             kept,
         };
@@ -318,6 +348,8 @@ pub(super) struct Pass<'a> {
     pub left: Option<Finding>,
     /// When to look again.
     pub wait: Option<Duration>,
+    /// Why the backend could not be asked.
+    pub engine: Option<ExecutorError>,
 }
 
 /// What is there, and what is said of it.
@@ -325,6 +357,10 @@ pub(super) struct Seen {
     pub world: World,
     /// All live executions, the own one included.
     pub reports: Vec<ExecutionReport>,
+    /// The containers, where there are any.
+    pub instances: Vec<Instance>,
+    /// What the backend itself sees in the way.
+    pub troubles: Vec<Finding>,
     /// Whether the own execution is starting without trouble.
     pub starting: bool,
 }
@@ -342,6 +378,7 @@ fn summary(reports: &[ExecutionReport]) -> ObservedSummary {
         version: best.map(|report| report.version.clone()),
         fingerprint: best.map(|report| report.fingerprint.clone()),
         executions: reports.len().try_into().unwrap_or(u32::MAX),
+        instances: Vec::new(),
         limits: best.map(|report| report.limits).unwrap_or_default(),
         counters: Counters {
             received: sum(|counters| counters.received),

@@ -73,6 +73,7 @@ impl Controller {
             warn!(%error, "executions could not be listed");
             Vec::new()
         });
+        let shared = self.deps.executor.shared();
         let executions: HashMap<_, _> = executions.into_iter().map(|observed| (observed.id.clone(), observed)).collect();
         let mut differing = Vec::new();
         {
@@ -84,7 +85,10 @@ impl Controller {
                 let execution = executions.get(id);
                 let runs_right = status.is_none_or(|status| match (&status.admitted.spec, status.admitted.phase) {
                     (Some(spec), Phase::Run | Phase::Drain) => {
-                        execution.is_some_and(|execution| execution.running && execution.fingerprint == spec.fingerprint)
+                        let enough = |replicas: Option<u32>| replicas.is_none_or(|replicas| replicas == spec.replicas.max(1));
+                        execution.is_some_and(|execution| {
+                            execution.running && execution.fingerprint == spec.fingerprint && enough(execution.replicas)
+                        })
                     }
                     (_, Phase::Absent) => execution.is_none(),
                     _ => execution.is_none_or(|execution| !execution.running),
@@ -100,8 +104,10 @@ impl Controller {
                             .iter()
                             .any(|condition| matches!(condition.reason, Reason::StreamKept | Reason::StreamReplaced))
                 });
+                // What a shared backend has of a pipeline that is nowhere else is left over from an earlier holder.
+                let orphan = shared && holder && gone && execution.is_some();
                 let unchanged = if holder { gone || (seen && settled) } else { true };
-                if !(unchanged && runs_right) {
+                if orphan || !(unchanged && runs_right) {
                     differing.push(id.clone());
                 }
             }

@@ -1,9 +1,9 @@
 //! One fact at a time, and what the conditions make of it.
 
 use super::*;
-use crate::pipeline::id::PipelineId;
+use crate::pipeline::id::{Namespace, PipelineId, VersionName};
 use crate::pipeline::report::{Counters, EffectiveLimits, Trouble};
-use crate::pipeline::spec::Fingerprint;
+use crate::pipeline::spec::{ExecutionSpec, Fingerprint, Target};
 use crate::pipeline::status::DesiredSummary;
 use std::time::Duration;
 
@@ -20,6 +20,24 @@ fn desire(wish: Wish, trouble: Option<Finding>) -> Desire {
         bucket_created: None,
         create: None,
         config: None,
+    }
+}
+
+fn spec() -> ExecutionSpec {
+    ExecutionSpec {
+        schema: 1,
+        installation: uuid::Uuid::nil(),
+        namespace: Namespace::parse("alpha").unwrap(),
+        id: PipelineId::parse("metrics").unwrap(),
+        version: VersionName::parse("1").unwrap(),
+        digest: String::new(),
+        stream: String::new(),
+        consumer: String::new(),
+        target: Target::default(),
+        replicas: 1,
+        proven: false,
+        settings_digest: String::new(),
+        fingerprint: Fingerprint("right".into()),
     }
 }
 
@@ -45,12 +63,13 @@ struct Case {
     left: Option<Finding>,
     failure: Option<Finding>,
     reports: Vec<ExecutionReport>,
+    troubles: Vec<Finding>,
     now: Timestamp,
 }
 
 impl Case {
     fn new(wish: Wish, phase: Phase, reports: Vec<ExecutionReport>) -> Self {
-        Self { desire: desire(wish, None), phase, kept: Kept::default(), left: None, failure: None, reports, now: NOW }
+        Self { desire: desire(wish, None), phase, kept: Kept::default(), left: None, failure: None, reports, troubles: Vec::new(), now: NOW }
     }
 
     fn conditions(&self, old: &[Condition]) -> Vec<Condition> {
@@ -62,6 +81,7 @@ impl Case {
             kept: &self.kept,
             left: self.left.as_ref(),
             reports: &self.reports,
+            troubles: &self.troubles,
             now: self.now,
         };
         conditions(&facts, old)
@@ -141,6 +161,21 @@ fn a_stream_that_was_left_shows_its_remedy() {
         case.says(Ready, true, reason);
         case.says(Advisory, true, reason);
     }
+}
+
+#[test]
+fn an_engine_that_is_away_is_said_and_what_runs_is_called_running() {
+    let away = Finding::new(Reason::EngineUnavailable, "no answer since noon");
+    let mut case = Case::new(Wish::Run(Box::new(spec())), Phase::Run, vec![]);
+    case.troubles = vec![away.clone()];
+    case.says(Ready, false, Reason::EngineUnavailable);
+    case.says(Progressing, false, Reason::EngineUnavailable);
+    let running = ExecutionReport { fingerprint: spec().fingerprint, ..report(ExecutionPhase::Running, None) };
+    let mut case = Case::new(Wish::Run(Box::new(spec())), Phase::Run, vec![running]);
+    case.troubles = vec![away];
+    case.says(Ready, true, Reason::AsDesired);
+    case.says(Progressing, true, Reason::AsDesired);
+    case.says(Advisory, true, Reason::EngineUnavailable);
 }
 
 #[test]

@@ -66,9 +66,14 @@ fn steps(steps: impl IntoIterator<Item = Step>) -> Next {
 }
 
 fn run(spec: &ExecutionSpec, containers: &[Container], ready: &HashSet<String>, now: Timestamp) -> Next {
+    // Left by a driver that died: it would be in the way of the next.
+    let loaders: Vec<_> = containers.iter().filter(|one| one.replica.is_none()).map(|one| Step::Remove(one.id.clone())).collect();
+    if !loaders.is_empty() {
+        return steps(loaders);
+    }
     let target = target_hash(&spec.target);
-    let (current, older): (Vec<_>, Vec<_>) = containers.iter().partition(|one| one.fingerprint == spec.fingerprint && one.replica.is_some());
-    // Two targets never overlap. What carried files has no use any more, nor has what is older and does not run.
+    let (current, older): (Vec<_>, Vec<_>) = containers.iter().partition(|one| one.fingerprint == spec.fingerprint);
+    // Two targets never overlap. What is older and does not run has no use any more.
     let first: Vec<_> = older
         .iter()
         .flat_map(|one| match one.instance.state.is_live() {

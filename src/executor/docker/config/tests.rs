@@ -33,7 +33,12 @@ fn json(body: &ContainerCreateBody) -> serde_json::Value {
 
 #[test]
 fn the_profile_of_a_container_is_the_one_that_was_reviewed() {
-    let body = json(&container_config(&spec(), 0, &docker(), Duration::from_secs(25)));
+    let mut body = container_config(&spec(), 0, &docker(), Duration::from_secs(25));
+    // What a spec holds is its own test's business, and that it comes through is this one's.
+    let env = body.env.as_mut().unwrap();
+    let carried: Vec<_> = env.extract_if(.., |line| line.starts_with("SLUICE_SPEC=")).collect();
+    assert_eq!(serde_json::from_str::<ExecutionSpec>(&carried[0]["SLUICE_SPEC=".len()..]).unwrap(), spec());
+    let body = json(&body);
     let golden: serde_json::Value = serde_json::from_str(include_str!("golden.json")).unwrap();
     assert_eq!(body, golden, "{body:#}");
 }
