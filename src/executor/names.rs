@@ -4,7 +4,7 @@
 //! that look alike in lower case differ by the hash over installation and id.
 
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::spec::{ExecutionSpec, Fingerprint, Target, hex};
+use crate::pipeline::spec::{ExecutionSpec, Fingerprint, hex};
 use sha2::{Digest, Sha256};
 
 /// The installation that made it; nothing without this label is ever touched.
@@ -45,9 +45,9 @@ pub fn replica_name(spec: &ExecutionSpec, replica: u32) -> String {
     format!("{}-{replica}", execution_name(spec.installation, &spec.id, &spec.fingerprint))
 }
 
-/// A hash of a target, short enough for a label.
-pub fn target_hash(target: &Target) -> String {
-    hex(&Sha256::digest(target.to_string())[..8])
+/// A hash of what never runs at the same time as another: the target, and how often it changed. Short enough for a label.
+pub fn target_hash(spec: &ExecutionSpec) -> String {
+    hex(&Sha256::digest(format!("{}#{}", spec.target, spec.moves))[..8])
 }
 
 /// The labels of something that belongs to `spec`; `execution` is a replica's number or [`LOADER`].
@@ -58,7 +58,7 @@ pub fn labels(spec: &ExecutionSpec, execution: &str) -> Vec<(&'static str, Strin
         (ID, spec.id.to_string()),
         (VERSION, spec.version.to_string()),
         (FINGERPRINT, spec.fingerprint.to_string()),
-        (TARGET, target_hash(&spec.target)),
+        (TARGET, target_hash(spec)),
         (EXECUTION, execution.to_owned()),
     ]
 }

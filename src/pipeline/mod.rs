@@ -11,6 +11,7 @@ pub mod fields;
 pub mod health;
 pub mod id;
 pub mod instance;
+pub mod moves;
 pub mod names;
 pub mod plan;
 pub mod problem;

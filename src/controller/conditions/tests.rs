@@ -1,9 +1,9 @@
 //! One fact at a time, and what the conditions make of it.
 
 use super::*;
-use crate::pipeline::id::{Namespace, PipelineId, VersionName};
+use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::{Counters, EffectiveLimits, Trouble};
-use crate::pipeline::spec::{ExecutionSpec, Fingerprint, Target};
+use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
 use crate::pipeline::status::DesiredSummary;
 use std::time::Duration;
 
@@ -24,21 +24,12 @@ fn desire(wish: Wish, trouble: Option<Finding>) -> Desire {
 }
 
 fn spec() -> ExecutionSpec {
-    ExecutionSpec {
-        schema: 1,
-        installation: uuid::Uuid::nil(),
-        namespace: Namespace::parse("alpha").unwrap(),
-        id: PipelineId::parse("metrics").unwrap(),
-        version: VersionName::parse("1").unwrap(),
-        digest: String::new(),
-        stream: String::new(),
-        consumer: String::new(),
-        target: Target::default(),
-        replicas: 1,
-        proven: false,
-        settings_digest: String::new(),
-        fingerprint: Fingerprint("right".into()),
-    }
+    serde_json::from_value(serde_json::json!({
+        "schema": 1, "installation": uuid::Uuid::nil(), "namespace": "alpha", "id": "metrics", "version": "1", "digest": "SHA-256=abc",
+        "stream": "s", "consumer": "default", "target": {"hosts": ["db:27017"], "database": "example", "collection": "metrics"},
+        "replicas": 1, "proven": false, "settings_digest": "s", "fingerprint": "right"
+    }))
+    .unwrap()
 }
 
 fn report(phase: ExecutionPhase, trouble: Option<Reason>) -> ExecutionReport {

@@ -71,7 +71,7 @@ fn run(spec: &ExecutionSpec, containers: &[Container], ready: &HashSet<String>, 
     if !loaders.is_empty() {
         return steps(loaders);
     }
-    let target = target_hash(&spec.target);
+    let target = target_hash(spec);
     let (current, older): (Vec<_>, Vec<_>) = containers.iter().partition(|one| one.fingerprint == spec.fingerprint);
     // Two targets never overlap. What is older and does not run has no use any more.
     let first: Vec<_> = older

@@ -1,26 +1,16 @@
 //! The container's profile, frozen: whoever changes it sees here what becomes weaker.
 
 use super::*;
-use crate::pipeline::id::{Namespace, PipelineId, VersionName};
-use crate::pipeline::spec::{Fingerprint, Target};
+use crate::pipeline::id::{PipelineId, VersionName};
+use crate::pipeline::spec::Target;
 
 fn spec() -> ExecutionSpec {
-    ExecutionSpec {
-        schema: 1,
-        installation: uuid::Uuid::nil(),
-        namespace: Namespace::parse("alpha").unwrap(),
-        id: PipelineId::parse("Metrics_1").unwrap(),
-        version: VersionName::parse("1-0a0b0c0d").unwrap(),
-        digest: "SHA-256=abc".into(),
-        stream: "alpha_Metrics_1".into(),
-        consumer: "default".into(),
-        target: Target { hosts: vec!["db:27017".into()], database: "example".into(), collection: "metrics".into() },
-        replicas: 2,
-        proven: false,
-        settings_digest: "s".into(),
-        fingerprint: Fingerprint(String::new()),
-    }
-    .seal("sluice:1")
+    serde_json::from_value(serde_json::json!({
+        "schema": 1, "installation": uuid::Uuid::nil(), "namespace": "alpha", "id": "Metrics_1", "version": "1-0a0b0c0d", "digest": "SHA-256=abc",
+        "stream": "s", "consumer": "default", "target": {"hosts": ["db:27017"], "database": "example", "collection": "metrics"},
+        "replicas": 2, "proven": false, "settings_digest": "s", "fingerprint": "27f6712602ad15acc784c61d5cc7d081"
+    }))
+    .unwrap()
 }
 
 fn docker() -> DockerSettings {
@@ -75,8 +65,7 @@ fn no_entry_can_weaken_the_profile() {
         target: Target { hosts: vec![], database: "--pid=host".into(), collection: "$(id)".into() },
         replicas: 1_000,
         ..spec()
-    }
-    .seal("");
+    };
     let (mine, theirs) = (container_config(&spec(), 0, &docker(), Duration::ZERO), container_config(&hostile, 0, &docker(), Duration::ZERO));
     let without_volume = |body: &ContainerCreateBody| {
         let mut host = body.host_config.clone().unwrap();

@@ -2,30 +2,19 @@
 //! run at once, nor does what runs end before what follows it is ready.
 
 use super::*;
-use crate::pipeline::id::{Namespace, PipelineId, VersionName};
 use crate::pipeline::instance::Instance;
-use crate::pipeline::spec::{Fingerprint, Target};
 use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn spec(version: &str, collection: &str, replicas: u32) -> ExecutionSpec {
-    ExecutionSpec {
-        schema: 1,
-        installation: uuid::Uuid::nil(),
-        namespace: Namespace::parse("alpha").unwrap(),
-        id: PipelineId::parse("metrics").unwrap(),
-        version: VersionName::parse(version).unwrap(),
-        digest: "d".into(),
-        stream: "s".into(),
-        consumer: "default".into(),
-        target: Target { hosts: vec![], database: "d".into(), collection: collection.into() },
-        replicas,
-        proven: false,
-        settings_digest: String::new(),
-        fingerprint: Fingerprint(String::new()),
-    }
-    .seal("")
+    let spec: ExecutionSpec = serde_json::from_value(serde_json::json!({
+        "schema": 1, "installation": uuid::Uuid::nil(), "namespace": "alpha", "id": "metrics", "version": version, "digest": "SHA-256=abc",
+        "stream": "s", "consumer": "default", "target": {"hosts": ["db:27017"], "database": "example", "collection": collection},
+        "replicas": replicas, "proven": false, "settings_digest": "s", "fingerprint": ""
+    }))
+    .unwrap();
+    spec.seal("")
 }
 
 fn container(spec: &ExecutionSpec, replica: Option<u32>, state: State) -> Container {
@@ -34,7 +23,7 @@ fn container(spec: &ExecutionSpec, replica: Option<u32>, state: State) -> Contai
         id: id.clone(),
         pipeline: spec.id.clone(),
         fingerprint: spec.fingerprint.clone(),
-        target: target_hash(&spec.target),
+        target: target_hash(&spec),
         replica,
         instance: Instance { name: id, fingerprint: spec.fingerprint.clone(), state, since: None, restarts: 0, exit_code: None },
         out_of_memory: false,
@@ -159,7 +148,7 @@ proptest! {
             if next == Next::default() {
                 break;
             }
-            let before: HashSet<_> = model.live().iter().filter(|one| one.fingerprint != spec.fingerprint && one.target == target_hash(&spec.target)).map(|one| one.id.clone()).collect();
+            let before: HashSet<_> = model.live().iter().filter(|one| one.fingerprint != spec.fingerprint && one.target == target_hash(&spec)).map(|one| one.id.clone()).collect();
             for step in &next.steps {
                 model.take(step, &spec);
                 let live = model.live();
