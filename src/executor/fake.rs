@@ -64,7 +64,9 @@ impl Fake {
             state.script.pop_front()
         };
         match step {
-            Some(Script::Fail(retry)) => Err(ExecutorError { message: "the script says so".into(), retry, reason: Reason::ExecutionFailed }),
+            Some(Script::Fail(retry)) => {
+                Err(ExecutorError { message: "the script says so".into(), retry, reason: Reason::ExecutionFailed })
+            }
             Some(Script::Delay(delay)) => {
                 tokio::time::sleep(delay).await;
                 Ok(())

@@ -34,7 +34,7 @@ pub struct DockerSettings {
     pub milli_cpus: u64,
     /// Processes and threads; default 256.
     pub pids: u32,
-    /// Open files; default 65536.
+    /// Open files; default 4096.
     pub open_files: u32,
     /// Bytes of a log file before it is turned over; default 10 MiB.
     pub log_size: u64,
@@ -108,7 +108,7 @@ impl Default for DockerSettings {
             memory: 512 << 20,
             milli_cpus: 1000,
             pids: 256,
-            open_files: 65_536,
+            open_files: 4096,
             log_size: 10 << 20,
             log_files: 3,
             network: "bridge".into(),
@@ -184,7 +184,11 @@ fn engine(fields: &mut Fields<'_>, docker: &mut DockerSettings, files: &Files, r
             taken.error(report, message, "write unix:///var/run/docker.sock or tcp://host:2376");
         } else if tcp.is_some() && !secured {
             if ca_file.is_some() || cert_file.is_some() || docker.tls.required {
-                taken.error(report, "an engine behind TLS is proved by ca_file and asks for ours", "give tls.ca_file, cert_file and key_file");
+                taken.error(
+                    report,
+                    "an engine behind TLS is proved by ca_file and asks for ours",
+                    "give tls.ca_file, cert_file and key_file",
+                );
             } else {
                 taken.warning(report, "who can reach this address is root on that machine", "use TLS: tls.ca_file, cert_file and key_file");
             }
@@ -313,7 +317,9 @@ pub(super) fn check(settings: &Settings, kind: &Taken<ExecutorKind>, report: &mu
         return;
     }
     let remedy = |field: &str| {
-        format!("give executor.docker.execution.{field} an address that containers reach (with extra_hosts: [host.docker.internal:host-gateway], this machine is host.docker.internal), or network: host")
+        format!(
+            "give executor.docker.execution.{field} an address that containers reach (with extra_hosts: [host.docker.internal:host-gateway], this machine is host.docker.internal), or network: host"
+        )
     };
     for url in settings.execution_nats_urls().iter().filter(|url| address::is_loopback(url)) {
         kind.error(report, format!("{url} is the container itself to an execution"), remedy("nats.urls"));

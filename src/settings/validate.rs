@@ -207,12 +207,7 @@ const KINDS: [(&str, Option<ExecutorKind>); 3] =
 const NOT_BUILT: (&str, &str) = ("this executor is not built in this release yet", "use in_process or docker");
 
 /// Reads the section; where the kind was chosen, if it was.
-fn executor(
-    fields: &mut Fields<'_>,
-    executor: &mut ExecutorSettings,
-    files: &Files,
-    report: &mut Report,
-) -> Option<Taken<ExecutorKind>> {
+fn executor(fields: &mut Fields<'_>, executor: &mut ExecutorSettings, files: &Files, report: &mut Report) -> Option<Taken<ExecutorKind>> {
     let mut chosen = None;
     if let Some(taken) = fields.word("kind", &KINDS, report) {
         match taken.value {

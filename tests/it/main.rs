@@ -12,6 +12,7 @@ mod collector;
 mod collector_support;
 mod controller;
 mod dead_letters;
+mod docker;
 mod entries;
 mod executor;
 mod http;

@@ -60,7 +60,16 @@ struct Case {
 
 impl Case {
     fn new(wish: Wish, phase: Phase, reports: Vec<ExecutionReport>) -> Self {
-        Self { desire: desire(wish, None), phase, kept: Kept::default(), left: None, failure: None, reports, troubles: Vec::new(), now: NOW }
+        Self {
+            desire: desire(wish, None),
+            phase,
+            kept: Kept::default(),
+            left: None,
+            failure: None,
+            reports,
+            troubles: Vec::new(),
+            now: NOW,
+        }
     }
 
     fn conditions(&self, old: &[Condition]) -> Vec<Condition> {

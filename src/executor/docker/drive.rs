@@ -76,7 +76,8 @@ pub fn want(shared: &Arc<Shared>, id: &PipelineId, want: Want) {
     }
     let (sender, wanted) = watch::channel(want);
     let (trouble, poked) = (Arc::default(), Arc::new(Notify::new()));
-    let work = Work { shared: shared.clone(), id: id.clone(), wanted, trouble: Arc::clone(&trouble), poked: poked.clone(), ready: HashSet::new() };
+    let work =
+        Work { shared: shared.clone(), id: id.clone(), wanted, trouble: Arc::clone(&trouble), poked: poked.clone(), ready: HashSet::new() };
     let task = AbortOnDropHandle::new(tokio::spawn(work.run().instrument(info_span!("drive", pipeline = %id))));
     drivers.insert(id.clone(), Driver { want: sender, trouble, poked, _task: task });
 }
@@ -277,10 +278,13 @@ impl Work {
         let loader = &shared.engine.call("create container", create).await?.id;
         let upload = UploadToContainerOptions { path: config::FILES.into(), ..Default::default() };
         let body = bollard::body_full(archive.into());
-        let filled =
-            shared.engine.call("upload settings", |engine| async move { engine.upload_to_container(loader, Some(upload), body).await }).await;
+        let filled = shared
+            .engine
+            .call("upload settings", |engine| async move { engine.upload_to_container(loader, Some(upload), body).await })
+            .await;
         let options = RemoveContainerOptions { force: true, ..Default::default() };
-        let removed = shared.engine.call("remove container", |engine| async move { engine.remove_container(loader, Some(options)).await }).await;
+        let removed =
+            shared.engine.call("remove container", |engine| async move { engine.remove_container(loader, Some(options)).await }).await;
         filled?;
         removed?;
         debug!(volume = volume_name(spec), "volume filled");
@@ -309,7 +313,9 @@ impl Work {
             ..Default::default()
         });
         let options = CreateImageOptions { from_image: Some(image.to_owned()), ..Default::default() };
-        let pull = |engine: bollard::Docker| async move { engine.create_image(Some(options), None, credentials).try_for_each(|_| async { Ok(()) }).await };
+        let pull = |engine: bollard::Docker| async move {
+            engine.create_image(Some(options), None, credentials).try_for_each(|_| async { Ok(()) }).await
+        };
         match self.shared.engine.call_for("pull image", PULL, pull).await {
             Err(EngineError::Missing { message, .. } | EngineError::Refused { message, .. }) => Err(failed(message)),
             pulled => pulled,

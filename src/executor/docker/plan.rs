@@ -51,7 +51,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 pub fn plan(want: &Want, containers: &[Container], volumes: &[OwnVolume], ready: &HashSet<String>, now: Timestamp) -> Next {
     let mut next = match want {
         Want::Run(spec) => run(spec, containers, ready, now),
-        Want::Stopped => steps(containers.iter().flat_map(|one| if one.replica.is_none() { vec![Step::Remove(one.id.clone())] } else { stop(one) })),
+        Want::Stopped => {
+            steps(containers.iter().flat_map(|one| if one.replica.is_none() { vec![Step::Remove(one.id.clone())] } else { stop(one) }))
+        }
         Want::Gone => steps(containers.iter().flat_map(end)),
     };
     if next.steps.is_empty() && next.again.is_none() && *want != Want::Stopped {
@@ -107,7 +109,8 @@ fn run(spec: &ExecutionSpec, containers: &[Container], ready: &HashSet<String>, 
             State::Starting | State::Running | State::Unhealthy | State::Restarting => {}
         }
     }
-    next.steps.extend(current.iter().filter(|one| one.replica.is_some_and(|replica| replica >= spec.replicas.max(1))).flat_map(|one| end(one)));
+    next.steps
+        .extend(current.iter().filter(|one| one.replica.is_some_and(|replica| replica >= spec.replicas.max(1))).flat_map(|one| end(one)));
     if !next.steps.is_empty() || waiting {
         return next;
     }

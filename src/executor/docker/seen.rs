@@ -122,7 +122,11 @@ pub fn container(raw: &ContainerInspectResponse, installation: uuid::Uuid, docke
 pub fn volume(raw: &Volume, installation: uuid::Uuid) -> Option<OwnVolume> {
     let own = raw.labels.get(INSTALLATION)? == &installation.to_string();
     let pipeline = PipelineId::parse(raw.labels.get(ID)?).ok()?;
-    own.then(|| OwnVolume { name: raw.name.clone(), pipeline, fingerprint: Fingerprint(raw.labels.get(FINGERPRINT).cloned().unwrap_or_default()) })
+    own.then(|| OwnVolume {
+        name: raw.name.clone(),
+        pipeline,
+        fingerprint: Fingerprint(raw.labels.get(FINGERPRINT).cloned().unwrap_or_default()),
+    })
 }
 
 /// The spec that a container was made of.

@@ -131,7 +131,11 @@ fn models() -> impl Strategy<Value = Model> {
                 } else {
                     Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }
                 },
-                execution: execution.map(|(version, running)| Execution { fingerprint: spec(version, "old").fingerprint, running, replicas: None }),
+                execution: execution.map(|(version, running)| Execution {
+                    fingerprint: spec(version, "old").fingerprint,
+                    running,
+                    replicas: None,
+                }),
                 live,
                 stream: stream.map(|(closed, messages, deletable, durable, same)| Stream {
                     created: if same { BUCKET_STREAM } else { Timestamp::MAX },

@@ -66,7 +66,8 @@ fn no_entry_can_weaken_the_profile() {
         replicas: 1_000,
         ..spec()
     };
-    let (mine, theirs) = (container_config(&spec(), 0, &docker(), Duration::ZERO), container_config(&hostile, 0, &docker(), Duration::ZERO));
+    let (mine, theirs) =
+        (container_config(&spec(), 0, &docker(), Duration::ZERO), container_config(&hostile, 0, &docker(), Duration::ZERO));
     let without_volume = |body: &ContainerCreateBody| {
         let mut host = body.host_config.clone().unwrap();
         host.mounts.as_mut().unwrap()[0].source = None;

@@ -62,7 +62,8 @@ impl Model {
     fn take(&mut self, step: &Step, spec: &ExecutionSpec) {
         match step {
             Step::Create(replica) => {
-                let volume = OwnVolume { name: spec.fingerprint.0.clone(), pipeline: spec.id.clone(), fingerprint: spec.fingerprint.clone() };
+                let volume =
+                    OwnVolume { name: spec.fingerprint.0.clone(), pipeline: spec.id.clone(), fingerprint: spec.fingerprint.clone() };
                 self.volumes.retain(|other| *other != volume);
                 self.volumes.push(volume);
                 assert!(!self.containers.iter().any(|one| one.fingerprint == spec.fingerprint && one.replica == Some(*replica)), "twice");
