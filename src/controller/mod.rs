@@ -16,6 +16,7 @@ mod act;
 mod conditions;
 mod desire;
 mod fitness;
+mod follow;
 mod lease;
 mod peers;
 mod queue;
@@ -23,6 +24,7 @@ mod reconcile;
 mod report;
 mod resync;
 mod retire;
+mod role;
 mod triggers;
 mod view;
 mod vital;
@@ -36,7 +38,7 @@ use crate::pipeline::plan::Action;
 use crate::pipeline::report::ExecutionReport;
 use crate::pipeline::status::Phase;
 use crate::settings::Settings;
-use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth};
+use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth, reports::hostname};
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -79,6 +81,7 @@ pub struct Controller {
     queue: queue::Queue,
     holding: Arc<lease::Holding>,
     peers: peers::Peers,
+    wanted: report::Wanted,
     memory: Mutex<HashMap<PipelineId, Memory>>,
     watches: Watches,
     last_resync: Mutex<Option<Instant>>,
@@ -140,6 +143,7 @@ impl Controller {
             queue: queue::Queue::default(),
             holding: Arc::default(),
             peers: peers::Peers::default(),
+            wanted: report::Wanted::default(),
             memory,
             watches: Watches::default(),
             last_resync: Mutex::new(None),
@@ -195,16 +199,17 @@ impl Controller {
     /// Starts at once what the status says is to run: the fast way back after a restart, before anything is decided.
     /// What outlived the restart needs none of that.
     async fn resume(&self) {
+        let starts = self.may_resume().await;
         let admitted: Vec<_> = {
             let memory = self.memory();
             memory.iter().filter_map(|(id, memory)| Some((id.clone(), memory.status.as_ref()?.status.admitted.clone()))).collect()
         };
         for (id, admitted) in admitted {
-            if !self.deps.executor.shared()
-                && let (Phase::Run | Phase::Drain, Some(spec)) = (admitted.phase, &admitted.spec)
-                && let Err(error) = self.deps.executor.ensure(spec).await
-            {
-                warn!(pipeline = %id, %error, "execution could not be started");
+            if let (true, Phase::Run | Phase::Drain, Some(spec)) = (starts, admitted.phase, &admitted.spec) {
+                match self.deps.executor.ensure(spec).await {
+                    Ok(()) => self.deps.executor.share(&id, admitted.live_executions),
+                    Err(error) => warn!(pipeline = %id, %error, "execution could not be started"),
+                }
             }
             self.queue.add(id);
         }
@@ -257,9 +262,4 @@ impl Controller {
     fn remember(&self, id: &PipelineId, change: impl FnOnce(&mut Memory)) {
         change(self.memory().entry(id.clone()).or_default());
     }
-}
-
-/// The machine's name, for people.
-fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }

@@ -9,6 +9,7 @@ pub mod execution;
 pub mod fake;
 pub mod in_process;
 pub mod names;
+pub mod standalone;
 pub mod supervise;
 
 use crate::pipeline::instance::{Instance, InstanceState};

@@ -158,6 +158,14 @@ impl ExecutorKind {
             Self::Docker => "docker",
         }
     }
+
+    /// Whether each controller has executions of its own; else all controllers see the same, and the holder alone acts.
+    pub fn per_process(self) -> bool {
+        match self {
+            Self::InProcess => true,
+            Self::Docker => false,
+        }
+    }
 }
 
 /// `limits`.

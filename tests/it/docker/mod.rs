@@ -30,10 +30,7 @@ impl Rig {
         let world = World::on(nats, mongo).await;
         let mut settings = world.settings.clone();
         settings.executor.kind = ExecutorKind::Docker;
-        settings.executor.docker.image = match std::env::var("SLUICE_TEST_IMAGE") {
-            Ok(image) => image,
-            Err(_) => docker.image().await,
-        };
+        settings.executor.docker.image = docker.image().await;
         settings.executor.docker.pull = PullPolicy::Never;
         settings.executor.docker.host = host(&docker);
         settings.executor.docker.memory = 256 << 20;
