@@ -71,6 +71,9 @@ impl World {
     /// Stores `config` under `version`, and what runs it.
     pub async fn version(&self, version: &str, config: &str) -> ExecutionSpec {
         let name = VersionName::parse(version).unwrap();
+        for id in fifty_names() {
+            self.store.configs.put(&id, &name, config.to_owned().into()).await.unwrap();
+        }
         let digest = self.store.configs.put(&id(), &name, config.to_owned().into()).await.unwrap();
         let target = self.deps.databases.target("default", Some(self.mongo.database()), "metrics").unwrap();
         spec(version, &digest, target)
@@ -180,12 +183,17 @@ pub async fn keeps_the_contract(backend: &dyn Executor, one: &ExecutionSpec, two
     backend.shutdown().await;
 }
 
-/// Fifty pipelines, with every name that an entry may have, are started and destroyed at once, and each is itself.
+/// Fifty names, every kind that an entry may have: alike in lower case, as long as allowed, alike but for their last
+/// letter, and what shells and flags are made of.
+pub fn fifty_names() -> Vec<PipelineId> {
+    let hostile = ["P1", "p-1", "p_1", "0--privileged", "KV", &"x".repeat(63), &format!("{}y", "x".repeat(62))].map(str::to_owned);
+    let names = (0..43).map(|n| format!("p{n}")).chain(hostile);
+    names.map(|name| PipelineId::parse(&name).unwrap()).collect()
+}
+
+/// Fifty pipelines are started and destroyed at once, and each is itself.
 async fn many_and_hostile_names_at_once(backend: &dyn Executor, like: &ExecutionSpec) {
-    let mut names: Vec<String> = (0..44).map(|n| format!("p{n}")).collect();
-    // Alike in lower case, as long as allowed, alike in their first letters, and what shells and flags are made of.
-    names.extend(["P1", "p-1", "p_1", "0--privileged", "KV", &"x".repeat(63), &format!("{}y", "x".repeat(62))].map(str::to_owned));
-    let specs: Vec<_> = names.iter().map(|name| ExecutionSpec { id: PipelineId::parse(name).unwrap(), ..like.clone() }.seal("")).collect();
+    let specs: Vec<_> = fifty_names().into_iter().map(|id| ExecutionSpec { id, ..like.clone() }.seal("")).collect();
     for spec in &specs {
         backend.ensure(spec).await.unwrap();
     }

@@ -171,11 +171,13 @@ impl Work {
             Want::Stopped | Want::Gone => None,
         };
         // One carries the files for all replicas, so that they are there before any of them is made.
+        // What is started again gets them anew: a password may have changed since.
         let creates = next.steps.iter().any(|step| matches!(step, Step::Create(_)));
-        if let (true, Some(spec)) = (creates, spec) {
+        let starts = next.steps.iter().any(|step| matches!(step, Step::Start(_)));
+        if let (true, Some(spec)) = (creates || starts, spec) {
             self.image().await?;
             let filled = containers.iter().any(|one| one.fingerprint == spec.fingerprint && one.replica.is_some());
-            if !filled {
+            if starts || !filled {
                 self.fill_volume(spec).await?;
             }
         }

@@ -236,6 +236,38 @@ async fn an_engine_that_goes_and_comes_back_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_engine_behind_tls_is_reached_and_one_that_cannot_be_proved_is_not() {
+    require!("docker");
+    if Docker::shared().await.host().is_none() {
+        return;
+    }
+    let file = |name: &str| format!("{}/tests/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let port = crate::support::free_port();
+    let flags = [
+        format!("--host=tcp://127.0.0.1:{port}"),
+        "--tlsverify".to_owned(),
+        format!("--tlscacert={}", file("ca.pem")),
+        format!("--tlscert={}", file("server.pem")),
+        format!("--tlskey={}", file("server-key.pem")),
+    ];
+    // Lives as long as the test process: an engine takes its flags for ever.
+    let flags: Vec<&'static str> = flags.map(|flag| &*flag.leak()).to_vec();
+    let _docker = Docker::own(flags.leak()).await;
+    let mut settings = sluice::settings::Settings::default();
+    let docker = &mut settings.executor.docker;
+    docker.host = format!("tcp://127.0.0.1:{port}");
+    let ask =
+        async |settings: &sluice::settings::Settings| DockerExecutor::new(Arc::new(settings.clone()), uuid::Uuid::new_v4()).list().await;
+    docker.tls.ca_file = Some(file("ca.pem").into());
+    docker.tls.cert_file = Some(file("client.pem").into());
+    docker.tls.key_file = Some(file("client-key.pem").into());
+    ask(&settings).await.unwrap();
+    // Ours is not one that signs: what it does not prove is not spoken to.
+    settings.executor.docker.tls.ca_file = Some(file("client.pem").into());
+    assert_eq!(ask(&settings).await.unwrap_err().reason, Reason::EngineUnavailable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_changed_without_the_lease() {
     require!("docker", "nats-server", "database");
     let rig = Rig::set().await;
@@ -255,6 +287,8 @@ async fn an_execution_that_no_restart_helps_is_stopped_and_said() {
     let gone = ExecutionSpec { version: sluice::pipeline::id::VersionName::parse("nowhere").unwrap(), ..one }.seal("");
     backend.ensure(&gone).await.unwrap();
     eventually("it is stopped and said", 2 * SOON, || async {
+        // As a controller does that an event made look at it.
+        backend.ensure(&gone).await.unwrap();
         let seen = observed(&backend).await.unwrap();
         let said = seen.troubles.iter().any(|trouble| trouble.reason == Reason::ExecutionMisconfigured);
         said && seen.instances.iter().all(|one| one.state == InstanceState::Stopped && one.exit_code == Some(3))
