@@ -44,6 +44,8 @@ impl Controller {
                 info!(pipeline = %id, "subjects of the stream restored");
                 Ok(())
             }
+            Action::Pause => self.pause(id, stream).await,
+            Action::Resume => self.resume_consumer(id, record, stream).await,
             Action::DeleteStream => self.delete_stream(id, record.as_ref(), stream).await,
             Action::Ensure(_) | Action::Stop | Action::Destroy => self.run_step(id, step).await,
             // The reconcile itself sees to these.
@@ -63,7 +65,7 @@ impl Controller {
     }
 
     /// Runs `call` inside the lease: not begun without it, and ended before it does.
-    async fn as_holder<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    pub(super) async fn as_holder<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let (_, remaining) = self.holding.epoch().ok_or(Failure::NotHolder)?;
         tokio::time::timeout(remaining.min(CALL), call).await.map_err(|_| Failure::NotHolder)?
     }
@@ -76,7 +78,7 @@ impl Controller {
     }
 
     /// The streams, changed only while this is the holder.
-    fn streams(&self) -> Result<Streams, Failure> {
+    pub(super) fn streams(&self) -> Result<Streams, Failure> {
         Ok(self.deps.store.streams.clone().guarded(self.guard()?))
     }
 
@@ -170,6 +172,7 @@ impl Controller {
         }
         self.keep(&mut kept, pass);
         kept.undecided = false;
+        kept.moves = admission.moves.clone();
         if let Wish::Run(spec) = &pass.desire.wish {
             kept.last_good = Some((spec.version.clone(), spec.digest.clone()));
             kept.stream = Some(spec.stream.clone());

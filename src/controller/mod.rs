@@ -18,6 +18,7 @@ mod desire;
 mod fitness;
 mod follow;
 mod lease;
+mod moving;
 mod peers;
 mod queue;
 mod reconcile;
@@ -28,6 +29,7 @@ mod role;
 mod triggers;
 mod view;
 mod vital;
+mod written;
 
 pub use vital::Died;
 
@@ -109,6 +111,8 @@ struct Memory {
     failures: u32,
     /// Looks in a row at which the own execution was still starting.
     starting: u32,
+    /// When the durable last could not be paused.
+    unpausable: Option<Instant>,
 }
 
 impl Memory {

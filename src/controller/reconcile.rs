@@ -6,14 +6,15 @@
 use super::Controller;
 use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
-use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit};
+use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit, waits_for};
+use super::written::{summary, worth_writing};
 use crate::executor::{ExecutorError, Observed};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::instance::Instance;
-use crate::pipeline::plan::{Action, Execution, LOOK_AGAIN, Role, Stream, Wish, World, needs_stream, plan};
+use crate::pipeline::plan::{Action, Deliveries, Execution, LOOK_AGAIN, Pause, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
-use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus};
+use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus, Reason};
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
 use jiff::Timestamp;
@@ -27,8 +28,6 @@ pub(super) const PASSES: usize = 16;
 const STARTING: Duration = Duration::from_millis(30);
 /// How soon a holder whose lease is not trusted looks again.
 const UNTRUSTED: Duration = Duration::from_millis(500);
-/// Counters alone are written at most this often.
-const COUNTERS_EVERY: i64 = 10;
 
 /// How a reconcile ended.
 pub(super) enum Outcome {
@@ -141,9 +140,9 @@ impl Controller {
             memory.starting = if starting { memory.starting.saturating_add(1) } else { 0 };
             starts = memory.starting;
         });
-        Ok(match pass.wait {
+        let starting = starting.then(|| STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(5)));
+        Ok(match pass.wait.into_iter().chain(starting).min() {
             Some(delay) => Outcome::Again(delay),
-            None if starting => Outcome::Again(STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(5))),
             None if pass.failure.is_some() => Outcome::Again(RETRY.cap),
             None => Outcome::Converged,
         })
@@ -164,8 +163,9 @@ impl Controller {
             fit_to_read(stream)?;
         }
         let facts = stream.as_ref().map(|stream| self.stream_facts(id, stream, &pass.desire));
-        let world = self.world(id, record.as_ref().map(|record| &record.status), facts).await?.world;
-        let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder);
+        let mut world = self.world(id, record.as_ref().map(|record| &record.status), facts).await?.world;
+        world.given_up.clone_from(&pass.desire.given_up);
+        let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder, Timestamp::now());
         debug!(?steps, "planned");
         if steps.is_empty() {
             pass.left = left_over(&pass.desire.wish, stream.as_ref(), &kept);
@@ -219,6 +219,16 @@ impl Controller {
 
     fn stream_facts(&self, id: &PipelineId, stream: &PipelineStream, desire: &Desire) -> Stream {
         let names = &self.deps.store.names;
+        let deliveries = |live: &PipelineConsumer| Deliveries {
+            ack_wait: live.ack_wait,
+            unacknowledged: live.ack_pending,
+            pulls: live.waiting,
+            pause: match live.paused {
+                Some(left) => Pause::Left(left),
+                None if self.can_pause(id) => Pause::Off,
+                None => Pause::Impossible,
+            },
+        };
         let wanted = desire.create.as_ref().map(|(_, consumer)| consumer);
         let right = |live: &PipelineConsumer| !live.ours || wanted.is_none_or(|wanted| live.is_as(wanted));
         Stream {
@@ -227,6 +237,10 @@ impl Controller {
             messages: stream.messages,
             deletable: stream.ours || stream.name == names.stream(id),
             durable: stream.consumer.as_ref().is_some_and(right),
+            first: stream.first_sequence,
+            first_time: stream.first_time,
+            last: stream.last_sequence,
+            deliveries: stream.consumer.as_ref().map(deliveries),
         }
     }
 
@@ -254,7 +268,13 @@ impl Controller {
             troubles = observed.troubles.into_iter().map(|trouble| Finding::new(trouble.reason, trouble.message)).collect();
             Execution { fingerprint: observed.fingerprint, running: observed.running, replicas: observed.replicas }
         });
-        Seen { world: World { known, admitted, execution, live, elsewhere, stream }, reports, instances, troubles, starting }
+        Seen {
+            world: World { known, admitted, execution, live, elsewhere, stream, given_up: Vec::new() },
+            reports,
+            instances,
+            troubles,
+            starting,
+        }
     }
 
     /// Writes the status where it says something new; whether an execution is still starting.
@@ -288,13 +308,18 @@ impl Controller {
         }
         let excess = kept.proven.len().saturating_sub(8);
         kept.proven.drain(..excess);
-        let advice = pass.stream.as_ref().map(|stream| advice_on(stream, &pass.desire)).unwrap_or_default();
+        let mut advice = pass.stream.as_ref().map(|stream| advice_on(stream, &pass.desire)).unwrap_or_default();
+        let switching = (world.admitted.phase == Phase::Switch).then(|| waits_for(pass.stream.as_ref(), world.live));
+        if switching.is_some() && !self.can_pause(pass.id) {
+            advice.push(Finding::new(Reason::ConsumerNotPaused, "the durable could not be paused for a change of the target"));
+        }
         let facts = Facts {
             desire: &pass.desire,
             failure: pass.failure.as_ref(),
             advice: &advice,
             phase: world.admitted.phase,
             kept: &kept,
+            switching: switching.as_deref(),
             left: pass.left.as_ref(),
             reports: &reports,
             troubles: &troubles,
@@ -354,36 +379,4 @@ enum Step {
     Done,
     Acted,
     Forgotten,
-}
-
-fn summary(reports: &[ExecutionReport]) -> ObservedSummary {
-    let best = reports.iter().find(|report| report.phase == ExecutionPhase::Running).or(reports.first());
-    let sum = |of: fn(&Counters) -> u64| reports.iter().map(|report| of(&report.counters)).sum();
-    ObservedSummary {
-        version: best.map(|report| report.version.clone()),
-        fingerprint: best.map(|report| report.fingerprint.clone()),
-        executions: reports.len().try_into().unwrap_or(u32::MAX),
-        instances: Vec::new(),
-        limits: best.map(|report| report.limits).unwrap_or_default(),
-        counters: Counters {
-            received: sum(|counters| counters.received),
-            written: sum(|counters| counters.written),
-            duplicates: sum(|counters| counters.duplicates),
-            dead_lettered: sum(|counters| counters.dead_lettered),
-            redelivered: sum(|counters| counters.redelivered),
-            expired: sum(|counters| counters.expired),
-            buffered: sum(|counters| counters.buffered),
-        },
-    }
-}
-
-/// Whether `new` says more than `old`: counters alone count only now and then.
-fn worth_writing(old: Option<&PipelineStatus>, new: &PipelineStatus, now: Timestamp) -> bool {
-    let Some(old) = old else { return true };
-    if old == new {
-        return false;
-    }
-    let mut quiet = new.clone();
-    quiet.observed.counters = old.observed.counters;
-    quiet != *old || now.duration_since(old.updated).as_secs() >= COUNTERS_EVERY
 }

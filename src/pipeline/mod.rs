@@ -5,8 +5,6 @@
 
 pub mod created;
 pub mod id;
-pub mod instance;
-pub mod moves;
 pub mod names;
 
 #[cfg(feature = "server")]
@@ -21,6 +19,10 @@ pub mod entry;
 pub mod fields;
 #[cfg(feature = "server")]
 pub mod health;
+#[cfg(feature = "server")]
+pub mod instance;
+#[cfg(feature = "server")]
+pub mod moves;
 #[cfg(feature = "server")]
 pub mod plan;
 #[cfg(feature = "server")]

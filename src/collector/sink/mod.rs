@@ -7,6 +7,7 @@
 mod command;
 mod connect;
 mod failure;
+mod former;
 mod kind;
 mod open;
 mod reply;
@@ -15,6 +16,7 @@ mod tls;
 pub use command::{MAX_COMMAND_BYTES, MAX_DOCUMENT_BYTES};
 pub use connect::{ConnectionError, Database, Databases};
 pub use failure::{CommandFailure, FailureKind};
+pub use former::Former;
 pub use reply::{DocumentFailure, InsertReply};
 
 use crate::pipeline::config::{OutputConfig, WRITE_TIMEOUT};

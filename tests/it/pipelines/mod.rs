@@ -8,6 +8,7 @@ mod faults;
 mod life;
 mod restarts;
 mod scale;
+mod targets;
 mod versions;
 mod waiting;
 
