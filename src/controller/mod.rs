@@ -18,6 +18,7 @@ mod desire;
 mod fitness;
 mod follow;
 mod lease;
+mod logs;
 mod moving;
 mod peers;
 mod queue;

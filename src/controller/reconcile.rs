@@ -10,10 +10,11 @@ use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit, waits_f
 use super::written::{summary, worth_writing};
 use crate::executor::{ExecutorError, Observed};
 use crate::pipeline::backoff::Backoff;
+use crate::pipeline::history::remembered;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::instance::Instance;
 use crate::pipeline::plan::{Action, Deliveries, Execution, LOOK_AGAIN, Pause, Role, Stream, Wish, World, needs_stream, plan};
-use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
+use crate::pipeline::report::{ExecutionPhase, ExecutionReport};
 use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus, Reason};
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
@@ -24,8 +25,9 @@ use tracing::{debug, warn};
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
 /// More passes than any plan needs; beyond it something changes as fast as we act.
 pub(super) const PASSES: usize = 16;
-/// How soon an execution that is starting is looked at again; doubled each time, up to about a second.
-const STARTING: Duration = Duration::from_millis(30);
+/// How soon an execution that is starting is looked at again; doubled each time, up to about a second. Its event, which
+/// is only a hint, comes long before.
+const STARTING: Duration = Duration::from_millis(250);
 /// How soon a holder whose lease is not trusted looks again.
 const UNTRUSTED: Duration = Duration::from_millis(500);
 
@@ -140,7 +142,7 @@ impl Controller {
             memory.starting = if starting { memory.starting.saturating_add(1) } else { 0 };
             starts = memory.starting;
         });
-        let starting = starting.then(|| STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(5)));
+        let starting = starting.then(|| STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(2)));
         Ok(match pass.wait.into_iter().chain(starting).min() {
             Some(delay) => Outcome::Again(delay),
             None if pass.failure.is_some() => Outcome::Again(RETRY.cap),
@@ -327,19 +329,27 @@ impl Controller {
         };
         let mut admitted = world.admitted.clone();
         admitted.live_executions = world.live;
+        let (before, history) = old.map_or((&[][..], &[][..]), |status| (&status.conditions, &status.history));
+        let conditions = conditions(&facts, before);
         let status = PipelineStatus {
             schema: 1,
             id: pass.id.clone(),
             epoch: old.map_or(0, |status| status.epoch),
             updated: old.map_or(now, |status| status.updated),
             desired: pass.desire.summary.clone(),
-            conditions: conditions(&facts, old.map_or(&[], |status| &status.conditions)),
+            history: remembered(history, before, &conditions, now),
+            conditions,
             observed: ObservedSummary { instances, ..summary(&reports) },
             admitted,
             kept,
         };
         self.deps.executor.share(pass.id, status.admitted.live_executions);
-        if worth_writing(old, &status, now) {
+        // What was admitted a moment ago and has only begun says soon how it goes: one write for both.
+        let soon = starting
+            && pass.failure.is_none()
+            && old.is_some_and(|old| old.conditions.is_empty() && old.kept == status.kept)
+            && self.memory().get(pass.id).is_none_or(|memory| memory.starting == 0);
+        if !soon && worth_writing(old, &status, now) {
             self.put_status(status, record.as_ref()).await?;
         }
         Ok(starting)

@@ -3,6 +3,7 @@
 //! A backend's own report (tasks, labels) is the truth after a restart, never the controller's memory. `list` sees this
 //! installation's executions only. The backend is chosen in exactly one `match` on `executor.kind`, in `app`.
 
+pub mod answers;
 pub mod config_reader;
 pub mod docker;
 pub mod execution;
@@ -15,7 +16,7 @@ pub mod supervise;
 use crate::pipeline::instance::{Instance, InstanceState};
 use crate::pipeline::report::{ExecutionPhase, ExecutionReport, Trouble};
 use crate::pipeline::status::Reason;
-use crate::pipeline::{id::PipelineId, spec::ExecutionSpec, spec::Fingerprint};
+use crate::pipeline::{id::PipelineId, logs::LogLine, spec::ExecutionSpec, spec::Fingerprint};
 use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::sync::broadcast;
 
@@ -93,6 +94,11 @@ pub trait Executor: Send + Sync + 'static {
     }
     /// Makes a shared backend ask before each change; a change that is not permitted is not made.
     fn permit(&self, _permit: Permit) {}
+    /// The last log lines, at most `last` of each (0 for all), that the backend kept of executions of `id` that have ended
+    /// and were processes of their own; those that run answer for themselves, and so does this process for its tasks.
+    fn ended_logs<'a>(&'a self, _id: &'a PipelineId, _last: u32) -> BoxFuture<'a, Result<Vec<LogLine>, ExecutorError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
     /// Ends everything gracefully because the process ends; what outlives a controller by design stays.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }

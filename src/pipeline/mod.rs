@@ -20,7 +20,11 @@ pub mod fields;
 #[cfg(feature = "server")]
 pub mod health;
 #[cfg(feature = "server")]
+pub mod history;
+#[cfg(feature = "server")]
 pub mod instance;
+#[cfg(feature = "server")]
+pub mod logs;
 #[cfg(feature = "server")]
 pub mod moves;
 #[cfg(feature = "server")]

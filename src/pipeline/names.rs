@@ -31,6 +31,8 @@ pub struct NameTemplates {
     pub consumer: String,
     /// The subject of state requests.
     pub states: String,
+    /// Core NATS subject prefix of requests for log lines.
+    pub logs: String,
 }
 
 impl Default for NameTemplates {
@@ -47,6 +49,7 @@ impl Default for NameTemplates {
             closed: "{ns}-closed.{id}".into(),
             consumer: "default".into(),
             states: "{ns}.states".into(),
+            logs: "{ns}-logs".into(),
         }
     }
 }
@@ -107,6 +110,11 @@ impl Names {
         self.of(&self.templates.dead_letters)
     }
 
+    /// Object Store of the payloads that a dead letter cannot hold.
+    pub fn dead_letter_objects(&self) -> String {
+        format!("{}-payloads", self.dead_letters())
+    }
+
     /// The subjects that the stream of the dead letters listens on.
     pub fn dead_letter_subjects(&self) -> String {
         format!("{}.>", self.dead_letters())
@@ -135,6 +143,11 @@ impl Names {
     /// The durable consumer.
     pub fn consumer(&self) -> String {
         self.of(&self.templates.consumer)
+    }
+
+    /// The subject of requests for the log lines of a pipeline, or of `*`.
+    pub fn logs(&self, id: &str) -> String {
+        format!("{}.{id}", self.of(&self.templates.logs))
     }
 
     /// The subject of state requests.

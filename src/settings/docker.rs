@@ -322,12 +322,14 @@ pub(super) fn check(settings: &Settings, kind: &Taken<ExecutorKind>, report: &mu
         )
     };
     for url in settings.execution_nats_urls().iter().filter(|url| address::is_loopback(url)) {
-        kind.error(report, format!("{url} is the container itself to an execution"), remedy("nats.urls"));
+        let path = "executor.docker.execution.nats.urls";
+        report.error(&kind.place, path, format!("{url} is the container itself to an execution"), remedy("nats.urls"));
     }
     for (name, connection) in &settings.mongodb.connections {
         for host in settings.execution_hosts(name, connection).iter().filter(|host| address::is_loopback(host)) {
             let message = format!("{host} of the connection '{name}' is the container itself to an execution");
-            kind.error(report, message, remedy(&format!("mongodb.connections.{name}.hosts")));
+            let field = format!("mongodb.connections.{name}.hosts");
+            report.error(&kind.place, &format!("executor.docker.execution.{field}"), message, remedy(&field));
         }
     }
 }

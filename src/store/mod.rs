@@ -11,7 +11,9 @@ mod connect;
 pub mod entries;
 pub mod error;
 pub mod lease;
+pub mod logs;
 mod pause;
+pub mod payloads;
 mod prepare;
 pub mod reports;
 pub mod status;
@@ -23,6 +25,7 @@ pub use configs::{Configs, StoredConfig, VersionInfo};
 pub use entries::{Entries, EntryRecord, Operation};
 pub use error::{StoreError, StoreErrorKind};
 pub use lease::{Lease, LeaseHolder, LeaseStore};
+pub use payloads::Payloads;
 pub use reports::Reports;
 pub use status::{StatusRecord, StatusStore};
 pub use streams::{ConsumerSettings, PipelineConsumer, PipelineStream, StreamSettings, Streams};
@@ -48,6 +51,10 @@ pub struct Store {
     pub lease: LeaseStore,
     /// Reports between processes.
     pub reports: Reports,
+    /// Requests for log lines, and their answers.
+    pub logs: logs::Logs,
+    /// Payloads too large for their dead letters.
+    pub payloads: Payloads,
     /// The pipelines' streams and durables.
     pub streams: Streams,
     replicas: usize,
@@ -68,6 +75,8 @@ impl Store {
             status: StatusStore::new(client.clone(), &names.status()),
             lease: LeaseStore::new(client.clone(), &names.lease()),
             reports: Reports::new(client.clone(), names.clone()),
+            logs: logs::Logs::new(client.clone(), names.clone()),
+            payloads: Payloads::new(client.clone(), &names.dead_letter_objects()),
             streams: Streams::new(client.clone(), names.clone()),
             replicas: settings.jetstream.replicas,
             client,

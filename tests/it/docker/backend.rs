@@ -102,7 +102,7 @@ async fn drift_is_seen_by_an_event_and_repaired_when_asked() {
         })
         .await;
         runs(&backend, &one).await;
-        assert_eq!(names(&backend).await, [name.clone()]);
+        assert_eq!(names(&backend).await, std::slice::from_ref(&name));
     }
 }
 

@@ -23,7 +23,7 @@ fn container(spec: &ExecutionSpec, replica: Option<u32>, state: State) -> Contai
         id: id.clone(),
         pipeline: spec.id.clone(),
         fingerprint: spec.fingerprint.clone(),
-        target: target_hash(&spec),
+        target: target_hash(spec),
         replica,
         instance: Instance { name: id, fingerprint: spec.fingerprint.clone(), state, since: None, restarts: 0, exit_code: None },
         out_of_memory: false,
