@@ -224,7 +224,8 @@ fn detail(context: &Context, view: &View) -> Result<(), Failure> {
     line("oldest", &view.oldest_unacknowledged_seconds.map_or("-".into(), seconds))?;
     line("rate", &view.rate.map_or("-".into(), |rate| format!("{rate:.0} messages/s")))?;
     let counters = &view.counters;
-    line("written", &format!("{} (received {}, duplicates {})", counters.written, counters.received, counters.duplicates))?;
+    let since = "by the executions that run, since each began";
+    line("written", &format!("{} (received {}, duplicates {}; {since})", counters.written, counters.received, counters.duplicates))?;
     line("dead letters", &view.dead_letters.to_string())?;
     for container in &view.containers {
         line("container", &container_line(container))?;

@@ -85,9 +85,11 @@ fn ready(facts: &Facts<'_>) -> New {
 
 /// What is said of a pipeline whose wish cannot be known.
 fn goes_on(facts: &Facts<'_>) -> String {
-    match facts.reports.first() {
-        Some(report) => format!("version {} goes on running", report.version),
-        None => "nothing runs".to_owned(),
+    let fails = |report: &&ExecutionReport| report.troubles.iter().any(|trouble| trouble.reason == Reason::ExecutionFailed);
+    match (facts.reports.iter().find(|report| !fails(report)), facts.reports.first()) {
+        (Some(report), _) => format!("version {} goes on running", report.version),
+        (None, Some(report)) => format!("version {} cannot run", report.version),
+        (None, None) => "nothing runs".to_owned(),
     }
 }
 

@@ -39,7 +39,7 @@ use crate::executor::{Executor, ExecutorError, config_reader::ConfigReader};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::Action;
 use crate::pipeline::report::ExecutionReport;
-use crate::pipeline::status::Phase;
+use crate::pipeline::status::{Phase, PipelineStatus};
 use crate::settings::Settings;
 use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth, reports::hostname};
 use crate::telemetry::metrics::Metrics;
@@ -201,16 +201,25 @@ impl Controller {
         self.dead.get().map_or(Ok(()), |died| Err(*died))
     }
 
-    /// Starts at once what the status says is to run: the fast way back after a restart, before anything is decided.
-    /// What outlived the restart needs none of that.
+    /// Starts at once what the status says is to run: the fast way back after a restart, before anything is decided. What
+    /// is admitted and never ran stands beside what did, as it did before the restart. Where the very config that is
+    /// admitted is gone, nothing runs instead: an older version was not asked for, and what comes waits in the stream.
     async fn resume(&self) {
         let starts = self.may_resume().await;
-        let admitted: Vec<_> = {
+        let known: Vec<_> = {
             let memory = self.memory();
-            memory.iter().filter_map(|(id, memory)| Some((id.clone(), memory.status.as_ref()?.status.admitted.clone()))).collect()
+            let status = |memory: &Memory| Some(memory.status.as_ref()?.status.clone());
+            memory.iter().filter_map(|(id, memory)| Some((id.clone(), status(memory)?))).collect()
         };
-        for (id, admitted) in admitted {
+        for (id, PipelineStatus { admitted, kept, .. }) in known {
             if let (true, Phase::Run | Phase::Drain, Some(spec)) = (starts, admitted.phase, &admitted.spec) {
+                // Two targets never overlap.
+                let before = kept.ran.filter(|ran| ran.fingerprint != spec.fingerprint && ran.target == spec.target);
+                if let Some(before) = &before
+                    && let Err(error) = self.deps.executor.go_on(before).await
+                {
+                    warn!(pipeline = %id, %error, "the version that ran before could not be started");
+                }
                 match self.deps.executor.ensure(spec).await {
                     Ok(()) => self.deps.executor.share(&id, admitted.live_executions),
                     Err(error) => warn!(pipeline = %id, %error, "execution could not be started"),

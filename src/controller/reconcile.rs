@@ -15,6 +15,7 @@ use crate::pipeline::id::PipelineId;
 use crate::pipeline::instance::Instance;
 use crate::pipeline::plan::{Action, Deliveries, Execution, LOOK_AGAIN, Pause, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{ExecutionPhase, ExecutionReport};
+use crate::pipeline::spec::ExecutionSpec;
 use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus, Reason};
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
@@ -87,10 +88,17 @@ impl Controller {
 
     async fn reconcile(&self, id: &PipelineId) -> Result<Outcome, Failure> {
         let role = self.role();
+        let known = self.memory().get(id).and_then(|memory| memory.status.clone());
         let mut record = self.status_of(id).await?;
         if role != Role::Holder && self.holding.nominal() {
             // The lease is ours and not trusted at the moment: a renewal is on its way, and nobody else decides.
             return Ok(Outcome::Again(UNTRUSTED));
+        }
+        if let (None, Some(lost), Role::Holder) = (&record, known, role) {
+            // Somebody deleted it. What deletion will need, and what is proven, nobody else knows.
+            warn!(pipeline = %id, "the status is gone and is written again as it was");
+            self.recall(id, |memory| memory.status = Some(lost.clone()));
+            record = Some(self.put_status(lost.status, None).await?);
         }
         if record.is_none() {
             match self.end_forgotten(id, role).await {
@@ -307,6 +315,12 @@ impl Controller {
             if let Some(spec) = spec.filter(|spec| !kept.proven.contains(&spec.digest)) {
                 kept.proven.push(spec.digest.clone());
             }
+        }
+        let runs = |spec: &&ExecutionSpec| {
+            reports.iter().any(|report| report.fingerprint == spec.fingerprint && report.phase == ExecutionPhase::Running)
+        };
+        if let Some(spec) = world.admitted.spec.as_ref().filter(runs) {
+            kept.ran = Some(spec.clone());
         }
         let excess = kept.proven.len().saturating_sub(8);
         kept.proven.drain(..excess);

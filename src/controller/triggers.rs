@@ -56,22 +56,24 @@ impl Controller {
                 () = stop.cancelled() => return,
             };
             match event {
-                Some(WatchEvent::Changed(key)) => self.hint(bucket, &key),
+                Some(WatchEvent::Changed(key)) => self.hint(bucket, &key, false),
+                Some(WatchEvent::Removed(key)) => self.hint(bucket, &key, true),
                 Some(WatchEvent::Restarted) => self.restarted(bucket),
                 None => return,
             }
         }
     }
 
-    fn hint(&self, bucket: Bucket, key: &str) {
+    fn hint(&self, bucket: Bucket, key: &str, removed: bool) {
         // The installation's id and the like; objects are named `id/version`.
         if key.starts_with('_') {
             return;
         }
         let name = key.split('/').next().unwrap_or(key);
         match PipelineId::parse(name) {
-            // The holder writes the status itself; another's write shows in its compare-and-set.
-            Ok(_) if bucket == Bucket::Status && self.holding.epoch().is_some() => {}
+            // The holder writes the status itself; another's write shows in its compare-and-set, which may be far away
+            // where somebody deletes it.
+            Ok(_) if bucket == Bucket::Status && !removed && self.holding.epoch().is_some() => {}
             Ok(id) => {
                 if bucket == Bucket::Status {
                     self.recall(&id, Memory::hinted);

@@ -10,22 +10,15 @@ const COUNTERS_EVERY: i64 = 10;
 /// What the live executions report, together.
 pub(super) fn summary(reports: &[ExecutionReport]) -> ObservedSummary {
     let best = reports.iter().find(|report| report.phase == ExecutionPhase::Running).or(reports.first());
-    let sum = |of: fn(&Counters) -> u64| reports.iter().map(|report| of(&report.counters)).sum();
+    let mut counters = Counters::default();
+    reports.iter().for_each(|report| counters += report.counters);
     ObservedSummary {
         version: best.map(|report| report.version.clone()),
         fingerprint: best.map(|report| report.fingerprint.clone()),
         executions: reports.len().try_into().unwrap_or(u32::MAX),
         instances: Vec::new(),
         limits: best.map(|report| report.limits).unwrap_or_default(),
-        counters: Counters {
-            received: sum(|counters| counters.received),
-            written: sum(|counters| counters.written),
-            duplicates: sum(|counters| counters.duplicates),
-            dead_lettered: sum(|counters| counters.dead_lettered),
-            redelivered: sum(|counters| counters.redelivered),
-            expired: sum(|counters| counters.expired),
-            buffered: sum(|counters| counters.buffered),
-        },
+        counters,
     }
 }
 

@@ -177,6 +177,21 @@ impl Executor for InProcess {
         })
     }
 
+    fn go_on<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
+        Box::pin(async move {
+            let mut slots = self.shared.slots();
+            if !slots.contains_key(&spec.id) {
+                let spec = Arc::new(spec.clone());
+                let running = self.start(&spec, 1);
+                // It did run, before: so it is what the next one takes over from.
+                running.ran.store(true, Ordering::Relaxed);
+                let id = spec.id.clone();
+                slots.insert(id, Slot { spec, running: Some(running), older: Vec::new(), destroyed: false, live: 1 });
+            }
+            Ok(())
+        })
+    }
+
     fn stop<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>> {
         Box::pin(async move {
             if let Some(slot) = self.shared.slots().get_mut(id) {

@@ -75,6 +75,11 @@ pub trait Executor: Send + Sync + 'static {
     /// Makes exactly `spec` run. Another fingerprint of the same pipeline goes on until the new one runs, and is then
     /// stopped gracefully; with another target it is stopped first, and ensuring again afterwards starts the new one.
     fn ensure<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>>;
+    /// Makes `spec`, which ran well before this process began, go on until what is ensured next runs. Only a backend whose
+    /// executions end with the process has anything to do, and only where there is nothing of the pipeline yet.
+    fn go_on<'a>(&'a self, _spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
+        Box::pin(async { Ok(()) })
+    }
     /// Stops the executions of `id` gracefully and keeps them; observed as running until they have ended. Nothing there is no error.
     fn stop<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>>;
     /// Leaves nothing of the executions of `id`, gracefully. Nothing there is no error.

@@ -120,6 +120,9 @@ pub struct Kept {
     pub entry: Option<String>,
     /// The last version that was good, with its digest.
     pub last_good: Option<(VersionName, String)>,
+    /// What last ran well. Where another spec is admitted and cannot run, this one goes on, after a restart too.
+    #[serde(default)]
+    pub ran: Option<ExecutionSpec>,
     /// The config digests that have ever stored a document, newest last, at most 8.
     pub proven: Vec<String>,
     /// When the drain began.

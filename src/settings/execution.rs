@@ -96,7 +96,7 @@ impl Settings {
             "log": {"format": "json", "level": self.log.level},
             "names": {
                 "entries": names.entries, "configs": names.configs, "status": names.status, "lease": names.lease,
-                "reports": names.reports, "dead_letters": names.dead_letters, "stream": names.stream,
+                "reports": names.reports, "logs": names.logs, "dead_letters": names.dead_letters, "stream": names.stream,
                 "subject": names.subject, "closed": names.closed, "consumer": names.consumer, "states": names.states,
             },
         });

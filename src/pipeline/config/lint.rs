@@ -9,7 +9,7 @@ use super::{WRITE_TIMEOUT, WriteConcern};
 use crate::pipeline::document::{self, Place, Value, shown};
 use crate::pipeline::fields::{Fields, Report, Taken};
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::names::{Names, subject_matches};
+use crate::pipeline::names::Names;
 use crate::pipeline::problem::{Problem, Severity};
 use crate::pipeline::subject;
 use humantime::format_duration as show;
@@ -245,7 +245,7 @@ fn checked_subjects(subjects: Vec<Taken<String>>, context: &LintContext, report:
 /// Whether a subject catches what is not meant for the stream.
 fn reserved(taken: &Taken<String>, names: &Names, id: Option<&PipelineId>, report: &mut Report) -> bool {
     let text = &taken.value;
-    let (what, remedy) = if subject_matches(text, &names.states()) {
+    let (what, remedy) = if subject::overlap(text, &names.states()) {
         (format!("'{text}' matches '{}', on which state requests are answered", names.states()), "name the subjects one by one")
     } else if subject::overlap(text, &names.dead_letter_subjects()) {
         (format!("'{text}' overlaps '{}', the dead letters", names.dead_letter_subjects()), "choose a subject of its own")
@@ -253,7 +253,7 @@ fn reserved(taken: &Taken<String>, names: &Names, id: Option<&PipelineId>, repor
         (format!("'{text}' overlaps '{}', the reports", names.report(">")), "choose a subject of its own")
     } else if let Some(own) = id.map(|id| names.subject(id))
         && *text != own
-        && subject_matches(text, &own)
+        && subject::overlap(text, &own)
     {
         (format!("'{text}' overlaps '{own}', which the stream listens on anyway"), "narrow it, or leave it out")
     } else {

@@ -5,6 +5,7 @@ mod bad_documents;
 mod bad_entries;
 mod deletion;
 mod faults;
+mod guarded;
 mod history;
 mod life;
 mod replay;
