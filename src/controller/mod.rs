@@ -27,6 +27,7 @@ mod report;
 mod resync;
 mod retire;
 mod role;
+mod seen;
 mod triggers;
 mod view;
 mod vital;

@@ -7,20 +7,20 @@ use super::Controller;
 use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
 use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit, waits_for};
+use super::seen::Seen;
 use super::written::{summary, worth_writing};
-use crate::executor::{ExecutorError, Observed};
+use crate::executor::ExecutorError;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::history::remembered;
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::instance::Instance;
-use crate::pipeline::plan::{Action, Deliveries, Execution, LOOK_AGAIN, Pause, Role, Stream, Wish, World, needs_stream, plan};
-use crate::pipeline::report::{ExecutionPhase, ExecutionReport};
+use crate::pipeline::plan::{Action, Deliveries, LOOK_AGAIN, Pause, Role, Stream, Wish, needs_stream, plan};
+use crate::pipeline::report::ExecutionPhase;
 use crate::pipeline::spec::ExecutionSpec;
-use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus, Reason};
+use crate::pipeline::status::{Kept, ObservedSummary, Phase, PipelineStatus, Reason};
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
 use jiff::Timestamp;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::{debug, warn};
 
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
@@ -254,39 +254,6 @@ impl Controller {
         }
     }
 
-    /// What is there, and what all live executions report.
-    pub(super) async fn world(&self, id: &PipelineId, status: Option<&PipelineStatus>, stream: Option<Stream>) -> Result<Seen, Failure> {
-        let observed = self.deps.executor.observe(id).await?;
-        Ok(self.seen(id, status, stream, observed))
-    }
-
-    fn seen(&self, id: &PipelineId, status: Option<&PipelineStatus>, stream: Option<Stream>, observed: Option<Observed>) -> Seen {
-        let mut reports = self.peers.of(id, self.process);
-        let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
-        let right = |report: &ExecutionReport| admitted.spec.as_ref().is_some_and(|spec| spec.fingerprint == report.fingerprint);
-        let elsewhere = reports.iter().any(|report| report.phase == ExecutionPhase::Running && right(report));
-        let own = observed.as_ref().map_or(&[][..], |observed| &observed.reports);
-        // Others' executions say themselves when they have started.
-        let starting = own.iter().any(|own| own.phase == ExecutionPhase::Starting && own.troubles.is_empty());
-        reports.extend(own.iter().cloned());
-        let recorded = status.map_or(0, |status| status.admitted.live_executions);
-        let live = self.peers.live(reports.len(), recorded, Instant::now());
-        let known = status.is_some_and(|status| !status.kept.undecided);
-        let (mut instances, mut troubles) = (Vec::new(), Vec::new());
-        let execution = observed.map(|observed| {
-            instances = observed.instances;
-            troubles = observed.troubles.into_iter().map(|trouble| Finding::new(trouble.reason, trouble.message)).collect();
-            Execution { fingerprint: observed.fingerprint, running: observed.running, replicas: observed.replicas }
-        });
-        Seen {
-            world: World { known, admitted, execution, live, elsewhere, stream, given_up: Vec::new() },
-            reports,
-            instances,
-            troubles,
-            starting,
-        }
-    }
-
     /// Writes the status where it says something new; whether an execution is still starting.
     async fn write_status(&self, pass: &Pass<'_>, record: Option<StatusRecord>) -> Result<bool, Failure> {
         let now = Timestamp::now();
@@ -384,19 +351,6 @@ pub(super) struct Pass<'a> {
     pub wait: Option<Duration>,
     /// Why the backend could not be asked.
     pub engine: Option<ExecutorError>,
-}
-
-/// What is there, and what is said of it.
-pub(super) struct Seen {
-    pub world: World,
-    /// All live executions, the own one included.
-    pub reports: Vec<ExecutionReport>,
-    /// The containers, where there are any.
-    pub instances: Vec<Instance>,
-    /// What the backend itself sees in the way.
-    pub troubles: Vec<Finding>,
-    /// Whether the own execution is starting without trouble.
-    pub starting: bool,
 }
 
 enum Step {
