@@ -25,10 +25,13 @@ mod queue;
 mod reconcile;
 mod report;
 mod resync;
+mod retire;
 mod role;
+mod seen;
 mod triggers;
 mod view;
 mod vital;
+mod written;
 
 pub use vital::Died;
 
@@ -59,6 +62,10 @@ pub struct Deps {
     pub store: Store,
     /// Who runs executions.
     pub executor: Arc<dyn Executor>,
+    /// Who ran them before, and is emptied.
+    pub retired: Vec<Arc<dyn Executor>>,
+    /// The installation's id, as the store has it.
+    pub installation: uuid::Uuid,
     /// Reads and checks configs; the executor's own, so that each is read once.
     pub configs: ConfigReader,
     /// MongoDB connections, for targets.
@@ -127,9 +134,9 @@ struct Watches {
 }
 
 impl Controller {
-    /// Reads the installation's id and every status. Errors: NATS does not answer or refuses.
+    /// Reads every status. Errors: NATS does not answer or refuses.
     pub async fn new(deps: Deps) -> Result<Arc<Self>, StoreError> {
-        let installation = deps.store.status.installation().await?;
+        let installation = deps.installation;
         let memory = deps.store.status.list().await?.into_iter().map(|record| {
             let id = record.status.id.clone();
             (id, Memory { status: Some(record), ..Memory::default() })
@@ -158,6 +165,10 @@ impl Controller {
     /// task that must not end has ended; the rest was ended as gracefully.
     pub async fn run(self: &Arc<Self>, stop: CancellationToken) -> Result<(), Died> {
         info!(controller = %self.process, installation = %self.installation, "controller started");
+        for executor in self.deps.retired.iter().chain([&self.deps.executor]) {
+            let holding = self.holding.clone();
+            executor.permit(Arc::new(move || holding.epoch().is_some()));
+        }
         self.resume().await;
         // Deciding ends first, so that another controller takes over while the executions here finish.
         let deciding = stop.child_token();

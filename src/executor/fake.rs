@@ -1,7 +1,7 @@
 //! A scriptable backend for tests of the controller: it keeps what it was told, and fails or hangs where a test says so.
 
 use super::{BoxFuture, Executor, ExecutorError, Observed};
-use crate::pipeline::{id::PipelineId, spec::ExecutionSpec};
+use crate::pipeline::{id::PipelineId, spec::ExecutionSpec, status::Reason};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -72,7 +72,9 @@ impl Fake {
             state.script.pop_front()
         };
         match step {
-            Some(Script::Fail(retry)) => Err(ExecutorError { message: "the script says so".into(), retry }),
+            Some(Script::Fail(retry)) => {
+                Err(ExecutorError { message: "the script says so".into(), retry, reason: Reason::ExecutionFailed })
+            }
             Some(Script::Delay(delay)) => {
                 tokio::time::sleep(delay).await;
                 Ok(())
@@ -86,7 +88,15 @@ impl Executor for Fake {
     fn ensure<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
         Box::pin(async move {
             self.step(format!("ensure {} {}", spec.id, spec.version)).await?;
-            let observed = Observed { id: spec.id.clone(), fingerprint: spec.fingerprint.clone(), running: true, reports: Vec::new() };
+            let observed = Observed {
+                id: spec.id.clone(),
+                fingerprint: spec.fingerprint.clone(),
+                running: true,
+                reports: Vec::new(),
+                replicas: None,
+                instances: Vec::new(),
+                troubles: Vec::new(),
+            };
             self.state().executions.insert(spec.id.clone(), observed);
             Ok(())
         })

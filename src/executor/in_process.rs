@@ -62,7 +62,15 @@ impl Slot {
         // What only ends is nothing that could go on under any fingerprint.
         let going_on = self.running.is_some() || !running;
         let fingerprint = if going_on { self.spec.fingerprint.clone() } else { Fingerprint(String::new()) };
-        Observed { id: self.spec.id.clone(), fingerprint, running, reports: self.all().map(Running::report).collect() }
+        Observed {
+            id: self.spec.id.clone(),
+            fingerprint,
+            running,
+            reports: self.all().map(Running::report).collect(),
+            replicas: None,
+            instances: Vec::new(),
+            troubles: Vec::new(),
+        }
     }
 }
 

@@ -48,6 +48,8 @@ impl Rig {
         let deps = Deps {
             store: store.clone(),
             executor,
+            retired: Vec::new(),
+            installation: store.status.installation().await.unwrap(),
             configs: ConfigReader::new(store.configs.clone(), store.names.clone(), vec!["default".into()]),
             databases: Arc::new(Databases::new(&settings.mongodb)),
             settings: Arc::new(settings),

@@ -16,6 +16,7 @@ mod controller_stream;
 mod controller_support;
 mod controllers;
 mod dead_letters;
+mod docker;
 mod entries;
 mod execute;
 mod executor;
