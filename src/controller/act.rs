@@ -63,13 +63,13 @@ impl Controller {
     }
 
     /// Runs `call` inside the lease: not begun without it, and ended before it does.
-    async fn as_holder<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    pub(super) async fn as_holder<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let (_, remaining) = self.holding.epoch().ok_or(Failure::NotHolder)?;
         tokio::time::timeout(remaining.min(CALL), call).await.map_err(|_| Failure::NotHolder)?
     }
 
     /// Says, right before a request that changes something is sent, whether this is still the holder of the same epoch.
-    fn guard(&self) -> Result<Guard, Failure> {
+    pub(super) fn guard(&self) -> Result<Guard, Failure> {
         let (epoch, _) = self.holding.epoch().ok_or(Failure::NotHolder)?;
         let holding = self.holding.clone();
         Ok(Arc::new(move || holding.epoch().is_some_and(|(now, _)| now == epoch)))
@@ -120,6 +120,8 @@ impl Controller {
                 && stream.is_some_and(|stream| kept.stream_created == Some(stream.created))
         });
         match (recorded, &pass.desire.create) {
+            // A producer that registers anew says which subjects it wants now.
+            (_, Some((wanted, _))) if pass.desire.derived.is_some() => wanted.subjects.clone(),
             (Some(kept), _) => kept.subjects.clone(),
             (None, Some((wanted, _))) => wanted.subjects.clone(),
             (None, None) => vec![names.subject(pass.id)],
@@ -212,9 +214,14 @@ impl Controller {
         }
         if let Some(entry) = &desire.entry {
             kept.entry = Some(entry.clone());
+            kept.entry_revision = desire.summary.revision;
+        }
+        if desire.wish == Wish::Deleted {
+            kept.entry_revision = 0;
         }
         if let (Wish::Run(_), Some(config), None) = (&desire.wish, &desire.config, &pass.failure) {
             let defaults = &self.deps.settings.pipelines;
+            kept.derived.clone_from(&desire.derived);
             kept.on_delete = config.config.on_delete.unwrap_or(defaults.on_delete);
             kept.drain_timeout_s = config.config.drain_timeout.unwrap_or(defaults.drain_timeout).as_secs();
         }

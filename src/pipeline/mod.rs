@@ -8,6 +8,7 @@ pub mod config;
 pub mod document;
 pub mod entry;
 pub mod fields;
+pub mod first_parent;
 pub mod health;
 pub mod id;
 pub mod names;

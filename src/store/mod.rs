@@ -13,6 +13,7 @@ pub mod error;
 pub mod lease;
 mod prepare;
 pub mod reports;
+pub mod states;
 pub mod status;
 pub mod streams;
 pub mod watch;
@@ -23,6 +24,7 @@ pub use entries::{Entries, EntryRecord, Operation};
 pub use error::{StoreError, StoreErrorKind};
 pub use lease::{Lease, LeaseHolder, LeaseStore};
 pub use reports::Reports;
+pub use states::{State, StateRequest, States};
 pub use status::{StatusRecord, StatusStore};
 pub use streams::{ConsumerSettings, PipelineConsumer, PipelineStream, StreamSettings, Streams};
 pub use watch::{WatchEvent, WatchHealth};
@@ -47,6 +49,8 @@ pub struct Store {
     pub lease: LeaseStore,
     /// Reports between processes.
     pub reports: Reports,
+    /// Requests for a pipeline's state.
+    pub states: States,
     /// The pipelines' streams and durables.
     pub streams: Streams,
     replicas: usize,
@@ -67,6 +71,7 @@ impl Store {
             status: StatusStore::new(client.clone(), &names.status()),
             lease: LeaseStore::new(client.clone(), &names.lease()),
             reports: Reports::new(client.clone(), names.clone()),
+            states: States::new(client.clone(), &names),
             streams: Streams::new(client.clone(), names.clone()),
             replicas: settings.jetstream.replicas,
             client,

@@ -342,6 +342,9 @@ fn unsafe_settings(config: &Value) -> Vec<String> {
                 found.push(format!("discard old with {limit} {}", number(limit)));
             }
         }
+        if found.is_empty() {
+            found.push("discard old, which deletes once somebody sets a limit".to_owned());
+        }
     }
     if number("max_age") > 0 {
         found.push(format!("max_age {}", humantime::format_duration(Duration::from_nanos(number("max_age").unsigned_abs()))));
@@ -379,6 +382,7 @@ mod tests {
         assert_eq!(unsafe_settings(&config), expected);
         let refusing = json!({ "discard": "new", "discard_new_per_subject": true, "max_msgs": 10, "max_msgs_per_subject": 1 });
         assert!(unsafe_settings(&refusing).is_empty());
-        assert!(unsafe_settings(&json!({ "discard": "old", "max_msgs": -1, "max_bytes": -1 })).is_empty());
+        let unlimited = json!({ "discard": "old", "max_msgs": -1, "max_bytes": -1 });
+        assert_eq!(unsafe_settings(&unlimited), ["discard old, which deletes once somebody sets a limit"]);
     }
 }

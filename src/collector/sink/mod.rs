@@ -6,6 +6,7 @@
 
 mod command;
 mod connect;
+mod existing;
 mod failure;
 mod kind;
 mod open;
@@ -14,6 +15,7 @@ mod tls;
 
 pub use command::{MAX_COMMAND_BYTES, MAX_DOCUMENT_BYTES};
 pub use connect::{ConnectionError, Database, Databases};
+pub use existing::{Existing, existing};
 pub use failure::{CommandFailure, FailureKind};
 pub use reply::{DocumentFailure, InsertReply};
 

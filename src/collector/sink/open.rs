@@ -31,7 +31,7 @@ pub(super) async fn ensure(database: &Database, name: &str, wanted: Option<&Time
 }
 
 /// The collection as `listCollections` shows it.
-async fn look(database: &Database, name: &str) -> Result<Option<Document>, CommandFailure> {
+pub(super) async fn look(database: &Database, name: &str) -> Result<Option<Document>, CommandFailure> {
     let command = doc! {"listCollections": 1, "filter": {"name": name}};
     let reply = match bounded(database.run_command(command.clone())).await {
         // A user who may only write into some collections may list those by name and kind.
