@@ -4,27 +4,35 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TOOLS := bash deploy/local/tools.sh
 
-.PHONY: help build demo test lint bench instructions clean-cache
+.PHONY: help build image demo test soak-controllers lint bench instructions clean-cache
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the binary, optimized: target/release/sluice
 	cargo build --release --locked --bin sluice
+
+image: ## the image that executions run in: into the Docker engine, else into target/image
+	@bash deploy/local/image.sh
 
 demo: ## servers up, a pipeline published, documents flow, all stopped again
 	@bash deploy/local/demo.sh
 
 test: ## every test, on real servers; what they need beside Rust is found or installed while the code compiles
-	@$(TOOLS) nats-server database nats valgrind >/dev/null & tools=$$!; \
+	@$(TOOLS) nats-server database nats valgrind docker >/dev/null & tools=$$!; \
 	cargo test --locked --no-run || { kill $$tools 2>/dev/null; exit 1; }; \
 	wait $$tools || echo 'make: not all tools could be had: the tests that need them say so' >&2; \
 	cargo test --locked
+
+soak-controllers: ## ten minutes of controllers that come and go at random under a load; SLUICE_SOAK_SEED=N repeats one
+	@$(TOOLS) nats-server database >/dev/null
+	SLUICE_SOAK_SECONDS="$${SLUICE_SOAK_SECONDS:-600}" cargo test --locked --test it controllers::soak -- --nocapture
 
 lint: ## formatting, clippy, licences, banned crates, sources, advisories
 	cargo fmt --check
 	cargo fmt --check --manifest-path benches/hot_path/Cargo.toml
 	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --lib --example produce --no-default-features --features transfer --locked -- -D warnings
 	@bash deploy/local/deny.sh
 
 bench: ## documents per second, CPU and memory beside the bare loops; options: make bench ARGS='--help'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Finds or installs the programs that Sluice's tests, demo and benchmark run beside it, and prints where each one is.
 #
-#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind]
+#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind docker]
 #
 # A program that is on the PATH and new enough is taken as it is; otherwise a pinned version is installed once into
 # $SLUICE_CACHE (default ~/.cache/sluice), in a directory named by its version, and found there the next time. One line
@@ -131,10 +131,22 @@ valgrind_() {
   command -v valgrind
 }
 
+# The client of an engine that is reachable, or that docker.sh can start: then root and Debian's package are needed.
+docker_() {
+  local PATH=$PATH:/usr/sbin:/sbin
+  if ! timeout 20 docker version >/dev/null 2>&1; then
+    [ "$(id -u)" = 0 ] || die "no Docker engine answers, and starting one needs root; name one in DOCKER_HOST"
+    # Not the service that the package would start for the whole machine.
+    command -v dockerd >/dev/null && command -v containerd >/dev/null && command -v ip >/dev/null ||
+      RUNLEVEL=1 SYSTEMD_OFFLINE=1 apt_install docker.io iproute2
+  fi
+  command -v docker
+}
+
 # The database: a mongod on the PATH comes first, because it is what people run.
 database() { if command -v mongod >/dev/null; then command -v mongod; else secantusd; fi; }
 
-[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind"
+[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind, docker"
 # One that cannot be had does not keep the others from being there.
 status=0
 for tool; do
@@ -148,6 +160,7 @@ for tool; do
       nats) nats_cli ;;
       cargo-deny) cargo_deny ;;
       valgrind) valgrind_ ;;
+      docker) docker_ ;;
       *) die "unknown program '$tool'" ;;
     esac
   )

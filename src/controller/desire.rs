@@ -7,6 +7,7 @@ use crate::executor::config_reader::{CheckedConfig, ConfigError};
 use crate::pipeline::config::{DEFAULT_ACK_WAIT, DEFAULT_MAX_ACK_PENDING, InputConfig, PipelineConfig};
 use crate::pipeline::entry::{Entry, EntryStatus};
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::moves::Series;
 use crate::pipeline::plan::Wish;
 use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
 use crate::pipeline::status::{DerivedFrom, DesiredSummary, Phase, PipelineStatus, Reason};
@@ -203,6 +204,14 @@ impl Controller {
             stream,
             consumer,
             target,
+            connection: config.output.connection.clone(),
+            series: config
+                .output
+                .time_series
+                .as_ref()
+                .map(|series| Series { time_field: series.time_field.clone(), meta_field: series.meta_field.clone() }),
+            moves: 0,
+            previous: Vec::new(),
             replicas: entry.replicas.min(limit),
             proven,
             settings_digest: self.deps.settings.execution_digest(),

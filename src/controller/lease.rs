@@ -18,7 +18,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// After a longer gap between two ticks nothing remembered is trusted.
 const GAP: Duration = Duration::from_secs(1);
 /// How often a controller that stands by looks whether the lease is free.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
 /// The longest call for a lease; it lies well inside its validity.
 const CALL: Duration = Duration::from_secs(2);
 
@@ -88,6 +88,11 @@ impl Holding {
     /// and need not behave as if another did.
     pub fn nominal(&self) -> bool {
         self.state().lease.as_ref().is_some_and(|lease| lease.valid(Instant::now()))
+    }
+
+    /// The executor kind of the other controller that was last seen to hold the lease.
+    pub fn holders_kind(&self) -> Option<String> {
+        self.state().other.as_ref().map(|other| other.executor.clone())
     }
 
     /// Who decides, for people, and how long ago anybody was last known to.
@@ -234,10 +239,19 @@ fn take(holding: &Holding, answer: Answer, gaps: u64) {
             holding.changed.send_replace(true);
         }
         Answer::HeldBy(holder) => {
-            debug!(holder = %holder.process, host = holder.host, executor = holder.executor, "lease is held by another");
-            let mut state = holding.state();
-            state.other = Some(holder);
-            state.held = Instant::now();
+            let (other, known) = {
+                let mut state = holding.state();
+                state.held = Instant::now();
+                let known = state.other.replace(holder.clone());
+                (known.as_ref() != Some(&holder), known)
+            };
+            if other {
+                debug!(holder = %holder.process, host = holder.host, executor = holder.executor, "lease is held by another");
+            }
+            if known.is_none_or(|known| known.executor != holder.executor) {
+                // This controller's role may be another now.
+                holding.changed.send_replace(false);
+            }
         }
         Answer::NotAcquired(error) => match error {
             Some(error) => warn!(%error, "lease could not be asked for"),

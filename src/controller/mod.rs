@@ -17,12 +17,14 @@ mod conditions;
 mod derived;
 mod desire;
 mod fitness;
+mod follow;
 mod lease;
 mod peers;
 mod queue;
 mod reconcile;
 mod report;
 mod resync;
+mod role;
 mod states;
 mod triggers;
 mod view;
@@ -35,6 +37,7 @@ use crate::executor::{Executor, ExecutorError, config_reader::ConfigReader};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::Action;
 use crate::pipeline::report::ExecutionReport;
+use crate::pipeline::status::Phase;
 use crate::settings::Settings;
 use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth};
 use crate::telemetry::metrics::Metrics;
@@ -75,6 +78,7 @@ pub struct Controller {
     queue: queue::Queue,
     holding: Arc<lease::Holding>,
     peers: peers::Peers,
+    wanted: report::Wanted,
     memory: Mutex<HashMap<PipelineId, Memory>>,
     watches: Watches,
     last_resync: Mutex<Option<Instant>>,
@@ -136,6 +140,7 @@ impl Controller {
             queue: queue::Queue::default(),
             holding: Arc::default(),
             peers: peers::Peers::default(),
+            wanted: report::Wanted::default(),
             memory,
             watches: Watches::default(),
             last_resync: Mutex::new(None),
@@ -188,16 +193,17 @@ impl Controller {
 
     /// Starts at once what the status says is to run: the fast way back after a restart, before anything is decided.
     async fn resume(&self) {
+        let starts = self.may_resume().await;
         let admitted: Vec<_> = {
             let memory = self.memory();
             memory.iter().filter_map(|(id, memory)| Some((id.clone(), memory.status.as_ref()?.status.admitted.clone()))).collect()
         };
         for (id, admitted) in admitted {
-            if let (crate::pipeline::status::Phase::Run | crate::pipeline::status::Phase::Drain, Some(spec)) =
-                (admitted.phase, &admitted.spec)
-                && let Err(error) = self.deps.executor.ensure(spec).await
-            {
-                warn!(pipeline = %id, %error, "execution could not be started");
+            if let (true, Phase::Run | Phase::Drain, Some(spec)) = (starts, admitted.phase, &admitted.spec) {
+                match self.deps.executor.ensure(spec).await {
+                    Ok(()) => self.deps.executor.share(&id, admitted.live_executions),
+                    Err(error) => warn!(pipeline = %id, %error, "execution could not be started"),
+                }
             }
             self.queue.add(id);
         }

@@ -1,7 +1,9 @@
 //! What the processes of the namespace report of their executions: who is alive and what it runs.
 //!
 //! A process that has not been heard of for [`SILENT`] counts as gone. Built from reports only, so that every
-//! controller knows the same; the own process's executions are asked directly, not from here.
+//! controller knows the same; the own process's executions are asked directly, not from here. Whoever begins to listen
+//! asks the others for everything, and until they had [`ANSWERS`] to do so he knows that he does not know them all:
+//! a controller that has just taken over must not take its ignorance for the end of what others run.
 
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport, Report};
@@ -12,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// After this time without a report a process counts as gone.
 pub const SILENT: Duration = Duration::from_secs(16);
+/// So long the others have to answer who asks what they run.
+pub const ANSWERS: Duration = Duration::from_secs(3);
 
 /// What tells the executions of a process apart: while a version takes over from another, there are two of a pipeline.
 pub type Key = (PipelineId, Fingerprint);
@@ -31,6 +35,16 @@ struct Peer {
 #[derive(Debug, Default)]
 pub struct Peers {
     peers: Mutex<HashMap<uuid::Uuid, Peer>>,
+    asked: Mutex<Option<Instant>>,
+}
+
+/// What a report says that was not known.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The pipelines that it changes in a way that matters to the status.
+    pub changed: Vec<PipelineId>,
+    /// Whether the process was not known and this is not all that it runs.
+    pub unknown: bool,
 }
 
 impl Peers {
@@ -38,9 +52,35 @@ impl Peers {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a report in and says which pipelines it changes in a way that matters to the status.
-    pub fn take(&self, report: Report, now: Instant) -> Vec<PipelineId> {
+    fn asked_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The others were asked for everything at `now`.
+    pub fn asked(&self, now: Instant) {
+        *self.asked_at() = Some(now);
+    }
+
+    /// Reports may have been missed.
+    pub fn missed(&self) {
+        *self.asked_at() = None;
+    }
+
+    /// Whether the others were asked and had the time to answer.
+    pub fn known(&self, now: Instant) -> bool {
+        self.asked_at().is_some_and(|asked| now.saturating_duration_since(asked) >= ANSWERS)
+    }
+
+    /// How many executions share a durable, where `heard` are known of and `recorded` were before.
+    pub fn live(&self, heard: usize, recorded: u32, now: Instant) -> u32 {
+        let heard = heard.try_into().unwrap_or(u32::MAX);
+        if self.known(now) { heard } else { heard.max(recorded) }
+    }
+
+    /// Takes a report in.
+    pub fn take(&self, report: Report, now: Instant) -> Heard {
         let mut peers = self.peers();
+        let unknown = !report.complete && !peers.contains_key(&report.process);
         let peer = peers.entry(report.process).or_insert_with(|| Peer { heard: now, executions: HashMap::new() });
         peer.heard = now;
         let mut changed = Vec::new();
@@ -67,7 +107,7 @@ impl Peers {
                 changed.push(id);
             }
         }
-        changed
+        Heard { changed, unknown }
     }
 
     /// Drops the processes that went silent and says which pipelines they ran.
@@ -90,11 +130,13 @@ impl Peers {
         others.flat_map(|(_, peer)| peer.executions.values().filter(|execution| execution.id == *id).cloned()).collect()
     }
 
-    /// Adds the counters of the executions in the other processes to `sums`.
-    pub fn count(&self, own: uuid::Uuid, sums: &mut HashMap<PipelineId, Counters>) {
+    /// Adds the executions in the other processes, and their counters, to `sums`.
+    pub fn count(&self, own: uuid::Uuid, sums: &mut HashMap<PipelineId, (usize, Counters)>) {
         let peers = self.peers();
         for execution in peers.iter().filter(|(process, _)| **process != own).flat_map(|(_, peer)| peer.executions.values()) {
-            *sums.entry(execution.id.clone()).or_default() += execution.counters;
+            let sum = sums.entry(execution.id.clone()).or_default();
+            sum.0 += 1;
+            sum.1 += execution.counters;
         }
     }
 }
@@ -130,7 +172,7 @@ mod tests {
     fn complete(executions: Vec<ExecutionReport>, from: Option<&str>, to: Option<&str>) -> Report {
         let id = |id: &str| PipelineId::parse(id).unwrap();
         let (from, to) = (from.map(id), to.map(id));
-        Report { schema: 1, process: uuid::Uuid::nil(), host: String::new(), complete: true, from, to, executions }
+        Report { schema: 1, process: uuid::Uuid::nil(), host: String::new(), complete: true, asks: false, from, to, executions }
     }
 
     fn known(peers: &Peers, id: &str) -> bool {
@@ -142,10 +184,32 @@ mod tests {
         let (peers, now) = (Peers::default(), Instant::now());
         peers.take(complete(["a", "b", "c", "d"].map(|id| execution(id, "")).into(), None, None), now);
         let changed = peers.take(complete(vec![execution("a", "")], None, Some("c")), now);
-        assert_eq!(changed, [PipelineId::parse("b").unwrap()]);
+        assert_eq!(changed.changed, [PipelineId::parse("b").unwrap()]);
         assert!(known(&peers, "a") && !known(&peers, "b") && known(&peers, "c") && known(&peers, "d"));
         peers.take(complete(vec![execution("d", "")], Some("c"), None), now);
         assert!(known(&peers, "a") && !known(&peers, "c") && known(&peers, "d"));
+    }
+
+    #[test]
+    fn of_a_process_that_was_not_known_or_went_silent_everything_is_asked() {
+        let (peers, now) = (Peers::default(), Instant::now());
+        let news = || Report { complete: false, ..complete(vec![execution("a", "")], None, None) };
+        assert!(peers.take(news(), now).unknown);
+        assert!(!peers.take(news(), now).unknown);
+        assert!(!peers.expire(now + SILENT).is_empty());
+        assert!(peers.take(news(), now + SILENT).unknown);
+        assert!(!Peers::default().take(complete(vec![], None, None), now).unknown);
+    }
+
+    #[test]
+    fn until_the_others_had_time_to_answer_nothing_that_was_recorded_counts_as_gone() {
+        let (peers, now) = (Peers::default(), Instant::now());
+        assert_eq!((peers.live(1, 3, now), peers.live(4, 3, now)), (3, 4));
+        peers.asked(now);
+        assert_eq!(peers.live(1, 3, now + ANSWERS / 2), 3);
+        assert_eq!(peers.live(1, 3, now + ANSWERS), 1);
+        peers.missed();
+        assert_eq!(peers.live(1, 3, now + ANSWERS), 3);
     }
 
     #[test]

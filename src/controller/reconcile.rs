@@ -15,12 +15,12 @@ use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineSt
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
 use jiff::Timestamp;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
 /// More passes than any plan needs; beyond it something changes as fast as we act.
-const PASSES: usize = 16;
+pub(super) const PASSES: usize = 16;
 /// How soon an execution that is starting is looked at again; doubled each time, up to about a second.
 const STARTING: Duration = Duration::from_millis(30);
 /// How soon a holder whose lease is not trusted looks again.
@@ -83,14 +83,17 @@ impl Controller {
     }
 
     async fn reconcile(&self, id: &PipelineId) -> Result<Outcome, Failure> {
-        let role = if self.holding.epoch().is_some() { Role::Holder } else { Role::Runner };
+        let role = self.role();
         let mut record = self.status_of(id).await?;
-        if role == Role::Runner && self.holding.nominal() {
+        if role != Role::Holder && self.holding.nominal() {
             // The lease is ours and not trusted at the moment: a renewal is on its way, and nobody else decides.
             return Ok(Outcome::Again(UNTRUSTED));
         }
-        if role == Role::Runner {
-            return self.follow(id, record.as_ref()).await;
+        if record.is_none() {
+            self.end_forgotten(id, role).await?;
+        }
+        if role != Role::Holder {
+            return self.follow(id, record.as_ref(), role).await;
         }
         let desire = self.desire(id, record.as_ref().map(|record| &record.status)).await?;
         if record.is_none() && matches!(desire.wish, Wish::Deleted) {
@@ -133,27 +136,6 @@ impl Controller {
             None if pass.failure.is_some() => Outcome::Again(RETRY.cap),
             None => Outcome::Converged,
         })
-    }
-
-    /// Acts on what is admitted, without deciding.
-    async fn follow(&self, id: &PipelineId, record: Option<&StatusRecord>) -> Result<Outcome, Failure> {
-        // Without a status nothing is known: what runs goes on.
-        let Some(record) = record else { return Ok(Outcome::Converged) };
-        for _ in 0..PASSES {
-            let world = self.world(id, Some(&record.status), None).await?.world;
-            let steps = plan(&Wish::Unknown, &world, &record.status.kept, Role::Runner);
-            if steps.is_empty() {
-                break;
-            }
-            for step in &steps {
-                self.run_step(id, step).await?;
-            }
-            if self.under_way(id, &steps).await? {
-                return Ok(Outcome::Again(LOOK_AGAIN));
-            }
-        }
-        self.deps.executor.share(id, record.status.admitted.live_executions);
-        Ok(Outcome::Converged)
     }
 
     /// Looks, plans and takes the next step.
@@ -241,15 +223,18 @@ impl Controller {
     pub(super) async fn world(&self, id: &PipelineId, status: Option<&PipelineStatus>, stream: Option<Stream>) -> Result<Seen, Failure> {
         let observed = self.deps.executor.observe(id).await?;
         let mut reports = self.peers.of(id, self.process);
+        let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
+        let right = |report: &ExecutionReport| admitted.spec.as_ref().is_some_and(|spec| spec.fingerprint == report.fingerprint);
+        let elsewhere = reports.iter().any(|report| report.phase == ExecutionPhase::Running && right(report));
         let own = observed.as_ref().map_or(&[][..], |observed| &observed.reports);
         // Others' executions say themselves when they have started.
         let starting = own.iter().any(|own| own.phase == ExecutionPhase::Starting && own.troubles.is_empty());
         reports.extend(own.iter().cloned());
-        let live = reports.len().try_into().unwrap_or(u32::MAX);
-        let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
+        let recorded = status.map_or(0, |status| status.admitted.live_executions);
+        let live = self.peers.live(reports.len(), recorded, Instant::now());
         let known = status.is_some_and(|status| !status.kept.undecided);
         let execution = observed.map(|observed| Execution { fingerprint: observed.fingerprint, running: observed.running });
-        Ok(Seen { world: World { known, admitted, execution, live, stream }, reports, starting })
+        Ok(Seen { world: World { known, admitted, execution, live, elsewhere, stream }, reports, starting })
     }
 
     /// Writes the status where it says something new; whether an execution is still starting.

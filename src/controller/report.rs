@@ -1,4 +1,5 @@
-//! Reports what this process runs, every 5 s, and notices every second what its executions say anew.
+//! Reports what this process runs, every 5 s and where something began or ended, everything at once to who asks, and
+//! notices every second what its executions say anew.
 
 use super::Controller;
 use super::peers::{Key, key, same};
@@ -6,16 +7,20 @@ use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport, Report};
 use jiff::Timestamp;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 const LOOK: Duration = Duration::from_secs(1);
-/// A report goes every so many looks.
-const REPORT_EVERY: u32 = 5;
-/// A complete one goes every so many reports.
-const COMPLETE_EVERY: u32 = 6;
+/// What changed is reported this often.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// Everything is reported this often.
+const COMPLETE_EVERY: Duration = Duration::from_secs(30);
+/// Complete reports that others ask for go at most this often.
+const ANSWER_EVERY: Duration = Duration::from_millis(200);
 /// Bytes a message, well below the smallest max_payload that people set.
 const CHUNK: usize = 200 << 10;
 /// What only people read (counters, the wording of troubles) reaches the status at most this often.
@@ -24,13 +29,41 @@ const WORDS_EVERY: Duration = Duration::from_secs(10);
 /// What was last noticed of an execution, and when.
 type Seen = HashMap<Key, (ExecutionReport, Instant)>;
 
+/// What others want to hear, and what this process wants to hear of them.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    answer: AtomicBool,
+    ask: AtomicBool,
+    changed: Notify,
+}
+
+impl Wanted {
+    /// Somebody asks what runs here.
+    pub fn answer(&self) {
+        self.answer.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// Not everything is known of the others, or not any more.
+    pub fn ask(&self) {
+        self.ask.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    async fn wanted(&self) {
+        self.changed.notified().await;
+        // Several who ask together get one answer.
+        tokio::time::sleep(ANSWER_EVERY.mul_f64(rand::random())).await;
+    }
+}
+
 impl Controller {
     /// Reports until `stop`, and then once more that everything has ended.
     pub(super) async fn report(self: Arc<Self>, stop: CancellationToken) {
         let mut seen = HashMap::new();
         let mut sent = HashMap::new();
         let mut first = HashMap::<Key, Instant>::new();
-        let mut looks = 0;
+        let (mut report_at, mut complete_at) = (Instant::now(), Instant::now());
         while !stop.is_cancelled() {
             let now = self.own_reports().await;
             self.notice(&mut seen, &now);
@@ -38,17 +71,22 @@ impl Controller {
             first.retain(|key, _| now.contains_key(key));
             let own = now.iter().map(|(key, report)| (report.clone(), *first.entry(key.clone()).or_insert_with(Instant::now)));
             *self.own.lock().unwrap_or_else(PoisonError::into_inner) = own.collect();
-            if looks % REPORT_EVERY == 0 {
-                let complete = looks % (REPORT_EVERY * COMPLETE_EVERY) == 0;
-                self.send_report(&mut sent, now, complete).await;
+            let at = Instant::now();
+            let asks = self.wanted.ask.swap(false, Ordering::Relaxed);
+            let complete = self.wanted.answer.swap(false, Ordering::Relaxed) || asks || at >= complete_at;
+            let others = now.len() != sent.len() || now.keys().any(|key| !sent.contains_key(key));
+            if complete || others || at >= report_at {
+                report_at = at + REPORT_EVERY;
+                complete_at = if complete { at + COMPLETE_EVERY } else { complete_at };
+                self.send_report(&mut sent, now, complete, asks).await;
             }
-            looks = looks.wrapping_add(1);
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
+                () = self.wanted.wanted() => {}
                 () = stop.cancelled() => {}
             }
         }
-        self.send_report(&mut sent, HashMap::new(), true).await;
+        self.send_report(&mut sent, HashMap::new(), true, false).await;
     }
 
     async fn own_reports(&self) -> HashMap<Key, ExecutionReport> {
@@ -80,37 +118,49 @@ impl Controller {
         }
     }
 
-    /// Puts into the queue, as the holder, whose counters have moved since its status was written a while ago: the
-    /// last numbers before a pipeline falls idle get there too.
+    /// Puts into the queue, as the holder, whose counters have moved since its status was written a while ago (the last
+    /// numbers before a pipeline falls idle get there too), and who has another number of live executions than admitted.
     fn freshen(&self, own: &HashMap<Key, ExecutionReport>) {
         if self.holding.epoch().is_none() {
             return;
         }
-        let mut sums = HashMap::<PipelineId, Counters>::new();
+        let mut sums = HashMap::<PipelineId, (usize, Counters)>::new();
         for report in own.values() {
-            *sums.entry(report.id.clone()).or_default() += report.counters;
+            let sum = sums.entry(report.id.clone()).or_default();
+            sum.0 += 1;
+            sum.1 += report.counters;
         }
         self.peers.count(self.process, &mut sums);
         let now = Timestamp::now();
         let memory = self.memory();
-        let moved = sums.into_iter().filter(|(id, sum)| {
-            let status = memory.get(id).and_then(|known| Some(&known.status.as_ref()?.status));
-            status
-                .is_some_and(|status| status.observed.counters != *sum && now.duration_since(status.updated).unsigned_abs() >= WORDS_EVERY)
-        });
-        moved.for_each(|(id, _)| self.queue.add(id));
+        let statuses = memory.iter().filter_map(|(id, known)| Some((id, &known.status.as_ref()?.status)));
+        for (id, status) in statuses {
+            let (live, counters) = sums.get(id).copied().unwrap_or_default();
+            let recorded = status.admitted.live_executions;
+            let moved =
+                live > 0 && status.observed.counters != counters && now.duration_since(status.updated).unsigned_abs() >= WORDS_EVERY;
+            if moved || self.peers.live(live, recorded, Instant::now()) != recorded {
+                self.queue.add(id.clone());
+            }
+        }
     }
 
-    async fn send_report(&self, sent: &mut HashMap<Key, ExecutionReport>, now: HashMap<Key, ExecutionReport>, complete: bool) {
+    async fn send_report(&self, sent: &mut HashMap<Key, ExecutionReport>, now: HashMap<Key, ExecutionReport>, complete: bool, asks: bool) {
         let news = |report: &&ExecutionReport| complete || sent.get(&key(report)).is_none_or(|old| !alike(old, report));
         let mut changed: Vec<_> = now.values().filter(news).cloned().collect();
         let ended = sent.iter().filter(|(key, _)| !now.contains_key(*key));
         changed.extend(ended.map(|(_, old)| ExecutionReport { phase: ExecutionPhase::Stopped, ..old.clone() }));
         for part in parts(changed, CHUNK) {
             let Part { from, to, executions } = part;
-            let report = Report { schema: 1, process: self.process, host: self.host.clone(), complete, from, to, executions };
-            if let Err(error) = self.deps.store.reports.publish(&report).await {
-                debug!(%error, "report could not be sent");
+            let report = Report { schema: 1, process: self.process, host: self.host.clone(), complete, asks, from, to, executions };
+            match self.deps.store.reports.publish(&report).await {
+                Ok(()) if asks => self.peers.asked(Instant::now()),
+                Ok(()) => {}
+                Err(error) => {
+                    debug!(%error, "report could not be sent");
+                    // Who asks asks again at the next look.
+                    self.wanted.ask.fetch_or(asks, Ordering::Relaxed);
+                }
             }
         }
         *sent = now;

@@ -3,6 +3,7 @@
 
 use super::{Controller, Memory};
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::plan::Role;
 use crate::pipeline::status::{ConditionType, Phase, Reason};
 use crate::store::{Operation, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use std::collections::{HashMap, HashSet};
@@ -56,7 +57,8 @@ impl Controller {
         if let Err(error) = self.deps.store.prepare().await {
             warn!(%error, "what is missing on nats could not be made");
         }
-        let holder = self.holding.epoch().is_some();
+        let role = self.role();
+        let holder = role == Role::Holder;
         let status_made_anew = self.look_at_buckets().await?;
         let entries = self.deps.store.entries.list().await?;
         let mut revisions = HashMap::with_capacity(entries.len());
@@ -82,7 +84,9 @@ impl Controller {
                 let known = memory.get(id);
                 let status = known.and_then(|known| known.status.as_ref()).map(|record| &record.status);
                 let execution = executions.get(id);
+                let removed = status.is_none() && execution.is_some();
                 let runs_right = status.is_none_or(|status| match (&status.admitted.spec, status.admitted.phase) {
+                    _ if role == Role::Looker => true,
                     (Some(spec), Phase::Run | Phase::Drain) => {
                         execution.is_some_and(|execution| execution.running && execution.fingerprint == spec.fingerprint)
                     }
@@ -101,7 +105,7 @@ impl Controller {
                             .any(|condition| matches!(condition.reason, Reason::StreamKept | Reason::StreamReplaced))
                 });
                 let unchanged = if holder { gone || (seen && settled) } else { true };
-                if !(unchanged && runs_right) {
+                if !(unchanged && runs_right) || removed {
                     differing.push(id.clone());
                 }
             }

@@ -67,12 +67,15 @@ impl Controller {
 
     /// What this process is to say of `id`, where it is to say anything.
     async fn state_of(&self, id: &PipelineId) -> Option<State> {
-        let own = self.deps.executor.observe(id).await.ok().flatten();
-        if let Some(own) = own.filter(|own| !own.reports.is_empty()) {
-            return Some(state(&own.reports));
+        let seen = self.deps.executor.observe(id).await.ok().flatten();
+        let seen = seen.map(|seen| seen.reports).unwrap_or_default();
+        let here = self.deps.settings.executor.kind.per_process();
+        if here && !seen.is_empty() {
+            return Some(state(&seen));
         }
         self.holding.epoch()?;
-        let others = self.peers.of(id, self.process);
+        let mut others = self.peers.of(id, self.process);
+        others.extend(seen);
         if !others.is_empty() {
             tokio::time::sleep(OTHERS).await;
             return Some(state(&others));

@@ -86,6 +86,11 @@ impl Controller {
         match bucket {
             Bucket::Entries => self.resync_soon(),
             Bucket::Configs | Bucket::Status => {
+                if bucket == Bucket::Status {
+                    // Reports may have been missed as well.
+                    self.peers.missed();
+                    self.wanted.ask();
+                }
                 let holder = self.holding.epoch().is_some();
                 let ids: Vec<_> = {
                     let mut memory = self.memory();
@@ -132,12 +137,23 @@ impl Controller {
                 () = stop.cancelled() => return,
             }
         };
+        // Not before: what is answered must be heard.
+        self.wanted.ask();
         let mut sweep = tokio::time::interval(Duration::from_secs(2));
         loop {
             let changed = tokio::select! {
                 report = reports.recv() => match report {
                     Some(report) if report.process == self.process => continue,
-                    Some(report) => self.peers.take(report, Instant::now()),
+                    Some(report) => {
+                        if report.asks {
+                            self.wanted.answer();
+                        }
+                        let heard = self.peers.take(report, Instant::now());
+                        if heard.unknown {
+                            self.wanted.ask();
+                        }
+                        heard.changed
+                    }
                     None => return,
                 },
                 _ = sweep.tick() => self.peers.expire(Instant::now()),

@@ -42,6 +42,8 @@ struct Slot {
     older: Vec<Running>,
     /// Goes as soon as nothing runs any more.
     destroyed: bool,
+    /// How many executions share the durable, as it was last said: what starts later begins with it.
+    live: u32,
 }
 
 impl Slot {
@@ -76,9 +78,10 @@ impl InProcess {
         Self { shared: Arc::new(shared), attempt, serials: AtomicU64::new(0), tasks: TaskTracker::new() }
     }
 
-    fn start(&self, spec: &ExecutionSpec) -> Running {
+    fn start(&self, spec: &ExecutionSpec, live: u32) -> Running {
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         let (running, supervisor) = Supervisor::new(serial, spec, self.shared.deps.clone(), self.attempt.clone(), self.shared.clone());
+        running.share(live);
         let span = info_span!("execution", pipeline = %spec.id, version = %spec.version, execution = spec.fingerprint.short());
         self.tasks.spawn(supervisor.run().instrument(span));
         info!(pipeline = %spec.id, version = %spec.version, execution = spec.fingerprint.short(), "execution started");
@@ -103,7 +106,7 @@ impl InProcess {
         let back = slot.older.iter().position(|old| old.spec.fingerprint == spec.fingerprint && !old.ending());
         let running = match back {
             Some(index) => slot.older.remove(index),
-            None => self.start(spec),
+            None => self.start(spec, slot.live),
         };
         let runs_already = running.ran.load(Ordering::Relaxed);
         slot.older.iter().filter(|old| runs_already || !old.ran.load(Ordering::Relaxed)).for_each(Running::end);
@@ -159,7 +162,7 @@ impl Executor for InProcess {
     fn ensure<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
         Box::pin(async move {
             let mut slots = self.shared.slots();
-            let new = || Slot { spec: spec.clone(), running: None, older: Vec::new(), destroyed: false };
+            let new = || Slot { spec: spec.clone(), running: None, older: Vec::new(), destroyed: false, live: 1 };
             self.begin(slots.entry(spec.id.clone()).or_insert_with(new), spec);
             Ok(())
         })
@@ -195,7 +198,8 @@ impl Executor for InProcess {
     }
 
     fn share(&self, id: &PipelineId, live: u32) {
-        if let Some(slot) = self.shared.slots().get(id) {
+        if let Some(slot) = self.shared.slots().get_mut(id) {
+            slot.live = live;
             slot.all().for_each(|one| one.share(live));
         }
     }

@@ -1,20 +1,36 @@
 //! What a pipeline is, as plain data and pure functions: names, entry, config, execution spec, status, plan.
 //!
 //! Nothing in here does I/O, reads a clock or knows an async runtime; everything else in the crate is built on it.
-//! A test holds that (`tests/it/layout.rs`).
+//! A test holds that (`tests/it/layout.rs`). The names alone are in a producer's build too (feature `transfer`).
 
-pub mod backoff;
-pub mod config;
-pub mod document;
-pub mod entry;
-pub mod fields;
-pub mod first_parent;
-pub mod health;
+pub mod created;
 pub mod id;
+pub mod moves;
 pub mod names;
+
+#[cfg(feature = "server")]
+pub mod backoff;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod document;
+#[cfg(feature = "server")]
+pub mod entry;
+#[cfg(feature = "server")]
+pub mod fields;
+#[cfg(feature = "server")]
+pub mod first_parent;
+#[cfg(feature = "server")]
+pub mod health;
+#[cfg(feature = "server")]
 pub mod plan;
+#[cfg(feature = "server")]
 pub mod problem;
+#[cfg(feature = "server")]
 pub mod report;
+#[cfg(feature = "server")]
 pub mod spec;
+#[cfg(feature = "server")]
 pub mod status;
+#[cfg(feature = "server")]
 pub mod subject;

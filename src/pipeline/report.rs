@@ -1,7 +1,8 @@
 //! What processes tell each other about the executions they run: one message a process, over core NATS.
 //!
-//! Every process publishes on `{ns}-reports.{process}` every 5 s what changed, and everything at its start. The holder
-//! counts live executions from them and hands limits back through the admitted state.
+//! Every process publishes on `{ns}-reports.{process}` every 5 s what changed, at once what began or ended, and
+//! everything at its start and whenever another asks for it: one that has just begun to listen, or hears of a process
+//! that it does not know. The holder counts live executions from them and hands limits back through the admitted state.
 
 use super::id::PipelineId;
 use super::spec::Fingerprint;
@@ -17,8 +18,11 @@ pub struct Report {
     pub process: uuid::Uuid,
     /// The hostname, for people.
     pub host: String,
-    /// Whether this lists every execution of the process (at its start, and every sixth time) or only changed ones.
+    /// Whether this lists every execution of the process (at its start, when asked, and every sixth time) or only changed ones.
     pub complete: bool,
+    /// Whether it asks the others for complete reports: it does not know them all, or not any more.
+    #[serde(default)]
+    pub asks: bool,
     /// The first id that a complete report covers; none for all from the beginning. Many executions come in several
     /// messages, each complete for its part.
     #[serde(default)]
@@ -114,6 +118,7 @@ impl std::ops::AddAssign for Counters {
         self.duplicates += other.duplicates;
         self.dead_lettered += other.dead_lettered;
         self.redelivered += other.redelivered;
+        self.expired += other.expired;
         self.buffered += other.buffered;
     }
 }

@@ -3,11 +3,12 @@
 //! The same spec starts a task, a container or a Deployment; docker and kubernetes only render it.
 
 use super::id::{Namespace, PipelineId, VersionName};
+use super::moves::{Previous, Series};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-/// Where documents end up. Two specs with different targets never run at the same time. No credentials in it: a
+/// Where documents end up. Two specs with different targets never run at the same time (see [`super::moves`]). No credentials in it: a
 /// changed password moves nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Target {
@@ -64,6 +65,21 @@ pub struct ExecutionSpec {
     pub consumer: String,
     /// Where documents go.
     pub target: Target,
+    /// The connection of the settings by which they go there; the config names it.
+    #[serde(default)]
+    pub connection: String,
+    /// The fields of a time-series collection; the config names them. `None` for a normal one.
+    #[serde(default)]
+    pub series: Option<Series>,
+    /// How many target changes there were. Part of the fingerprint: an execution of a target that was left and chosen again
+    /// is another one, since it has to look into the target between. Two specs with different numbers never run at the same
+    /// time.
+    #[serde(default)]
+    pub moves: u32,
+    /// Where documents went before, while the stream may hold messages that lie there already. Not part of the fingerprint:
+    /// it is forgotten while the execution runs, which needs no restart for that.
+    #[serde(default)]
+    pub previous: Vec<Previous>,
     /// How many of it run, where the executor has replicas. Not part of the fingerprint.
     pub replicas: u32,
     /// Whether this config has stored a document before, so that single documents may be dead-lettered. Not part of
@@ -96,6 +112,10 @@ impl ExecutionSpec {
             hash.update((field.len() as u64).to_be_bytes());
             hash.update(field.as_bytes());
         }
+        // Without a target change the fingerprint is what it was before there were any.
+        if self.moves > 0 {
+            hash.update(self.moves.to_be_bytes());
+        }
         self.fingerprint = Fingerprint(hex(&hash.finalize()[..16]));
         self
     }
@@ -126,6 +146,10 @@ mod tests {
             stream: "alpha_metrics".into(),
             consumer: "default".into(),
             target: Target { hosts: vec!["localhost:27017".into()], database: "example".into(), collection: "metrics".into() },
+            connection: "default".into(),
+            series: None,
+            moves: 0,
+            previous: Vec::new(),
             replicas: 1,
             proven: false,
             settings_digest: "s".into(),
@@ -140,16 +164,34 @@ mod tests {
     }
 
     #[test]
-    fn replicas_and_proof_do_not_restart_an_execution() {
+    fn a_spec_of_an_earlier_release_is_read() {
+        let mut old = serde_json::to_value(spec()).unwrap();
+        for field in ["connection", "series", "moves", "previous"] {
+            old.as_object_mut().unwrap().remove(field);
+        }
+        let read: ExecutionSpec = serde_json::from_value(old).unwrap();
+        assert_eq!(read, ExecutionSpec { connection: String::new(), ..spec() });
+    }
+
+    #[test]
+    fn replicas_proof_and_a_previous_target_that_is_forgotten_do_not_restart_an_execution() {
         let mut other = spec();
         other.replicas = 5;
         other.proven = true;
+        other.previous = vec![Previous {
+            place: super::super::moves::Home::of(&other).place,
+            stream: "alpha_metrics".into(),
+            created: None,
+            up_to: 7,
+            until: jiff::Timestamp::MAX,
+        }];
         assert_eq!(other.seal("").fingerprint, spec().fingerprint);
     }
 
     #[test]
     fn every_other_field_makes_an_execution_differ() {
-        let change: [fn(&mut ExecutionSpec); 6] = [
+        let change: [fn(&mut ExecutionSpec); 7] = [
+            |s| s.moves += 1,
             |s| s.version = VersionName::parse("2").unwrap(),
             |s| s.digest.push('x'),
             |s| s.stream.push('x'),

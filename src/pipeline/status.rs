@@ -5,6 +5,7 @@
 
 use super::config::OnDelete;
 use super::id::{PipelineId, VersionName};
+use super::moves::Moves;
 use super::report::{Counters, EffectiveLimits};
 use super::spec::{ExecutionSpec, Fingerprint};
 use jiff::Timestamp;
@@ -117,6 +118,9 @@ pub struct Kept {
     pub proven: Vec<String>,
     /// When the drain began.
     pub drain_started: Option<Timestamp>,
+    /// Target changes.
+    #[serde(default)]
+    pub moves: Moves,
     /// Whether nothing was admitted yet, or what was is lost: the status then only says what is wrong, and what runs is
     /// left alone.
     #[serde(default)]

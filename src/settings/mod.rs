@@ -146,6 +146,13 @@ impl ExecutorKind {
             Self::InProcess => "in_process",
         }
     }
+
+    /// Whether each controller has executions of its own; else all controllers see the same, and the holder alone acts.
+    pub fn per_process(self) -> bool {
+        match self {
+            Self::InProcess => true,
+        }
+    }
 }
 
 /// `limits`.

@@ -4,23 +4,12 @@
 use super::api::{Api, Failure, code};
 use super::error::StoreError;
 use super::lease::LEASE_TTL;
-use crate::pipeline::id::PipelineId;
+use crate::pipeline::created::{ENTRIES_HISTORY, metadata};
 use crate::pipeline::names::Names;
 use async_nats::Client;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// The history of the entries' bucket: the most that a KV bucket may keep.
-const HISTORY: u32 = 64;
-
-/// The metadata of what we create.
-pub(super) fn metadata(id: Option<&PipelineId>) -> Value {
-    match id {
-        Some(id) => json!({ "sluice": env!("CARGO_PKG_VERSION"), "sluice-pipeline": id.as_str() }),
-        None => json!({ "sluice": env!("CARGO_PKG_VERSION") }),
-    }
-}
 
 /// Whether it was said already, as this is called again and again.
 static WARNED: AtomicBool = AtomicBool::new(false);
@@ -32,8 +21,13 @@ pub(super) async fn prepare(client: &Client, names: &Names, replicas: usize) -> 
     // Epochs are revisions of this bucket and must grow even where it is made anew. Nobody writes to it once a second
     // for long, so the seconds since 1970 are beyond whatever an earlier one has reached.
     lease["first_seq"] = json!(jiff::Timestamp::now().as_second().max(1));
-    let wanted =
-        [bucket(&names.entries(), HISTORY, 0), bucket(&names.status(), 1, 0), lease, object_store(&names.configs()), dead_letters(names)];
+    let wanted = [
+        bucket(&names.entries(), ENTRIES_HISTORY, 0),
+        bucket(&names.status(), 1, 0),
+        lease,
+        object_store(&names.configs()),
+        dead_letters(names),
+    ];
     try_join_all(wanted.into_iter().map(|config| create(&api, config, replicas))).await.map(|_| ())
 }
 
@@ -52,7 +46,7 @@ async fn create(api: &Api, mut config: Value, replicas: usize) -> Result<(), Sto
         Err(failure) => return Err(during(failure)),
     }
     config["num_replicas"] = json!(replicas);
-    config["metadata"] = metadata(None);
+    config["metadata"] = json!(metadata(None));
     match api.call::<Value>(&format!("STREAM.CREATE.{name}"), config).await {
         Ok(_) => {
             tracing::info!(stream = name, "created");

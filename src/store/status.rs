@@ -79,6 +79,13 @@ impl StatusStore {
         record.map(Some).map_err(|error| StoreError::caused(StoreErrorKind::Unfit(Unfit::Unreadable), what(), error))
     }
 
+    /// Whether the newest record under `id` says that its status was removed, which nobody does but the holder, at the end
+    /// of a deletion.
+    pub async fn removed(&self, id: &PipelineId) -> Result<bool, StoreError> {
+        let found = self.bucket.get(id.as_str()).await.map_err(|failure| self.during(&format!("read the status of {id}"), failure))?;
+        Ok(found.is_some_and(|message| message.operation != Operation::Put))
+    }
+
     /// All status documents; those that do not parse are logged and left out.
     pub async fn list(&self) -> Result<Vec<StatusRecord>, StoreError> {
         let found = self.bucket.list().await.map_err(|failure| self.during("list the status", failure))?;

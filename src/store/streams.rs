@@ -5,7 +5,7 @@
 
 use super::api::{Api, Failure, Guard, code, field};
 use super::error::{StoreError, StoreErrorKind, Unfit};
-use super::prepare::metadata;
+use crate::pipeline::created::{CREATED_BY, CREATED_FOR, metadata};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::names::{Names, subject_matches};
 use async_nats::Client;
@@ -328,7 +328,7 @@ fn observed_consumer(info: &Value, id: &PipelineId) -> Result<PipelineConsumer, 
 }
 
 fn is_ours(config: &Value, id: &PipelineId) -> bool {
-    config["metadata"]["sluice"].is_string() && config["metadata"]["sluice-pipeline"] == id.as_str()
+    config["metadata"][CREATED_BY].is_string() && config["metadata"][CREATED_FOR] == id.as_str()
 }
 
 /// The settings of a stream by which it may delete messages that nobody has acknowledged.

@@ -7,6 +7,7 @@ use mongodb::bson::{Document, doc};
 use sluice::pipeline::config::{Batching, TimeSeries};
 use sluice::pipeline::report::ExecutionPhase;
 use sluice::pipeline::status::Reason;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -171,9 +172,54 @@ async fn stopping_with_a_partial_batch_stores_it() {
     assert_eq!(world.counted().await, (0, 0));
     let begun = Instant::now();
     running.stop().await;
-    assert!(begun.elapsed() < Duration::from_secs(3), "stopped after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "stopped after {:?}", begun.elapsed());
     assert_eq!(world.counted().await, (100, 100));
     eventually("all are acknowledged", SOON, || async { world.waiting().await == 0 }).await;
+}
+
+/// How many deliveries the durable has made, and how many messages the stream has ever had.
+async fn deliveries(world: &World) -> (u64, u64) {
+    let stream = world.jetstream.get_stream(crate::collector_support::STREAM).await.unwrap();
+    let last = stream.cached_info().state.last_sequence;
+    let consumer: async_nats::jetstream::consumer::PullConsumer = stream.get_consumer("default").await.unwrap();
+    (consumer.cached_info().delivered.consumer_sequence, last)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rolling_restarts_under_any_load_deliver_no_message_twice() {
+    require!("nats-server", "database");
+    let world = Arc::new(World::start(10_000).await);
+    let stop = tokio_util::sync::CancellationToken::new();
+    // From a few documents a second, which is where requests are hardly ever used up, to more than is written at once.
+    for (round, (burst, pause)) in [(1, 60), (1, 7), (20, 20), (800, 30)].into_iter().enumerate() {
+        let round_is_over = stop.child_token();
+        let load = tokio::spawn({
+            let (world, over) = (world.clone(), round_is_over.clone());
+            async move {
+                let mut n = round as i64 * 1_000_000;
+                while !over.is_cancelled() {
+                    world.publish(readings(n..n + burst)).await;
+                    n += burst;
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                }
+            }
+        });
+        let mut before = world.run(world.output(), true).await;
+        for _ in 0..3 {
+            let next = world.run(world.output(), true).await;
+            eventually("the next one has pulled", SOON, || async { next.state.counters().received > 0 }).await;
+            before.stop().await;
+            before = next;
+        }
+        round_is_over.cancel();
+        load.await.unwrap();
+        world.drained(SOON).await;
+        before.stop().await;
+        let (delivered, messages) = deliveries(&world).await;
+        assert_eq!(delivered, messages, "{burst} every {pause} ms");
+    }
+    let (stored, different) = world.counted().await;
+    assert_eq!((stored as u64, different as u64), (deliveries(&world).await.1, deliveries(&world).await.1));
 }
 
 #[tokio::test]

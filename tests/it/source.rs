@@ -222,3 +222,82 @@ async fn a_lease_counts_from_before_the_delivery_even_if_nobody_listened_meanwhi
     assert!(got[0].lease_from <= delivered);
     assert!(delivered - got[0].lease_from < Duration::from_secs(3));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_heartbeats_ends_by_itself_and_nothing_is_taken_for_a_gap() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (jetstream, mut source) = prepare(&nats).await;
+    publish(&jetstream, 3, 10).await;
+    source.pull(10, 0, Duration::from_secs(2), Duration::ZERO).await.unwrap();
+    assert_eq!(deliveries(&mut source, 3).await.len(), 3);
+    let outstanding = event(&mut source, |event| match event {
+        SourceEvent::PullEnded { outstanding } => Some(outstanding),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(outstanding.await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_taken_back_bring_what_was_on_its_way_and_nothing_more() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (jetstream, mut source) = prepare(&nats).await;
+    source.pull(100, 0, EXPIRES, BEAT).await.unwrap();
+    publish(&jetstream, 5, 10).await;
+    source.withdraw().await;
+    let mut got = deliveries(&mut source, 5).await;
+    let ended = |event| if let SourceEvent::PullEnded { outstanding } = event { Some(outstanding) } else { None };
+    assert_eq!(event(&mut source, ended).await, 0);
+    publish(&jetstream, 5, 10).await;
+    tokio::time::timeout(2 * BEAT, source.next(100)).await.expect_err("nothing was asked for");
+    let facts = source.info().await.unwrap();
+    assert_eq!((facts.num_pending, facts.num_ack_pending, facts.num_waiting, facts.num_redelivered), (5, 5, 0, 0));
+    // What was brought is still acknowledged, and others get the rest; the source itself can begin again, too.
+    source.ack(&mut replies(&got), 3).await.unwrap();
+    assert_eq!(acked(&mut source).await, (3, 5, 5));
+    source.pull(100, 0, EXPIRES, BEAT).await.unwrap();
+    got.extend(deliveries(&mut source, 5).await);
+    assert!(got.iter().all(|delivery| delivery.delivered == 1) && got.len() == 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taking_requests_back_again_and_again_beside_a_trickle_redelivers_nothing() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (jetstream, first) = prepare(&nats).await;
+    drop(first);
+    let publisher = jetstream.clone();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let trickle = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            while !stop.is_cancelled() {
+                publish(&publisher, 1, 10).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+    let mut got = 0;
+    for _ in 0..40 {
+        let mut source = Source::open(nats.client().await, "s", "c").await.unwrap();
+        source.pull(1000, 0, EXPIRES, BEAT).await.unwrap();
+        let mut all = deliveries(&mut source, 2).await;
+        source.withdraw().await;
+        while source.outstanding() > 0 {
+            if let SourceEvent::Delivered(some) = source.next(100).await {
+                all.extend(some);
+            }
+        }
+        source.ack(&mut replies(&all), 1).await.unwrap();
+        acked(&mut source).await;
+        got += all.len() as u64;
+        assert!(all.iter().all(|delivery| delivery.delivered == 1));
+    }
+    stop.cancel();
+    trickle.await.unwrap();
+    let source = Source::open(nats.client().await, "s", "c").await.unwrap();
+    let facts = source.info().await.unwrap();
+    assert_eq!((facts.num_ack_pending, facts.num_redelivered), (0, 0));
+    assert_eq!(got + facts.num_pending, facts.last_sequence);
+}

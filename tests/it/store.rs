@@ -310,6 +310,7 @@ async fn reports_reach_every_subscriber_and_garbage_reaches_none() {
         process,
         host: "h".into(),
         complete: true,
+        asks: false,
         from: None,
         to: None,
         executions: Vec::new(),

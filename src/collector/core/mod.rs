@@ -20,6 +20,7 @@ mod stop;
 mod tests;
 mod types;
 
+pub use stop::FLOW_EXPIRES;
 pub use types::{Arrival, Batches, Effect, Entry, Event, GroupId, Kind, Limits, MS, Nanos, Now, Outcome, SECOND, Target, Totals, Troubles};
 
 use crate::collector::classify::Class;
@@ -57,6 +58,9 @@ pub struct Core {
     /// Messages in groups that wait aside.
     aside: u64,
     stopping: Option<Nanos>,
+    /// When it was told to stop, and when it took its requests back.
+    stopped_at: Nanos,
+    withdrawn_at: Option<Nanos>,
     finished: bool,
     totals: Totals,
     random: u64,
@@ -85,6 +89,8 @@ impl Core {
             in_hand_bytes: 0,
             aside: 0,
             stopping: None,
+            stopped_at: 0,
+            withdrawn_at: None,
             finished: false,
             totals: Totals::default(),
             random: seed,
@@ -122,7 +128,12 @@ impl Core {
             Event::Limits(limits) => self.limit(limits),
             Event::OtherStream => self.forget_all(out),
             Event::Target(target) => self.target = target,
-            Event::Stop(deadline) => self.stopping = Some(self.stopping.map_or(deadline, |old| old.min(deadline))),
+            Event::Stop(deadline) => {
+                if self.stopping.is_none() {
+                    self.stopped_at = at;
+                }
+                self.stopping = Some(self.stopping.map_or(deadline, |old| old.min(deadline)));
+            }
             Event::Tick => {}
         }
         self.advance(now, out);

@@ -31,7 +31,7 @@ pub(super) struct Pulls {
     /// How many waited behind the last message.
     pending: u64,
     busy_until: Nanos,
-    pub(super) last_at: Nanos,
+    pub(super) last_at: Option<Nanos>,
     next_at: Nanos,
     gaps: u32,
     refusals: u32,
@@ -49,7 +49,7 @@ impl Pulls {
         Self {
             pending: 0,
             busy_until: 0,
-            last_at: 0,
+            last_at: None,
             next_at: 0,
             gaps: 0,
             refusals: 0,
@@ -62,7 +62,7 @@ impl Pulls {
 
     pub(super) fn delivered(&mut self, pending: u64, now: Nanos) {
         self.pending = pending;
-        self.last_at = now;
+        self.last_at = Some(now);
         self.gaps = 0;
         self.refusals = 0;
         self.goings = 0;

@@ -170,6 +170,8 @@ pub enum Effect {
         /// How many bytes.
         max_bytes: u64,
     },
+    /// Take back what outstanding pull requests may still bring; a message that is on its way all the same is delivered.
+    Withdraw,
     /// Insert the group.
     Insert(GroupId),
     /// Look up which documents of the group are stored.

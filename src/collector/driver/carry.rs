@@ -4,13 +4,13 @@ use super::Driver;
 use super::arrive::message_identity;
 use super::slots::Note;
 use super::work::{self, Done, Letter, Suspect};
-use crate::collector::core::{Effect, Entry, Event, GroupId};
+use crate::collector::core::{Effect, Entry, Event, FLOW_EXPIRES, GroupId};
 use crate::collector::dead_letters::Reason;
 use crate::collector::identity::{self, Identities};
 use crate::collector::source::{SourceError, SourceErrorKind};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long a pull request waits at the server.
+/// How long a pull request of an idle pipeline waits at the server.
 const EXPIRES: Duration = Duration::from_secs(60);
 /// How often the server says that it still knows a request, at most.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -34,6 +34,7 @@ impl Driver {
     async fn carry(&mut self, effect: Effect) {
         match effect {
             Effect::Pull { batch, max_bytes } => self.pull(batch, max_bytes).await,
+            Effect::Withdraw => self.source.withdraw().await,
             Effect::Insert(group) => self.insert(group),
             Effect::LookUp(group) => self.look_up(group),
             // Perhaps they are of a stream that is no more: nothing is said about them before that is known.
@@ -114,9 +115,13 @@ impl Driver {
         self.unsent = self.unsent.saturating_sub(batch);
         let wait = Duration::from_nanos(self.core.limits().ack_wait);
         let (most_bytes, longest) = self.supervision.pull_limits;
-        let expires = if longest.is_zero() { EXPIRES } else { EXPIRES.min(longest) };
+        let flowing = self.core.flowing(self.now().at);
+        let expires = if flowing { Duration::from_nanos(FLOW_EXPIRES) } else { EXPIRES };
+        let expires = if longest.is_zero() { expires } else { expires.min(longest) };
         let max_bytes = if most_bytes == 0 { max_bytes } else { max_bytes.min(most_bytes) };
         let heartbeat = HEARTBEAT.min(wait / 4).max(Duration::from_millis(500)).min(expires / 3);
+        // Such a request says soon enough that the server knows it.
+        let heartbeat = if flowing { Duration::ZERO } else { heartbeat };
         let batch = usize::try_from(batch).unwrap_or(usize::MAX);
         if let Err(error) = self.source.pull(batch, max_bytes, expires, heartbeat).await {
             self.source_failed(&error);

@@ -3,6 +3,7 @@
 //! Messages keep the subject that they were published to; what is addressed to the inbox itself says by its subject which
 //! request (`….p.{id}`) or which call (`….r.{id}`) it belongs to.
 
+use super::leaving::Leaving;
 use super::link::Link;
 use super::requests::Requests;
 use super::status::{self, Meaning};
@@ -42,6 +43,11 @@ pub(super) struct Inbox {
     link: Arc<Link>,
     connects: watch::Receiver<u64>,
     count: u64,
+    /// How many messages the subscription has brought, and on which connection it was made.
+    taken: u64,
+    opened_on: u64,
+    /// The subscription that is being given up.
+    leaving: Option<Leaving>,
     requests: Requests,
     tracker: Tracker,
     next_id: u64,
@@ -64,14 +70,15 @@ impl Inbox {
     pub(super) async fn open(client: &Client) -> Result<Self, SourceError> {
         let now = Instant::now();
         let link = Link::of(client);
-        let prefix = format!("{}.", client.new_inbox());
-        let subscription = client.subscribe(format!("{prefix}>")).await;
-        let subscription = subscription.map_err(|error| SourceError::new(SourceErrorKind::Disconnected, error.to_string()))?;
+        let (prefix, subscription) = subscribe(client).await?;
         Ok(Self {
             subscription,
             prefix,
             connects: link.connects(),
             count: link.count(),
+            taken: 0,
+            opened_on: link.count(),
+            leaving: None,
             link,
             requests: Requests::default(),
             tracker: Tracker::default(),
@@ -112,6 +119,28 @@ impl Inbox {
         if let Some((_, id)) = self.address(reply) {
             self.requests.ended(id, None);
         }
+    }
+
+    /// Takes the interest in what the requests may still bring away; what comes later goes to a new inbox. See
+    /// [`Leaving`].
+    pub(super) async fn leave(&mut self, client: &Client) -> Result<(), SourceError> {
+        let (prefix, subscription) = subscribe(client).await?;
+        let old = (std::mem::replace(&mut self.prefix, prefix), std::mem::replace(&mut self.subscription, subscription));
+        let same = self.opened_on == self.count;
+        let taken = std::mem::take(&mut self.taken);
+        self.opened_on = self.link.count();
+        self.leaving = Leaving::begin(client, old, same.then_some(taken)).await?;
+        if self.leaving.is_none() {
+            self.give_up();
+        }
+        Ok(())
+    }
+
+    /// No request is expected to bring anything any more.
+    pub(super) fn give_up(&mut self) {
+        self.leaving = None;
+        self.requests.clear();
+        self.found.push_back(SourceEvent::PullEnded { outstanding: 0 });
     }
 
     /// The reply subject of acknowledgements or renewals that are about to be sent.
@@ -184,7 +213,8 @@ impl Inbox {
     /// The time of the next thing to do without a message.
     fn wake(&self) -> Instant {
         let look = self.looked + if self.requests.outstanding() > 0 { LOOK } else { 30 * LOOK };
-        [self.requests.deadline(), self.tracker.deadline()].into_iter().flatten().fold(look, Instant::min)
+        let leaving = self.leaving.as_ref().map(Leaving::deadline);
+        [self.requests.deadline(), self.tracker.deadline(), leaving].into_iter().flatten().fold(look, Instant::min)
     }
 
     /// Takes what lies ready. `None`: nothing for the caller, look again.
@@ -196,6 +226,13 @@ impl Inbox {
         let floor = self.link.floor();
         let mut deliveries = std::mem::take(&mut self.spare);
         let mut any = false;
+        while let Some(leaving) = &mut self.leaving {
+            match leaving.poll(cx) {
+                Poll::Ready(Some(message)) => deliveries.extend(self.delivery(message)),
+                Poll::Ready(None) => self.give_up(),
+                Poll::Pending => break,
+            }
+        }
         while deliveries.len() < limit && self.found.is_empty() {
             match Pin::new(&mut self.subscription).poll_next(cx) {
                 Poll::Ready(Some(message)) => {
@@ -208,6 +245,7 @@ impl Inbox {
                         }
                         continue;
                     }
+                    self.taken += 1;
                     match self.address(&message.subject) {
                         Some(('r', id)) => {
                             let sent = self.tracker.answered(id, message.status != Some(StatusCode::NO_RESPONDERS));
@@ -229,6 +267,7 @@ impl Inbox {
             }
         }
         if !deliveries.is_empty() {
+            self.taken += deliveries.len() as u64;
             self.requests.brought(deliveries.len() as u64, Instant::now());
             return Poll::Ready(Some(SourceEvent::Delivered(deliveries)));
         }
@@ -311,12 +350,17 @@ impl Inbox {
         self.count = count;
         self.connects.mark_unchanged();
         self.requests.clear();
+        self.leaving = None;
         self.found.extend(self.tracker.abandon());
         self.found.push_back(SourceEvent::Gap("the connection was made anew"));
     }
 
     /// Whether requests were silent for too long.
     fn silence(&mut self) -> Option<SourceEvent> {
+        if self.leaving.as_ref().is_some_and(|leaving| Instant::now() >= leaving.deadline()) {
+            self.give_up();
+            return self.found.pop_front();
+        }
         let deadline = self.requests.deadline()?;
         let now = Instant::now();
         if now < deadline {
@@ -330,10 +374,20 @@ impl Inbox {
     }
 
     fn close(&mut self) {
+        self.leaving = None;
         if !std::mem::replace(&mut self.closed, true) {
             self.requests.clear();
             self.found.extend(self.tracker.abandon());
             self.found.push_back(SourceEvent::ConsumerGone("the connection to NATS is closed".into()));
         }
+    }
+}
+
+/// A new inbox: what its subjects begin with, with the final dot, and the subscription of all of them.
+async fn subscribe(client: &Client) -> Result<(String, Subscriber), SourceError> {
+    let prefix = format!("{}.", client.new_inbox());
+    match client.subscribe(format!("{prefix}>")).await {
+        Ok(subscription) => Ok((prefix, subscription)),
+        Err(error) => Err(SourceError::new(SourceErrorKind::Disconnected, error.to_string())),
     }
 }

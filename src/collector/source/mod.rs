@@ -8,6 +8,7 @@ mod ack;
 mod error;
 mod facts;
 mod inbox;
+mod leaving;
 mod link;
 mod requests;
 mod status;
@@ -152,7 +153,8 @@ impl Source {
     }
 
     /// Asks for `batch` messages. Several requests may be outstanding, of [`MAX_OUTSTANDING`] messages together: more is cut
-    /// off. `max_bytes` is raised to what one message may measure at most: a smaller one would end requests without a
+    /// off. A `heartbeat` of zero asks for none: then the end of the request is what tells that the server knows it.
+    /// `max_bytes` is raised to what one message may measure at most: a smaller one would end requests without a
     /// message, thousands of times a second. Fails at once while there is no connection; a [`SourceEvent::Gap`] follows
     /// when there is one again.
     pub async fn pull(&mut self, batch: usize, max_bytes: u64, expires: Duration, heartbeat: Duration) -> Result<(), SourceError> {
@@ -165,17 +167,37 @@ impl Source {
         let max_bytes = max_bytes.max(self.nats.max_payload() as u64 + LARGEST_FRAME);
         // The server refuses a heartbeat above half of the expiry.
         let heartbeat = heartbeat.min(expires / 2);
-        let body = format!(
-            r#"{{"batch":{batch},"max_bytes":{max_bytes},"expires":{},"idle_heartbeat":{}}}"#,
-            expires.as_nanos(),
-            heartbeat.as_nanos()
-        );
-        let reply = self.inbox.request(batch, heartbeat);
+        let mut body = format!(r#"{{"batch":{batch},"max_bytes":{max_bytes},"expires":{}"#, expires.as_nanos());
+        if heartbeat.is_zero() {
+            body.push('}');
+        } else {
+            body.push_str(&format!(r#","idle_heartbeat":{}}}"#, heartbeat.as_nanos()));
+        }
+        // Without heartbeats it is the end that is missing; a server under load says it late.
+        let reply = self.inbox.request(batch, if heartbeat.is_zero() { expires + REPLY_TIMEOUT } else { heartbeat });
         let sent = self.send(std::iter::once(self.next_message.clone()), Some(&reply), body.into()).await;
         if sent.is_err() {
             self.inbox.withdraw(&reply);
         }
         sent
+    }
+
+    /// Takes back what the outstanding requests ask for: what was on its way still comes, and then
+    /// [`SourceEvent::PullEnded`] with nothing outstanding, within a second or so. For the end of a source: requests that
+    /// were made to be short should rather be waited for, since what the server has in its hands for this source while
+    /// they are taken back is delivered to others as a redelivery.
+    pub async fn withdraw(&mut self) {
+        if self.inbox.outstanding() == 0 {
+            return;
+        }
+        let left = match self.connected() {
+            Ok(()) => tokio::time::timeout(REPLY_TIMEOUT, self.inbox.leave(&self.nats)).await.is_ok_and(|left| left.is_ok()),
+            Err(_) => false,
+        };
+        if !left {
+            // There is no connection that could bring anything.
+            self.inbox.give_up();
+        }
     }
 
     /// Messages that the outstanding requests may still bring.

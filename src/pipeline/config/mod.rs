@@ -44,10 +44,7 @@ pub struct InputConfig {
     pub max_ack_pending: Option<i64>,
 }
 
-/// The `ack_wait` of a durable that we create.
-pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
-/// The `max_ack_pending` of a durable that we create.
-pub const DEFAULT_MAX_ACK_PENDING: i64 = 10_000;
+pub use super::created::{DEFAULT_ACK_WAIT, DEFAULT_MAX_ACK_PENDING};
 
 /// `output.mongodb`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 //! takes them back. So a pause survives every start of a producer. Pure.
 
 use super::{given, is_producers};
+use crate::pipeline::entry::{Entry, MAX_ENTRY_BYTES};
 use serde_json::{Map, Value};
 
 /// One revision of a key.
@@ -25,7 +26,7 @@ pub fn is_partial(value: &[u8]) -> bool {
 ///
 /// `kept` is what counted at a revision before, and which one that was: a bucket of the first parent's keeps three
 /// revisions, so ours may be gone from the history. `history` is oldest first and ends with the entry in question; what
-/// cannot be read in it says nothing. `None` where nothing can be read.
+/// could not be acted on before that says nothing. `None` where nothing can be read.
 pub fn effective(kept: Option<(&str, u64)>, history: &[Past<'_>]) -> Option<Vec<u8>> {
     let (mut fields, seen) = match kept {
         Some((entry, revision)) => (fields_of(entry.as_bytes()), revision),
@@ -36,7 +37,8 @@ pub fn effective(kept: Option<(&str, u64)>, history: &[Past<'_>]) -> Option<Vec<
             fields = None;
             continue;
         };
-        let Some(next) = fields_of(value) else { continue };
+        let newest = history.last() == Some(past);
+        let Some(next) = fields_of(value).filter(|_| newest || Entry::parse(value).is_ok()) else { continue };
         fields = Some(match fields {
             Some(before) if is_producers(&next) => laid_over(before, next),
             _ => next,
@@ -63,7 +65,7 @@ fn laid_over(mut before: Map<String, Value>, next: Map<String, Value>) -> Map<St
 }
 
 fn fields_of(value: &[u8]) -> Option<Map<String, Value>> {
-    if value.len() > crate::pipeline::entry::MAX_ENTRY_BYTES {
+    if value.len() > MAX_ENTRY_BYTES {
         return None;
     }
     serde_json::from_slice(value).ok()
@@ -72,7 +74,7 @@ fn fields_of(value: &[u8]) -> Option<Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::entry::{Entry, EntryStatus};
+    use crate::pipeline::entry::EntryStatus;
     use proptest::prelude::*;
 
     const ADD: &str = r#"{"key":"metrics","subs":null,"description":"","collection":"m"}"#;
@@ -133,8 +135,10 @@ mod tests {
 
     #[test]
     fn garbage_in_the_history_says_nothing() {
-        let value = counts(None, &[PAUSED, "garbage", "[]", ADD]).unwrap();
-        assert_eq!(status_and_version(&value).0, Some("paused"));
+        let misspelt = r#"{"key":"metrics","status":"Published"}"#;
+        let value = counts(None, &[PAUSED, "garbage", "[]", misspelt, r#"{"status":"publish","version":"9"}"#, ADD]).unwrap();
+        assert_eq!(status_and_version(&value), (Some("paused"), Some("3-9f2c41aa")));
+        assert_eq!(counts(None, &[PAUSED, misspelt]).unwrap()["status"], "Published", "the newest one is what is asked about");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct World {
     pub execution: Option<Execution>,
     /// Live executions in all processes, by their reports, the own ones included.
     pub live: u32,
+    /// Whether another process runs what is admitted.
+    pub elsewhere: bool,
     /// The pipeline's stream; `None` where there is none. Only looked at where [`needs_stream`] says so.
     pub stream: Option<Stream>,
 }
@@ -89,6 +91,10 @@ pub enum Role {
     Holder,
     /// Only acts on what is admitted.
     Runner,
+    /// The holder's executor is of another kind: starts nothing, and ends what it runs once that kind runs it.
+    StandBy,
+    /// Executions are the same for all controllers, and the holder alone acts on them.
+    Looker,
 }
 
 /// One step.
@@ -147,8 +153,11 @@ pub fn needs_stream(wish: &Wish, role: Role) -> bool {
 
 /// The next steps; none means that all is as it should be.
 pub fn plan(wish: &Wish, world: &World, kept: &Kept, role: Role) -> Vec<Action> {
-    if role == Role::Runner {
-        return act(world);
+    match role {
+        Role::Holder => {}
+        Role::Runner => return act(world),
+        Role::StandBy => return stand_by(world),
+        Role::Looker => return vec![],
     }
     match wish {
         Wish::Unknown => act(world),
@@ -184,6 +193,18 @@ fn act(world: &World) -> Vec<Action> {
         (Phase::Switch | Phase::Stopped, _) => vec![],
         (Phase::Absent, _) if execution.is_some() => vec![Action::Destroy],
         (Phase::Absent, _) => vec![],
+    }
+}
+
+/// What a controller does whose executor is of another kind than the holder's: what it started before goes on until the
+/// holder's kind runs it, and ends earlier where it would end anyway.
+fn stand_by(world: &World) -> Vec<Action> {
+    let Some(execution) = world.execution.as_ref().filter(|_| world.known) else { return vec![] };
+    match world.admitted.phase {
+        Phase::Run | Phase::Drain if !world.elsewhere => vec![],
+        Phase::Run | Phase::Drain | Phase::Absent => vec![Action::Destroy],
+        Phase::Switch | Phase::Stopped if execution.running => vec![Action::Stop],
+        Phase::Switch | Phase::Stopped => vec![],
     }
 }
 

@@ -18,6 +18,10 @@ fn spec(version: u8, collection: &str) -> ExecutionSpec {
         stream: "alpha_metrics".into(),
         consumer: "default".into(),
         target: Target { hosts: vec!["h".into()], database: "d".into(), collection: collection.into() },
+        connection: "default".into(),
+        series: None,
+        moves: 0,
+        previous: Vec::new(),
         replicas: 1,
         proven: false,
         settings_digest: String::new(),
@@ -129,6 +133,7 @@ fn models() -> impl Strategy<Value = Model> {
                 },
                 execution: execution.map(|(version, running)| Execution { fingerprint: spec(version, "old").fingerprint, running }),
                 live,
+                elsewhere: false,
                 stream: stream.map(|(closed, messages, deletable, durable, same)| Stream {
                     created: if same { BUCKET_STREAM } else { Timestamp::MAX },
                     closed,
@@ -193,6 +198,25 @@ proptest! {
     }
 }
 
+#[test]
+fn a_controller_of_another_kind_ends_what_it_runs_only_once_the_holders_kind_runs_it() {
+    let mut world = running(5).world;
+    let steps = |world: &World| plan(&Wish::Unknown, world, &Kept::default(), Role::StandBy);
+    assert!(steps(&world).is_empty(), "it goes on");
+    world.elsewhere = true;
+    assert_eq!(steps(&world), [Action::Destroy]);
+    world.elsewhere = false;
+    for (phase, step) in [(Phase::Stopped, Action::Stop), (Phase::Switch, Action::Stop), (Phase::Absent, Action::Destroy)] {
+        world.admitted.phase = phase;
+        assert_eq!(steps(&world), [step]);
+    }
+    for phase in [Phase::Run, Phase::Drain, Phase::Switch, Phase::Stopped, Phase::Absent] {
+        let world = World { execution: None, admitted: Admitted { phase, ..world.admitted.clone() }, ..world.clone() };
+        assert!(steps(&world).is_empty(), "nothing is started: {phase:?}");
+        assert!(plan(&Wish::Unknown, &running(5).world, &Kept::default(), Role::Looker).is_empty());
+    }
+}
+
 fn running(messages: u64) -> Model {
     let spec = spec(1, "c");
     Model {
@@ -200,6 +224,7 @@ fn running(messages: u64) -> Model {
             execution: Some(Execution { fingerprint: spec.fingerprint.clone(), running: true }),
             admitted: Admitted { phase: Phase::Run, spec: Some(spec), live_executions: 1 },
             live: 1,
+            elsewhere: false,
             known: true,
             stream: Some(Stream { created: BUCKET_STREAM, closed: false, messages, deletable: true, durable: true }),
         },

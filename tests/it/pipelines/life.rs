@@ -43,8 +43,8 @@ async fn a_draft_leaves_no_execution_and_keeps_stream_and_data() {
     stage.send("alpha.metrics", 0..500).await;
     stage.exactly("metrics", 0..500).await;
     stage.sluice.cli_ok(&["draft", "metrics"]).await;
-    stage.phase_is("metrics", "absent").await;
-    eventually("no execution is left", SOON, || async { stage.running().await == 0 }).await;
+    stage.says("metrics", "Ready", true, "Draft").await;
+    assert_eq!(stage.status("metrics").await["admitted"]["phase"], "absent");
     stage.send("alpha.metrics", 500..700).await;
     assert_eq!(stage.waiting("metrics").await, Some(200));
     assert_eq!(stage.mongo.count("metrics").await, 500);

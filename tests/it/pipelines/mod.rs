@@ -7,6 +7,7 @@ mod deletion;
 mod drop_in;
 mod faults;
 mod life;
+mod restarts;
 mod scale;
 mod versions;
 mod waiting;
@@ -139,7 +140,13 @@ impl Stage {
 }
 
 /// Publishes what `make` makes of each of `numbers`, waits for every acknowledgement, and counts them in `done`.
-async fn send_all(jetstream: &jetstream::Context, subject: &str, numbers: Range<i64>, make: impl Fn(i64) -> Document, done: &AtomicI64) {
+pub async fn send_all(
+    jetstream: &jetstream::Context,
+    subject: &str,
+    numbers: Range<i64>,
+    make: impl Fn(i64) -> Document,
+    done: &AtomicI64,
+) {
     let sends = numbers.map(|n| {
         let payload = make(n).to_vec().unwrap();
         async move {
@@ -151,7 +158,7 @@ async fn send_all(jetstream: &jetstream::Context, subject: &str, numbers: Range<
 }
 
 /// Publishes until it is acknowledged, as a producer with patience does; the id lets the stream drop a repeat.
-async fn acknowledged(jetstream: &jetstream::Context, subject: &str, payload: Vec<u8>) {
+pub async fn acknowledged(jetstream: &jetstream::Context, subject: &str, payload: Vec<u8>) {
     let id = uuid::Uuid::new_v4().to_string();
     for _ in 0..100 {
         let mut headers = async_nats::HeaderMap::new();
@@ -167,7 +174,7 @@ async fn acknowledged(jetstream: &jetstream::Context, subject: &str, payload: Ve
 }
 
 /// Asserts that the collection holds exactly `numbers` in `n`, each once.
-async fn assert_each_once(mongo: &Mongo, collection: &str, numbers: Range<i64>) {
+pub async fn assert_each_once(mongo: &Mongo, collection: &str, numbers: Range<i64>) {
     let mut found: Vec<i64> = mongo.documents(collection).await.iter().filter_map(|document| document.get_i64("n").ok()).collect();
     found.sort_unstable();
     let doubled = found.windows(2).filter(|pair| pair[0] == pair[1]).count();
@@ -177,12 +184,12 @@ async fn assert_each_once(mongo: &Mongo, collection: &str, numbers: Range<i64>) 
     assert_eq!((missing, doubled), (0, 0), "of {numbers:?}: {missing} lost, {doubled} doubled, {total} in all");
 }
 
-fn has(status: &Value, kind: &str, holds: bool, reason: &str) -> bool {
+pub fn has(status: &Value, kind: &str, holds: bool, reason: &str) -> bool {
     let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     conditions.iter().any(|condition| condition["type"] == kind && condition["status"] == holds && condition["reason"] == reason)
 }
 
 /// A config that writes to `collection` in batches that do not wait long.
-fn plain(collection: &str) -> String {
+pub fn plain(collection: &str) -> String {
     format!("schema: 1\noutput:\n  mongodb:\n    collection: {collection}\n    batching: {{count: 1000, period: 1s, linger: 20ms}}\n")
 }

@@ -7,6 +7,7 @@
 // A toolbox: not everything in it is in use at every time.
 #![allow(dead_code, unused_imports)]
 
+mod docker;
 mod http;
 mod mongo;
 mod nats;
@@ -15,6 +16,7 @@ mod proxy;
 mod sluice;
 mod tools;
 
+pub use docker::{Cleaning, Docker};
 pub use http::http_get;
 pub use mongo::Mongo;
 pub use nats::Nats;

@@ -4,6 +4,7 @@ use super::{Process, Proxy, eventually, free_port, random_name, temp_dir, tool};
 use futures_util::TryStreamExt;
 use mongodb::bson::{Document, doc};
 use std::{
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
@@ -18,6 +19,7 @@ pub struct Mongo {
 }
 
 struct Own {
+    host: IpAddr,
     port: u16,
     durable: bool,
     arguments: Vec<String>,
@@ -37,14 +39,25 @@ impl Mongo {
         Self::start_with(&["--sync-on-commit"]).await
     }
 
+    /// Starts a durable one that listens on `host` (a mongod on loopback too): on the address at which containers reach this
+    /// machine. A database of `SLUICE_TEST_MONGO_URL` must listen there itself.
+    pub async fn start_on(host: IpAddr) -> Self {
+        Self::build(host, &["--sync-on-commit"]).await
+    }
+
     /// Starts secantusd-rs with further arguments; a mongod has its journal anyway and gets none.
     pub async fn start_with(arguments: &[&str]) -> Self {
+        Self::build(Ipv4Addr::LOCALHOST.into(), arguments).await
+    }
+
+    async fn build(host: IpAddr, arguments: &[&str]) -> Self {
         let database = random_name("it");
         if let Ok(url) = std::env::var("SLUICE_TEST_MONGO_URL") {
             return Self { process: None, own: None, url, database };
         }
         let temp = temp_dir("mongo");
         let own = Own {
+            host,
             port: free_port(),
             durable: arguments.contains(&"--sync-on-commit") || is_mongod(),
             arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
@@ -52,7 +65,7 @@ impl Mongo {
             _temp: temp,
         };
         // Direct, so that a driver behind a proxy stays behind it.
-        let url = format!("mongodb://127.0.0.1:{}/?directConnection=true", own.port);
+        let url = format!("mongodb://{}:{}/?directConnection=true", own.host, own.port);
         let mut mongo = Self { process: None, own: Some(own), url, database };
         mongo.restart().await;
         mongo
@@ -123,10 +136,21 @@ impl Mongo {
         let mut command = Command::new(program);
         command.args(["--port", &own.port.to_string()]);
         if mongod {
-            command.args(["--bind_ip", "127.0.0.1", "--replSet", "it", "--setParameter", "enableTestCommands=1", "--dbpath"]).arg(&data);
+            command
+                .args([
+                    "--bind_ip",
+                    &format!("127.0.0.1,{}", own.host),
+                    "--replSet",
+                    "it",
+                    "--setParameter",
+                    "enableTestCommands=1",
+                    "--dbpath",
+                ])
+                .arg(&data);
         } else {
             // Small logs and cache: dozens of these run side by side on one disk.
             command
+                .args(["--host", &own.host.to_string()])
                 .args(["--enable-test-commands", "--log-file-max", "64MB", "--cache-size", "512M", "--log-level", "WARNING"])
                 .args(&own.arguments)
                 .arg("--storage-path")
@@ -139,7 +163,7 @@ impl Mongo {
 
     async fn wait_until_it_serves(&mut self, mongod: bool) {
         let start = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.own().port)).await.is_err() {
+        while tokio::net::TcpStream::connect((self.own().host, self.own().port)).await.is_err() {
             let process = self.process.as_mut().expect("just started");
             let ended = process.ended();
             assert!(ended.is_none(), "the database ended: {ended:?}\n{}", process.log_tail());
@@ -150,7 +174,7 @@ impl Mongo {
         let admin = client.database("admin");
         if mongod {
             // Refused where the set exists already, after a restart.
-            let host = format!("127.0.0.1:{}", self.own().port);
+            let host = format!("{}:{}", self.own().host, self.own().port);
             let _ = admin.run_command(doc! {"replSetInitiate": {"_id": "it", "members": [{"_id": 0, "host": host}]}}).await;
         }
         eventually("the database takes writes", Duration::from_secs(30), || async {

@@ -5,14 +5,18 @@ use async_nats::jetstream;
 use std::{
     fmt::Write as _,
     fs,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// A nats-server; killed when dropped.
 pub struct Nats {
     process: Option<Process>,
+    host: IpAddr,
     port: u16,
     monitoring: Option<u16>,
     /// Its directory: `nats.conf`, `nats.log`, `store`.
@@ -29,27 +33,31 @@ impl Nats {
 
     /// Starts one whose configuration file ends in `extra`.
     pub async fn start_with(extra: &str) -> Self {
-        Self::build("", extra, None).await
+        Self::build(LOOPBACK, "", extra, None).await
     }
 
     /// Starts one that writes each message to the disk before it acknowledges it: what it confirmed survives a kill -9.
     pub async fn start_synced() -> Self {
-        Self::build("sync_interval: always", "", None).await
+        Self::build(LOOPBACK, "sync_interval: always", "", None).await
     }
 
     /// Starts one with its monitoring port open, see [`Nats::monitoring_url`].
     pub async fn start_monitored(extra: &str) -> Self {
-        Self::build("", extra, Some(free_port())).await
+        Self::build(LOOPBACK, "", extra, Some(free_port())).await
     }
 
-    async fn build(jetstream: &str, extra: &str, monitoring: Option<u16>) -> Self {
+    /// Starts one that listens on `host` and nowhere else: on the address at which containers reach this machine.
+    pub async fn start_on(host: IpAddr) -> Self {
+        Self::build(host, "", "", None).await
+    }
+
+    async fn build(host: IpAddr, jetstream: &str, extra: &str, monitoring: Option<u16>) -> Self {
         let temp = temp_dir("nats");
         let dir = temp.path().to_owned();
-        let mut nats = Self { process: None, port: free_port(), monitoring, dir, _temp: temp };
+        let mut nats = Self { process: None, host, port: free_port(), monitoring, dir, _temp: temp };
         let store = nats.dir.join("store");
         // One block: a second one would replace the first, and with it the directory.
-        let mut config =
-            format!("host: 127.0.0.1\nport: {}\njetstream {{\nstore_dir: \"{}\"\n{jetstream}\n}}\n", nats.port, store.display());
+        let mut config = format!("host: {host}\nport: {}\njetstream {{\nstore_dir: \"{}\"\n{jetstream}\n}}\n", nats.port, store.display());
         if let Some(port) = monitoring {
             writeln!(config, "http: 127.0.0.1:{port}").expect("a string takes it");
         }
@@ -63,9 +71,9 @@ impl Nats {
         self.dir.join("nats.conf")
     }
 
-    /// `nats://127.0.0.1:port`.
+    /// `nats://127.0.0.1:port`, or wherever it was told to listen.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}:{}", self.host, self.port)
     }
 
     /// The same through a proxy in front of it.
@@ -121,7 +129,7 @@ impl Nats {
         loop {
             // Its own words, and not a client: the tests' configurations may ask for any credentials.
             let serves = self.process().log().rsplit("Starting nats-server").next().is_some_and(|l| l.contains("Server is ready"));
-            if serves && tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+            if serves && tokio::net::TcpStream::connect((self.host, self.port)).await.is_ok() {
                 return;
             }
             let process = self.process.as_mut().expect("just started");

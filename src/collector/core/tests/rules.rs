@@ -283,6 +283,28 @@ fn stopping_writes_what_is_held_and_gives_back_past_the_deadline_only_what_was_n
 }
 
 #[test]
+fn stopping_waits_for_short_requests_and_takes_long_ones_back() {
+    let mut idle = Desk::new(10, true);
+    let effects = idle.on(Event::Stop(idle.now + 30 * SECOND));
+    assert_eq!(effects, [Effect::Withdraw], "nothing flows");
+    assert_eq!(idle.after(50 * MS), [], "what was on its way may still come");
+    idle.outstanding = 0;
+    assert_eq!(idle.on(Event::Tick), [Effect::Finished]);
+
+    let mut busy = Desk::new(10, true);
+    let group = insert(&busy.deliver(10));
+    busy.inserted(group, &[]);
+    busy.on(Event::Acked(group, true));
+    assert_eq!(busy.on(Event::Stop(busy.now + 30 * SECOND)), []);
+    assert_eq!(busy.after(SECOND), [], "short requests end by themselves");
+    let group = insert(&busy.deliver(3));
+    busy.inserted(group, &[]);
+    assert!(matches!(busy.on(Event::Acked(group, true))[..], [Effect::Release(_)]), "what comes meanwhile is written");
+    assert_eq!(busy.after(SECOND / 2), [Effect::Withdraw], "they did not end");
+    assert_eq!(busy.after(2 * SECOND), [Effect::Finished], "nobody says what became of them");
+}
+
+#[test]
 fn no_insert_into_a_time_series_collection_begins_in_the_second_half_of_a_lease() {
     let batches = Batches { count: 10, bytes: 1 << 24, period: 20 * SECOND, linger: 0, max_in_flight: 2, first_half_only: true };
     let mut desk = Desk::with(batches, LIMITS, true);

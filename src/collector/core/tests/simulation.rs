@@ -245,7 +245,7 @@ impl World {
                 self.later(latency, Coming::Pinged(away));
             }
             Effect::Release(entries) => self.free(entries),
-            Effect::Finished => {}
+            Effect::Finished | Effect::Withdraw => {}
         }
     }
 
