@@ -1,5 +1,9 @@
 //! Puts the concrete parts together: the only place that names an adapter, and the one `match` on `executor.kind`.
 
+mod execute;
+
+pub use execute::execute;
+
 use crate::collector::{ByteBudget, sink::Databases};
 use crate::controller::{self, Controller};
 use crate::executor::{Executor, config_reader::ConfigReader, execution::ExecutionDeps, in_process::InProcess};
@@ -12,7 +16,7 @@ use crate::telemetry::metrics::Metrics;
 use anyhow::Context;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 /// How long the start waits between two tries to prepare the buckets.
@@ -26,31 +30,14 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let settings = Arc::new(settings);
     let metrics = Metrics::shared();
     // First of all: who asks is told what the start waits for.
-    let shown = Arc::new(Shown::default());
-    let serving = CancellationToken::new();
-    let _served = serving.clone().drop_guard();
-    if let Some(listen) = settings.http.listen {
-        let address = http::serve(listen, settings.http.token.clone(), shown.clone(), metrics.clone(), serving).await?;
-        info!(%address, "http listening");
-    }
+    let (shown, _served) = serve(&settings, &metrics).await?;
     let store = tokio::select! {
         store = Store::connect(&settings) => store.context("cannot connect to NATS")?,
         () = stop.cancelled() => return Ok(()),
     };
     shown.connected.get_or_init(|| ());
-    let names = store.names.clone();
-    let connections = settings.mongodb.connections.keys().cloned().collect();
-    let configs = ConfigReader::new(store.configs.clone(), names.clone(), connections);
-    let databases = Arc::new(Databases::new(&settings.mongodb));
-    let execution = ExecutionDeps {
-        nats: store.client.clone(),
-        configs: configs.clone(),
-        databases: databases.clone(),
-        budget: Arc::new(ByteBudget::new(settings.limits.memory)),
-        metrics: metrics.clone(),
-        names,
-        shutdown_grace: settings.executor.shutdown_grace,
-    };
+    let execution = execution_deps(&settings, &store, &metrics);
+    let (configs, databases) = (execution.configs.clone(), execution.databases.clone());
     let executor: Arc<dyn Executor> = match settings.executor.kind {
         ExecutorKind::InProcess => Arc::new(InProcess::new(execution)),
     };
@@ -81,28 +68,58 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
             () = stop.cancelled() => return Ok(()),
         }
     };
-    shown.controller.get_or_init(|| controller.clone());
+    shown.view.get_or_init(|| controller.clone());
     let ended = controller.run(stop).await;
-    // What is still in the connection's buffer (the lease's release, the last report) goes out before the process does.
+    flush(&store).await;
+    Ok(ended?)
+}
+
+/// Serves HTTP until the guard is dropped.
+async fn serve(settings: &Settings, metrics: &Arc<Metrics>) -> Result<(Arc<Shown>, DropGuard), http::HttpError> {
+    let shown = Arc::new(Shown::default());
+    let serving = CancellationToken::new();
+    let guard = serving.clone().drop_guard();
+    if let Some(listen) = settings.http.listen {
+        let address = http::serve(listen, settings.http.token.clone(), shown.clone(), metrics.clone(), serving).await?;
+        info!(%address, "http listening");
+    }
+    Ok((shown, guard))
+}
+
+/// What executions of this process work with.
+fn execution_deps(settings: &Settings, store: &Store, metrics: &Arc<Metrics>) -> ExecutionDeps {
+    let connections = settings.mongodb.connections.keys().cloned().collect();
+    ExecutionDeps {
+        nats: store.client.clone(),
+        configs: ConfigReader::new(store.configs.clone(), store.names.clone(), connections),
+        databases: Arc::new(Databases::new(&settings.mongodb)),
+        budget: Arc::new(ByteBudget::new(settings.limits.memory)),
+        metrics: metrics.clone(),
+        names: store.names.clone(),
+        shutdown_grace: settings.executor.shutdown_grace,
+    }
+}
+
+/// What is still in the connection's buffer (the lease's release, the last report) goes out before the process does.
+async fn flush(store: &Store) {
     match tokio::time::timeout(FLUSH, store.client.flush()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!(%error, "connection to nats could not be flushed"),
         Err(_) => warn!("connection to nats could not be flushed in time"),
     }
-    Ok(ended?)
 }
 
-/// What HTTP shows: the controller, and until there is one, what the start waits for.
+/// What HTTP shows: the controller or the execution, and until there is one, what the start waits for.
 #[derive(Default)]
 struct Shown {
     connected: OnceLock<()>,
-    controller: OnceLock<Arc<Controller>>,
+    view: OnceLock<Arc<dyn View>>,
 }
 
 impl View for Shown {
     fn health(&self) -> Health {
-        if let Some(controller) = self.controller.get() {
-            return controller.health();
+        if let Some(view) = self.view.get() {
+            return view.health();
         }
         let (name, message) = match self.connected.get() {
             None => ("nats", "waiting for a connection to NATS (`nats.urls` in the settings)"),
@@ -113,14 +130,14 @@ impl View for Shown {
     }
 
     fn statuses(&self) -> Vec<PipelineStatus> {
-        self.controller.get().map(|controller| controller.statuses()).unwrap_or_default()
+        self.view.get().map(|view| view.statuses()).unwrap_or_default()
     }
 
     fn status(&self, id: &PipelineId) -> Option<PipelineStatus> {
-        self.controller.get()?.status(id)
+        self.view.get()?.status(id)
     }
 
     fn executions(&self) -> Vec<ExecutionReport> {
-        self.controller.get().map(|controller| controller.executions()).unwrap_or_default()
+        self.view.get().map(|view| view.executions()).unwrap_or_default()
     }
 }

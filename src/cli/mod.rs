@@ -7,11 +7,13 @@
 mod context;
 mod dlq;
 mod edit;
+mod execute;
 mod facts;
 mod failure;
 mod lint;
 mod list;
 mod output;
+mod probe;
 mod publish;
 mod run;
 mod send;
@@ -81,6 +83,10 @@ impl Global {
 enum Command {
     /// Run the controller, and with it every published pipeline, until SIGTERM or SIGINT
     Run,
+    /// Run one execution as a process of its own; what an executor starts inside a container
+    Execute(execute::ExecuteArgs),
+    /// Ask the process of the same settings over loopback whether it is ready; for a container's health check
+    Probe(probe::ProbeArgs),
     /// Store a config as a new version and publish it; without a config, publish what is there (after a pause, say)
     Publish(publish::PublishArgs),
     /// Stop a pipeline and keep it: messages wait in the stream until it is published again
@@ -131,13 +137,19 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
     if let Command::Run = cli.command {
         return run::run(context, cli.global.color);
     }
+    if let Command::Execute(args) = &cli.command {
+        return execute::execute(context, args, cli.global.color);
+    }
+    if let Command::Probe(args) = &cli.command {
+        return probe::probe(&context, args);
+    }
     for warning in &context.warnings {
         out.warn(warning);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {
-            Command::Run | Command::Lint(_) => Ok(()),
+            Command::Run | Command::Execute(_) | Command::Probe(_) | Command::Lint(_) => Ok(()),
             Command::Publish(args) => publish::publish(&context, args).await,
             Command::Pause(args) => edit::pause(&context, args).await,
             Command::Draft(args) => edit::draft(&context, args).await,

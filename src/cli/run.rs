@@ -1,18 +1,29 @@
-//! `sluice run`: the long-lived process. Logs are set up before anything else; the first SIGTERM or SIGINT ends it
+//! `sluice run`, and what every long-lived process begins with. Logs are set up before anything else; the first SIGTERM or SIGINT ends it
 //! gracefully, the second at once.
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output::ColorChoice;
-use crate::settings::LogFormat;
+use crate::settings::{LogFormat, Settings};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::telemetry::logs;
 use std::io::IsTerminal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Runs until it is told to stop.
+/// Runs the controller until it is told to stop.
 pub fn run(context: Context, color: ColorChoice) -> Result<(), Failure> {
+    long_lived(context, color, failure, crate::app::run)
+}
+
+/// Sets up logs, runtime and signals, and runs `process` until it ends; the token is cancelled when it is told to stop.
+/// `failure` makes an exit code of its error.
+pub fn long_lived(
+    context: Context,
+    color: ColorChoice,
+    failure: fn(&anyhow::Error) -> Failure,
+    process: impl AsyncFnOnce(Settings, CancellationToken) -> anyhow::Result<()>,
+) -> Result<(), Failure> {
     let terminal = std::io::stderr().is_terminal();
     let log = &context.settings.log;
     let json = match log.format {
@@ -31,7 +42,7 @@ pub fn run(context: Context, color: ColorChoice) -> Result<(), Failure> {
         .block_on(async {
             let stop = CancellationToken::new();
             tokio::spawn(watch_signals(stop.clone())?);
-            crate::app::run(context.settings, stop).await.map_err(|error| failure(&error))
+            process(context.settings, stop).await.map_err(|error| failure(&error))
         })
         .map_err(|failure| {
             if !json {

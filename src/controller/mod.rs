@@ -39,7 +39,7 @@ use crate::pipeline::plan::Action;
 use crate::pipeline::report::ExecutionReport;
 use crate::pipeline::status::Phase;
 use crate::settings::Settings;
-use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth};
+use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth, reports::hostname};
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -256,9 +256,4 @@ impl Controller {
     fn remember(&self, id: &PipelineId, change: impl FnOnce(&mut Memory)) {
         change(self.memory().entry(id.clone()).or_default());
     }
-}
-
-/// The machine's name, for people.
-fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }

@@ -4,9 +4,9 @@
 //! a pipeline is not what it should be; the check names the pipeline.
 
 use super::{Controller, resync::RESYNC};
-use crate::pipeline::health::{Check, Health, View};
+use crate::pipeline::health::{Check, Health, View, execution_check};
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::report::{ExecutionPhase, ExecutionReport};
+use crate::pipeline::report::ExecutionReport;
 use crate::pipeline::status::{Condition, ConditionType, PipelineStatus};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,8 +15,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const LATE: Duration = RESYNC.saturating_mul(3);
 /// So long nobody may hold the lease: a dead holder's runs out after 10 s.
 const UNDECIDED: Duration = Duration::from_secs(15);
-/// So long an execution that runs may pull nothing, or hold something and write nothing.
-const STUCK: Duration = Duration::from_secs(150);
 
 impl View for Controller {
     fn health(&self) -> Health {
@@ -90,25 +88,6 @@ fn watch_check(name: &str, alive: bool) -> Check {
     Check { name: name.into(), ok: alive, message: message.into(), pipeline: None }
 }
 
-/// A check for an execution of this process that says it runs and does not move.
-fn execution_check(report: &ExecutionReport, age: Duration, now_ms: u64) -> Option<Check> {
-    if report.phase != ExecutionPhase::Running {
-        return None;
-    }
-    // 0 stands for never: then it is as old as the execution.
-    let old = |at_ms: u64| age.min(Duration::from_millis(now_ms.saturating_sub(at_ms)));
-    let (pulled, wrote) = (old(report.last_pull_ms), old(report.last_write_ms));
-    let held = report.counters.buffered;
-    let message = if pulled > STUCK {
-        format!("no pull was answered for {} s, and idle ones are within 60 s", pulled.as_secs())
-    } else if held > 0 && wrote > STUCK {
-        format!("{held} messages are held and nothing was written for {} s", wrote.as_secs())
-    } else {
-        return None;
-    };
-    Some(Check { name: "execution".into(), ok: false, message, pipeline: Some(report.id.clone()) })
-}
-
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
@@ -123,38 +102,4 @@ fn pipeline_check(status: &PipelineStatus) -> Option<Check> {
         .or_else(|| wrong(ConditionType::Progressing).filter(cured))?;
     let message = format!("{}: {}", condition.reason.as_str(), condition.message);
     Some(Check { name: "pipeline".into(), ok: false, message, pipeline: Some(status.id.clone()) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pipeline::report::{Counters, EffectiveLimits};
-    use crate::pipeline::spec::Fingerprint;
-
-    const NOW: u64 = 1_000_000_000;
-
-    fn red(last_pull_ms: u64, last_write_ms: u64, buffered: u64, age_s: u64) -> bool {
-        let report = ExecutionReport {
-            id: PipelineId::parse("a").unwrap(),
-            version: "1".into(),
-            fingerprint: Fingerprint("f".into()),
-            phase: ExecutionPhase::Running,
-            troubles: Vec::new(),
-            counters: Counters { buffered, ..Counters::default() },
-            limits: EffectiveLimits::default(),
-            proven: true,
-            last_pull_ms,
-            last_write_ms,
-        };
-        execution_check(&report, Duration::from_secs(age_s), NOW).is_some()
-    }
-
-    #[test]
-    fn an_execution_that_says_it_runs_and_does_not_move_is_red() {
-        assert!(!red(NOW - 60_000, 0, 0, 9_000), "idle pulls end every minute");
-        assert!(!red(0, 0, 0, 100), "its first pull is not over yet");
-        assert!(red(0, 0, 0, 200) && red(NOW - 200_000, NOW, 0, 9_000));
-        assert!(red(NOW, NOW - 200_000, 5, 9_000), "what it holds is never written");
-        assert!(!red(NOW, NOW - 200_000, 0, 9_000) && !red(NOW, 0, 5, 10));
-    }
 }

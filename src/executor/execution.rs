@@ -4,7 +4,7 @@
 
 use super::config_reader::{ConfigError, ConfigReader};
 use crate::collector::{self, ByteBudget, CollectorError, ExecutionState, Job, sink::ConnectionError, sink::Databases};
-use crate::pipeline::{names::Names, spec::ExecutionSpec};
+use crate::pipeline::{names::Names, spec::ExecutionSpec, status::Reason};
 use crate::telemetry::metrics::Metrics;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -46,6 +46,18 @@ pub enum ExecutionError {
     /// The collector ended.
     #[error("{0}")]
     Collector(#[from] CollectorError),
+}
+
+impl ExecutionError {
+    /// Whether a later try can help while config and settings stay as they are. What NATS refuses (permissions) may be
+    /// allowed later; the fault is not in the config.
+    pub fn retry(&self) -> bool {
+        match self {
+            Self::Config { source, .. } => source.retry() || source.reason() == Reason::NatsUnavailable,
+            Self::Connection(_) => false,
+            Self::Collector(error) => error.retry(),
+        }
+    }
 }
 
 /// What one execution shows of itself and is told while it runs.

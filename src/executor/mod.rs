@@ -7,6 +7,7 @@ pub mod config_reader;
 pub mod execution;
 pub mod fake;
 pub mod in_process;
+pub mod standalone;
 pub mod supervise;
 
 use crate::pipeline::{id::PipelineId, report::ExecutionReport, spec::ExecutionSpec, spec::Fingerprint};

@@ -1,8 +1,13 @@
 //! What a process shows of itself: health as checks that name what is wrong and which pipeline it is about, statuses,
 //! executions. The controller implements [`View`], the HTTP API serves it, and neither knows the other.
 
-use super::{id::PipelineId, report::ExecutionReport, status::PipelineStatus};
+use super::report::{ExecutionPhase, ExecutionReport};
+use super::{id::PipelineId, status::PipelineStatus};
 use serde::Serialize;
+use std::time::Duration;
+
+/// So long an execution that runs may pull nothing, or hold something and write nothing.
+const STUCK: Duration = Duration::from_secs(150);
 
 /// Whether the process lives and is ready.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -41,4 +46,58 @@ pub trait View: Send + Sync {
     fn status(&self, id: &PipelineId) -> Option<PipelineStatus>;
     /// The executions of this process.
     fn executions(&self) -> Vec<ExecutionReport>;
+}
+
+/// A check for an execution that says it runs and does not move. `age`: since when it has been there; `now_ms`: now, in
+/// milliseconds since the epoch.
+pub fn execution_check(report: &ExecutionReport, age: Duration, now_ms: u64) -> Option<Check> {
+    if report.phase != ExecutionPhase::Running {
+        return None;
+    }
+    // 0 stands for never: then it is as old as the execution.
+    let old = |at_ms: u64| age.min(Duration::from_millis(now_ms.saturating_sub(at_ms)));
+    let (pulled, wrote) = (old(report.last_pull_ms), old(report.last_write_ms));
+    let held = report.counters.buffered;
+    let message = if pulled > STUCK {
+        format!("no pull was answered for {} s, and idle ones are within 60 s", pulled.as_secs())
+    } else if held > 0 && wrote > STUCK {
+        format!("{held} messages are held and nothing was written for {} s", wrote.as_secs())
+    } else {
+        return None;
+    };
+    Some(Check { name: "execution".into(), ok: false, message, pipeline: Some(report.id.clone()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::report::{Counters, EffectiveLimits};
+    use crate::pipeline::spec::Fingerprint;
+
+    const NOW: u64 = 1_000_000_000;
+
+    fn red(last_pull_ms: u64, last_write_ms: u64, buffered: u64, age_s: u64) -> bool {
+        let report = ExecutionReport {
+            id: PipelineId::parse("a").unwrap(),
+            version: "1".into(),
+            fingerprint: Fingerprint("f".into()),
+            phase: ExecutionPhase::Running,
+            troubles: Vec::new(),
+            counters: Counters { buffered, ..Counters::default() },
+            limits: EffectiveLimits::default(),
+            proven: true,
+            last_pull_ms,
+            last_write_ms,
+        };
+        execution_check(&report, Duration::from_secs(age_s), NOW).is_some()
+    }
+
+    #[test]
+    fn an_execution_that_says_it_runs_and_does_not_move_is_red() {
+        assert!(!red(NOW - 60_000, 0, 0, 9_000), "idle pulls end every minute");
+        assert!(!red(0, 0, 0, 100), "its first pull is not over yet");
+        assert!(red(0, 0, 0, 200) && red(NOW - 200_000, NOW, 0, 9_000));
+        assert!(red(NOW, NOW - 200_000, 5, 9_000), "what it holds is never written");
+        assert!(!red(NOW, NOW - 200_000, 0, 9_000) && !red(NOW, 0, 5, 10));
+    }
 }

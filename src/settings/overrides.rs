@@ -89,7 +89,7 @@ fn is_not_ours(rest: &str, value: &str) -> bool {
     let service = rest == "SERVICE_HOST" || rest.ends_with("_SERVICE_HOST") || rest.contains("SERVICE_PORT");
     let address = (rest == "PORT" || rest.ends_with("_PORT")) && value.contains("://");
     let root_port = rest.strip_prefix("PORT_").is_some_and(|tail| tail.starts_with(|c: char| c.is_ascii_digit()));
-    matches!(rest, "SETTINGS" | "CACHE") || rest.starts_with("TEST_") || port || service || address || root_port
+    matches!(rest, "SETTINGS" | "SPEC" | "CACHE") || rest.starts_with("TEST_") || port || service || address || root_port
 }
 
 /// The variable of a path.

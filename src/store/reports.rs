@@ -14,6 +14,11 @@ const WAITING: usize = 256;
 /// How long handing a report to the connection may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The machine's name, for people; a container's own where it runs in one.
+pub fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}
+
 /// The reports' subject.
 #[derive(Clone)]
 pub struct Reports {

@@ -62,6 +62,19 @@ impl WatchHealth {
     }
 }
 
+/// Watches one key of a KV bucket's stream `stream` until `stop`, or until the receiver of the events is dropped: for a
+/// process that one pipeline concerns, and not the thousands beside it.
+pub fn watch_key(
+    client: Client,
+    stream: String,
+    key: &str,
+    events: mpsc::Sender<WatchEvent>,
+    health: Arc<WatchHealth>,
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<()> {
+    spawn(client, stream, key, events, health, stop)
+}
+
 /// Watches every key of the stream `stream` (a KV bucket's `KV_…` or an Object Store's `OBJ_…`) until `stop`, or until
 /// the receiver of the events is dropped.
 pub fn watch(
@@ -71,10 +84,22 @@ pub fn watch(
     health: Arc<WatchHealth>,
     stop: CancellationToken,
 ) -> tokio::task::JoinHandle<()> {
+    spawn(client, stream, ">", events, health, stop)
+}
+
+fn spawn(
+    client: Client,
+    stream: String,
+    keys: &str,
+    events: mpsc::Sender<WatchEvent>,
+    health: Arc<WatchHealth>,
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<()> {
     let bucket = stream.split_once('_').map_or("", |(_, bucket)| bucket);
     let objects = stream.starts_with("OBJ_");
     let prefix = if objects { format!("$O.{bucket}.M.") } else { format!("$KV.{bucket}.") };
-    let watch = Watch { api: Api::new(client.clone()), client, stream, prefix, objects, health };
+    let filter = format!("{prefix}{keys}");
+    let watch = Watch { api: Api::new(client.clone()), client, stream, prefix, filter, objects, health };
     tokio::spawn(async move {
         let mut outbox = Outbox { events, changed: BTreeSet::new(), restarted: false };
         tokio::select! {
@@ -89,6 +114,7 @@ struct Watch {
     api: Api,
     stream: String,
     prefix: String,
+    filter: String,
     objects: bool,
     health: Arc<WatchHealth>,
 }
@@ -149,7 +175,7 @@ impl Watch {
         let config = json!({
             "name": name,
             "deliver_subject": inbox,
-            "filter_subject": format!("{}>", self.prefix),
+            "filter_subject": self.filter,
             "deliver_policy": "new",
             "ack_policy": "none",
             "replay_policy": "instant",

@@ -14,6 +14,7 @@ mod controller;
 mod controllers;
 mod dead_letters;
 mod entries;
+mod execute;
 mod executor;
 mod http;
 mod image;
