@@ -213,7 +213,7 @@ pub async fn write(context: &Context, store: &Store, id: &PipelineId, record: Op
     })
 }
 
-fn done(context: &Context, id: &PipelineId, status: &str, version: Option<&VersionName>, revision: Option<u64>) -> Result<(), Failure> {
+pub fn done(context: &Context, id: &PipelineId, status: &str, version: Option<&VersionName>, revision: Option<u64>) -> Result<(), Failure> {
     if context.out.is_json() {
         return context.out.json(&Edited { id, status, version: version.map(VersionName::as_str), revision });
     }

@@ -10,6 +10,7 @@ mod edit;
 mod execute;
 mod facts;
 mod failure;
+mod give_up;
 mod lint;
 mod list;
 mod output;
@@ -97,6 +98,8 @@ enum Command {
     Delete(edit::DeleteArgs),
     /// Go back to an earlier version
     Rollback(edit::RollbackArgs),
+    /// Give up previous targets: what was in flight when the target changed is not looked up there any more
+    GiveUp(give_up::GiveUpArgs),
     /// List the pipelines
     List,
     /// Show how pipelines are doing: state, version, lag, rate, dead letters, and what to do about what is wrong
@@ -155,6 +158,7 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
             Command::Draft(args) => edit::draft(&context, args).await,
             Command::Delete(args) => edit::delete(&context, args).await,
             Command::Rollback(args) => edit::rollback(&context, args).await,
+            Command::GiveUp(args) => give_up::give_up(&context, args).await,
             Command::List => list::list(&context).await,
             Command::Status(args) => status::status(&context, args).await,
             Command::Send(args) => send::send(&context, args).await,

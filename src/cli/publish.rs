@@ -73,6 +73,7 @@ pub async fn publish(context: &Context, args: PublishArgs) -> Result<(), Failure
         name: args.name,
         description: args.description,
         replicas: args.replicas,
+        give_up: None,
         author: Some(author()),
     };
     let revision = write(context, &store, &args.id, record.as_ref(), &edit).await?;

@@ -9,6 +9,7 @@ use async_nats::{HeaderMap, HeaderName, Message, Request, RequestErrorKind};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// How long the server may take to store a dead letter.
@@ -167,6 +168,38 @@ impl DeadLetters {
         match self.publish(poison.identity, headers, Bytes::new()).await? {
             Ok(stored) => Ok(stored),
             Err(refusal) => Err(refused(&refusal)),
+        }
+    }
+
+    /// The identities that have dead letters.
+    pub(super) async fn identities(&self) -> Result<HashSet<String>, DeadLetterError> {
+        #[derive(Deserialize)]
+        struct Info {
+            error: Option<Refusal>,
+            state: Option<State>,
+        }
+        #[derive(Deserialize)]
+        struct State {
+            #[serde(default)]
+            subjects: HashMap<String, u64>,
+        }
+        let mut found = HashSet::new();
+        loop {
+            let body = serde_json::json!({ "subjects_filter": format!("{}.*", self.prefix), "offset": found.len() }).to_string();
+            let asked = self.nats.request(format!("$JS.API.STREAM.INFO.{}", self.stream), body.into());
+            let reply = tokio::time::timeout(PUBLISH_TIMEOUT, asked).await.map_err(|_| unavailable("JetStream does not answer"))?;
+            let reply = reply.map_err(|error| unavailable(error.to_string()))?;
+            let info: Info = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
+            if let Some(refusal) = info.error {
+                return Err(refused(&refusal));
+            }
+            let before = found.len();
+            let subjects = info.state.map(|state| state.subjects).unwrap_or_default();
+            found.extend(subjects.into_keys().filter_map(|subject| Some(subject.rsplit_once('.')?.1.to_owned())));
+            // The server answers a page at a time; the last one brings nothing new.
+            if found.len() == before {
+                return Ok(found);
+            }
         }
     }
 

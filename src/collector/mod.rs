@@ -9,6 +9,9 @@
 //!   └───────── Pull ────────┘  └── Renew, while it waits          DeadLetter ──▶ dead letters ── stored ──▶ core ── Ack
 //! ```
 //!
+//! While there are previous targets, what they may hold takes a way around: core ── Check ──▶ former targets and dead letters
+//! ── found, or not ──▶ core ── Ack, or Insert.
+//!
 //! `core` decides everything and does nothing; `driver` carries its effects out and feeds the replies back as events.
 //! `identity` and `classify` are pure. The promise of the crate rests on three rules that hold in here: nothing is
 //! acknowledged before MongoDB (or the dead letters' stream) has confirmed it; a message past its lease is dropped
@@ -20,6 +23,7 @@ mod compare;
 pub mod core;
 pub mod dead_letters;
 mod driver;
+pub mod former;
 pub mod identity;
 pub mod payload;
 pub mod sink;
@@ -68,6 +72,8 @@ pub struct Deps {
     pub nats: async_nats::Client,
     /// The MongoDB client of the job's connection.
     pub database: Arc<sink::Database>,
+    /// Previous targets: what may lie there already is looked up before it is inserted.
+    pub previous: Vec<former::Way>,
     /// Bytes that all pipelines of this process may hold together.
     pub budget: Arc<ByteBudget>,
     /// This pipeline's metrics.

@@ -44,6 +44,8 @@ impl Controller {
                 info!(pipeline = %id, "subjects of the stream restored");
                 Ok(())
             }
+            Action::Pause => self.pause(id, stream).await,
+            Action::Resume => self.resume_consumer(id, record, stream).await,
             Action::DeleteStream => self.delete_stream(id, record.as_ref(), stream).await,
             Action::Ensure(_) | Action::Stop | Action::Destroy => self.run_step(id, step).await,
             // The reconcile itself sees to these.
@@ -76,7 +78,7 @@ impl Controller {
     }
 
     /// The streams, changed only while this is the holder.
-    fn streams(&self) -> Result<Streams, Failure> {
+    pub(super) fn streams(&self) -> Result<Streams, Failure> {
         Ok(self.deps.store.streams.clone().guarded(self.guard()?))
     }
 
@@ -172,6 +174,7 @@ impl Controller {
         }
         self.keep(&mut kept, pass);
         kept.undecided = false;
+        kept.moves = admission.moves.clone();
         if let Wish::Run(spec) = &pass.desire.wish {
             kept.last_good = Some((spec.version.clone(), spec.digest.clone()));
             kept.stream = Some(spec.stream.clone());

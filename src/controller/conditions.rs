@@ -18,6 +18,8 @@ pub(super) struct Facts<'a> {
     pub advice: &'a [Finding],
     pub phase: Phase,
     pub kept: &'a Kept,
+    /// What a target change waits for, where one is under way.
+    pub switching: Option<&'a str>,
     /// Whether a stream was left because it is not empty, or is another one.
     pub left: Option<&'a Finding>,
     /// All live executions.
@@ -120,7 +122,7 @@ fn progressing(facts: &Facts<'_>) -> New {
             None if facts.reports.iter().any(|report| report.phase == ExecutionPhase::Running) => new(true, Reason::AsDesired, ""),
             None => new(false, Reason::InProgress, "no execution runs yet"),
         },
-        Phase::Switch => new(false, Reason::InProgress, "the old target is finished before the new one begins"),
+        Phase::Switch => new(false, Reason::InProgress, facts.switching.unwrap_or("the old target is finished before the new one begins")),
         Phase::Stopped | Phase::Absent => match (&facts.desire.wish, facts.desire.trouble.as_ref().or(facts.failure)) {
             (Wish::Paused | Wish::Draft | Wish::Deleted, _) => new(true, Reason::AsDesired, ""),
             (_, Some(finding)) => new(false, finding.reason, &finding.message),

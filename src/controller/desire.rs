@@ -38,6 +38,8 @@ pub(super) struct Desire {
     pub advice: Vec<Finding>,
     /// The entry as it is, where there is one that can be read.
     pub entry: Option<String>,
+    /// The previous targets that the entry gives up.
+    pub given_up: Vec<String>,
     /// The entry's revision, where its version was overwritten in place since it was put.
     pub overwritten: Option<u64>,
     /// When the entries' bucket was created.
@@ -58,6 +60,7 @@ impl Desire {
             trouble: None,
             advice: Vec::new(),
             entry: None,
+            given_up: Vec::new(),
             overwritten: None,
             bucket_created,
             create: None,
@@ -193,6 +196,8 @@ impl Controller {
         }
         desire.advice.extend(checked.warnings.iter().map(|warning| Finding::new(Reason::ConfigDoubtful, warning.to_string())));
         desire.create = Some(self.create_settings(id, config, &stream, &consumer));
+        desire.given_up.clone_from(&entry.give_up);
+        let moves = status.map_or(0, |status| status.kept.moves.number_for(&target, status.admitted.spec.as_ref(), &entry.give_up));
         let proven = status.is_some_and(|status| status.kept.proven.contains(&checked.digest));
         let spec = ExecutionSpec {
             schema: 1,
@@ -210,7 +215,7 @@ impl Controller {
                 .time_series
                 .as_ref()
                 .map(|series| Series { time_field: series.time_field.clone(), meta_field: series.meta_field.clone() }),
-            moves: 0,
+            moves,
             previous: Vec::new(),
             replicas: entry.replicas.min(limit),
             proven,

@@ -60,6 +60,20 @@ pub(super) fn advice_on(stream: &PipelineStream, desire: &Desire) -> Vec<Finding
     advice
 }
 
+/// What a target change waits for.
+pub(super) fn waits_for(stream: Option<&PipelineStream>, live: u32) -> String {
+    let mut waits = Vec::new();
+    if live > 0 {
+        waits.push(format!("{live} executions of it still run"));
+    }
+    if let Some(consumer) = stream.and_then(|stream| stream.consumer.as_ref()).filter(|consumer| consumer.ack_pending > 0) {
+        let most = humantime::format_duration(2 * consumer.ack_wait);
+        waits.push(format!("{} messages are unacknowledged, which is waited for at most {most}", consumer.ack_pending));
+    }
+    let waits = if waits.is_empty() { String::new() } else { format!(": {}", waits.join(", ")) };
+    format!("the old target is finished before the new one begins{waits}")
+}
+
 /// Why a stream stays although its pipeline was deleted.
 pub(super) fn left_over(wish: &Wish, stream: Option<&PipelineStream>, kept: &Kept) -> Option<Finding> {
     let stream = stream.filter(|_| *wish == Wish::Deleted)?;

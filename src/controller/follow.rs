@@ -8,6 +8,7 @@ use super::reconcile::{Failure, Outcome, PASSES};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, LOOK_AGAIN, Role, Wish, plan};
 use crate::store::StatusRecord;
+use jiff::Timestamp;
 use tracing::info;
 
 impl Controller {
@@ -19,7 +20,7 @@ impl Controller {
             // Also what the last pass started.
             self.deps.executor.share(id, record.status.admitted.live_executions);
             let world = self.world(id, Some(&record.status), None).await?.world;
-            let steps = plan(&Wish::Unknown, &world, &record.status.kept, role);
+            let steps = plan(&Wish::Unknown, &world, &record.status.kept, role, Timestamp::now());
             if steps.is_empty() {
                 break;
             }

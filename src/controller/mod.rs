@@ -19,6 +19,7 @@ mod desire;
 mod fitness;
 mod follow;
 mod lease;
+mod moving;
 mod peers;
 mod queue;
 mod reconcile;
@@ -106,6 +107,8 @@ struct Memory {
     failures: u32,
     /// Looks in a row at which the own execution was still starting.
     starting: u32,
+    /// When the durable last could not be paused.
+    unpausable: Option<Instant>,
 }
 
 impl Memory {

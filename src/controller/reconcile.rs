@@ -6,12 +6,12 @@
 use super::Controller;
 use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
-use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit};
+use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit, waits_for};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::plan::{Action, Execution, LOOK_AGAIN, Role, Stream, Wish, World, needs_stream, plan};
+use crate::pipeline::plan::{Action, Deliveries, Execution, LOOK_AGAIN, Pause, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
-use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus};
+use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus, Reason};
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
 use jiff::Timestamp;
@@ -130,9 +130,9 @@ impl Controller {
             memory.starting = if starting { memory.starting.saturating_add(1) } else { 0 };
             starts = memory.starting;
         });
-        Ok(match pass.wait {
+        let starting = starting.then(|| STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(5)));
+        Ok(match pass.wait.into_iter().chain(starting).min() {
             Some(delay) => Outcome::Again(delay),
-            None if starting => Outcome::Again(STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(5))),
             None if pass.failure.is_some() => Outcome::Again(RETRY.cap),
             None => Outcome::Converged,
         })
@@ -153,8 +153,9 @@ impl Controller {
             fit_to_read(stream)?;
         }
         let facts = stream.as_ref().map(|stream| self.stream_facts(id, stream, &pass.desire));
-        let world = self.world(id, record.as_ref().map(|record| &record.status), facts).await?.world;
-        let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder);
+        let mut world = self.world(id, record.as_ref().map(|record| &record.status), facts).await?.world;
+        world.given_up.clone_from(&pass.desire.given_up);
+        let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder, Timestamp::now());
         debug!(?steps, "planned");
         if steps.is_empty() {
             pass.left = left_over(&pass.desire.wish, stream.as_ref(), &kept);
@@ -208,6 +209,16 @@ impl Controller {
 
     fn stream_facts(&self, id: &PipelineId, stream: &PipelineStream, desire: &Desire) -> Stream {
         let names = &self.deps.store.names;
+        let deliveries = |live: &PipelineConsumer| Deliveries {
+            ack_wait: live.ack_wait,
+            unacknowledged: live.ack_pending,
+            pulls: live.waiting,
+            pause: match live.paused {
+                Some(left) => Pause::Left(left),
+                None if self.can_pause(id) => Pause::Off,
+                None => Pause::Impossible,
+            },
+        };
         let wanted = desire.create.as_ref().map(|(_, consumer)| consumer);
         let right = |live: &PipelineConsumer| !live.ours || wanted.is_none_or(|wanted| live.is_as(wanted));
         Stream {
@@ -216,6 +227,10 @@ impl Controller {
             messages: stream.messages,
             deletable: stream.ours || stream.name == names.stream(id),
             durable: stream.consumer.as_ref().is_some_and(right),
+            first: stream.first_sequence,
+            first_time: stream.first_time,
+            last: stream.last_sequence,
+            deliveries: stream.consumer.as_ref().map(deliveries),
         }
     }
 
@@ -234,7 +249,7 @@ impl Controller {
         let live = self.peers.live(reports.len(), recorded, Instant::now());
         let known = status.is_some_and(|status| !status.kept.undecided);
         let execution = observed.map(|observed| Execution { fingerprint: observed.fingerprint, running: observed.running });
-        Ok(Seen { world: World { known, admitted, execution, live, elsewhere, stream }, reports, starting })
+        Ok(Seen { world: World { known, admitted, execution, live, elsewhere, stream, given_up: Vec::new() }, reports, starting })
     }
 
     /// Writes the status where it says something new; whether an execution is still starting.
@@ -259,13 +274,18 @@ impl Controller {
         }
         let excess = kept.proven.len().saturating_sub(8);
         kept.proven.drain(..excess);
-        let advice = pass.stream.as_ref().map(|stream| advice_on(stream, &pass.desire)).unwrap_or_default();
+        let mut advice = pass.stream.as_ref().map(|stream| advice_on(stream, &pass.desire)).unwrap_or_default();
+        let switching = (world.admitted.phase == Phase::Switch).then(|| waits_for(pass.stream.as_ref(), world.live));
+        if switching.is_some() && !self.can_pause(pass.id) {
+            advice.push(Finding::new(Reason::ConsumerNotPaused, "the durable could not be paused for a change of the target"));
+        }
         let facts = Facts {
             desire: &pass.desire,
             failure: pass.failure.as_ref(),
             advice: &advice,
             phase: world.admitted.phase,
             kept: &kept,
+            switching: switching.as_deref(),
             left: pass.left.as_ref(),
             reports: &reports,
             now,

@@ -3,7 +3,7 @@
 //! The in-process backend and `sluice execute` both call [`run_execution`]; nothing in it knows which of the two did.
 
 use super::config_reader::{ConfigError, ConfigReader};
-use crate::collector::{self, ByteBudget, CollectorError, ExecutionState, Job, sink::ConnectionError, sink::Databases};
+use crate::collector::{self, ByteBudget, CollectorError, ExecutionState, Job, former::Way, sink::ConnectionError, sink::Databases};
 use crate::pipeline::{names::Names, spec::ExecutionSpec, status::Reason};
 use crate::telemetry::metrics::Metrics;
 use std::{sync::Arc, time::Duration};
@@ -79,6 +79,10 @@ pub async fn run_execution(spec: &ExecutionSpec, deps: &ExecutionDeps, handle: E
         () = handle.stop.cancelled() => return Ok(()),
     };
     let database = deps.databases.get(&checked.config.output.connection).await?;
+    let mut previous = Vec::with_capacity(spec.previous.len());
+    for left in &spec.previous {
+        previous.push(Way { previous: left.clone(), database: deps.databases.of(&left.place).await });
+    }
     let job = Job {
         id: spec.id.clone(),
         version: spec.version.clone(),
@@ -92,6 +96,12 @@ pub async fn run_execution(spec: &ExecutionSpec, deps: &ExecutionDeps, handle: E
         proven: spec.proven,
         shutdown_grace: deps.shutdown_grace,
     };
-    let deps = collector::Deps { nats: deps.nats.clone(), database, budget: deps.budget.clone(), metrics: deps.metrics.pipeline(&spec.id) };
+    let deps = collector::Deps {
+        nats: deps.nats.clone(),
+        database,
+        previous,
+        budget: deps.budget.clone(),
+        metrics: deps.metrics.pipeline(&spec.id),
+    };
     Ok(collector::run(job, deps, handle.state, handle.live, handle.stop).await?)
 }

@@ -96,7 +96,7 @@ impl InProcess {
             return;
         }
         slot.older.extend(slot.running.take());
-        if slot.all().any(|old| old.spec.target != spec.target) {
+        if slot.all().any(|old| !old.spec.may_overlap(spec)) {
             // Two targets never overlap: who ensures again once this has ended gets the new one.
             slot.end();
             return;

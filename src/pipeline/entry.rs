@@ -17,7 +17,7 @@ pub const MAX_ENTRY_BYTES: usize = 64 << 10;
 /// The newest entry format this release knows.
 pub const ENTRY_SCHEMA: u64 = 1;
 
-const KNOWN_FIELDS: &[&str] = &["schema", "name", "description", "status", "version", "digest", "labels", "replicas", "author"];
+const KNOWN_FIELDS: &[&str] = &["schema", "name", "description", "status", "version", "digest", "labels", "replicas", "author", "give_up"];
 
 /// What an entry asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,9 @@ pub struct Entry {
     pub labels: BTreeMap<String, String>,
     /// How many executions, where the executor has replicas; at least 1.
     pub replicas: u32,
+    /// Previous targets, `host:port/database.collection`, that are given up: what may lie there is not looked up any more
+    /// before it is written into the current one.
+    pub give_up: Vec<String>,
     /// Fields that are there and have no effect, each with what is odd about it.
     pub ignored: Vec<String>,
 }
@@ -165,11 +168,16 @@ impl Entry {
             Some(Some(replicas @ 1..=1000)) => replicas as u32,
             Some(_) => check(field("replicas", "must be a number from 1 to 1000")).map(|()| 1)?,
         };
+        let give_up = match fields.get("give_up") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(targets) => serde_json::from_value(targets.clone())
+                .or_else(|_| check(field("give_up", "must be an array of strings")).map(|()| Vec::new()))?,
+        };
         let theirs = fields.contains_key("key");
         let known = |key: &str| KNOWN_FIELDS.contains(&key) || (theirs && first_parent::FIELDS.contains(&key));
         let unknown = fields.keys().filter(|key| !known(key.as_str()));
         ignored.extend(unknown.map(|key| format!("field `{}` is not known", shown(key))));
-        Ok(Self { status, name, description, version, producer, digest, labels, replicas, ignored })
+        Ok(Self { status, name, description, version, producer, digest, labels, replicas, give_up, ignored })
     }
 }
 
@@ -186,6 +194,8 @@ pub struct Edit {
     pub description: Option<String>,
     /// Set `replicas`.
     pub replicas: Option<u32>,
+    /// Set `give_up`: previous targets that are not asked any more.
+    pub give_up: Option<Vec<String>>,
     /// Set `author`: who edits, for the history.
     pub author: Option<String>,
 }
@@ -195,6 +205,11 @@ pub struct Edit {
 pub fn edited(old: Option<&[u8]>, edit: &Edit) -> Vec<u8> {
     let mut fields = old.and_then(|bytes| object(bytes).ok()).unwrap_or_default();
     fields.entry("schema").or_insert_with(|| ENTRY_SCHEMA.into());
+    let another = |version: &VersionName| fields.get("version").and_then(Value::as_str) != Some(version.as_str());
+    if edit.version.as_ref().is_some_and(|(version, _)| another(version)) {
+        // Said of the change before.
+        fields.remove("give_up");
+    }
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             fields.insert(name.to_owned(), value);
@@ -206,6 +221,7 @@ pub fn edited(old: Option<&[u8]>, edit: &Edit) -> Vec<u8> {
     set("name", edit.name.as_deref().map(Value::from));
     set("description", edit.description.as_deref().map(Value::from));
     set("replicas", edit.replicas.map(Value::from));
+    set("give_up", edit.give_up.clone().map(Value::from));
     set("author", edit.author.as_deref().map(Value::from));
     Value::Object(fields).to_string().into_bytes()
 }

@@ -5,7 +5,6 @@
 
 pub mod created;
 pub mod id;
-pub mod moves;
 pub mod names;
 
 #[cfg(feature = "server")]
@@ -22,6 +21,8 @@ pub mod fields;
 pub mod first_parent;
 #[cfg(feature = "server")]
 pub mod health;
+#[cfg(feature = "server")]
+pub mod moves;
 #[cfg(feature = "server")]
 pub mod plan;
 #[cfg(feature = "server")]

@@ -143,13 +143,13 @@ impl Moves {
     }
 
     /// The same with a target change under way since `now`, unless it is under way already.
-    pub fn begun(&self, now: Timestamp) -> Self {
-        Self { since: self.since.or(Some(now)), paused: true, ..self.clone() }
+    pub fn begun(&self, admitted: Option<&ExecutionSpec>, now: Timestamp) -> Self {
+        Self { home: self.home(admitted), since: self.since.or(Some(now)), paused: true, ..self.clone() }
     }
 
     /// The same without a target change under way.
-    pub fn ended(&self) -> Self {
-        Self { since: None, ..self.clone() }
+    pub fn ended(&self, admitted: Option<&ExecutionSpec>) -> Self {
+        Self { home: self.home(admitted), since: None, ..self.clone() }
     }
 
     /// The same once documents go where `spec` says, with what is settled forgotten. Changes nothing where they do already

@@ -92,6 +92,12 @@ pub struct ExecutionSpec {
 }
 
 impl ExecutionSpec {
+    /// Whether an execution of this may run while one of `other` does: never where their targets differ, nor where the
+    /// target was left in between, since what went elsewhere meanwhile is looked up by the newer one alone.
+    pub fn may_overlap(&self, other: &Self) -> bool {
+        self.target == other.target && self.moves == other.moves
+    }
+
     /// Computes the fingerprint from the other fields and sets it: SHA-256 over length-prefixed fields. `image` is the
     /// container image, empty in-process. Frozen by a golden vector: a release that changed it would restart every
     /// execution of every installation at once.
@@ -186,6 +192,13 @@ mod tests {
             until: jiff::Timestamp::MAX,
         }];
         assert_eq!(other.seal("").fingerprint, spec().fingerprint);
+    }
+
+    #[test]
+    fn two_targets_never_overlap_nor_does_one_that_was_left_meanwhile() {
+        let (version, mut other, again) = (ExecutionSpec { digest: "x".into(), ..spec() }, spec(), ExecutionSpec { moves: 2, ..spec() });
+        other.target.collection = "other".into();
+        assert!(version.may_overlap(&spec()) && !other.may_overlap(&spec()) && !again.may_overlap(&spec()));
     }
 
     #[test]

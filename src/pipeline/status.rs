@@ -279,6 +279,12 @@ reasons! {
     DatabaseUnavailable => "nothing is lost; writing goes on by itself when MongoDB is back",
     /// MongoDB refuses the whole command: credentials, permissions, names, options.
     DatabaseRefuses => "look at the message; correct credentials, roles or names, and it goes on by itself",
+    /// A previous target, where what was in flight when the target changed may lie, does not answer.
+    PreviousTargetUnavailable => "bring it back, and it goes on by itself; or `sluice give-up ID`: what was in flight may then be in both",
+    /// The settings have no connection to a previous target.
+    PreviousTargetUnknown => "keep a connection to its hosts in the settings until this is gone; or `sluice give-up ID`: what was in flight may then be in both",
+    /// The durable cannot be paused.
+    ConsumerNotPaused => "nats-server 2.11 or later, and the right to publish to $JS.API.CONSUMER.PAUSE.>; target changes go on without",
     /// The collection is not of the kind that the config says.
     CollectionKindDiffers => "drop or rename the collection, or make the config's `time_series` agree with it",
     /// No document of this config was ever stored and all are refused.

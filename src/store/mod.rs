@@ -11,6 +11,7 @@ mod connect;
 pub mod entries;
 pub mod error;
 pub mod lease;
+mod pause;
 mod prepare;
 pub mod reports;
 pub mod states;

@@ -54,6 +54,10 @@ pub struct PipelineStream {
     pub messages: u64,
     /// The time of its first message; `None` when empty.
     pub first_time: Option<Timestamp>,
+    /// The sequence of its first message, or the next one when empty.
+    pub first_sequence: u64,
+    /// Its last sequence.
+    pub last_sequence: u64,
     /// The durable, where there is one.
     pub consumer: Option<PipelineConsumer>,
 }
@@ -61,6 +65,8 @@ pub struct PipelineStream {
 /// What a pipeline's durable looks like now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineConsumer {
+    /// Its name.
+    pub name: String,
     /// Whether its metadata says that we created it.
     pub ours: bool,
     /// Whether it is a pull consumer with explicit acknowledgement, without a filter, and without a `max_deliver`.
@@ -73,8 +79,10 @@ pub struct PipelineConsumer {
     pub pending: u64,
     /// Delivered and not yet acknowledged.
     pub ack_pending: u64,
-    /// Whether it is paused.
-    pub paused: bool,
+    /// Pull requests that wait at the server.
+    pub waiting: u64,
+    /// For how long it is paused yet; `None` where it is not.
+    pub paused: Option<Duration>,
 }
 
 impl PipelineConsumer {
@@ -87,7 +95,7 @@ impl PipelineConsumer {
 /// The pipelines' streams.
 #[derive(Clone)]
 pub struct Streams {
-    api: Api,
+    pub(super) api: Api,
     names: Names,
 }
 
@@ -299,6 +307,8 @@ fn observed(info: &Value, id: &PipelineId) -> Result<PipelineStream, Failure> {
         unsafe_settings: unsafe_settings(config),
         messages,
         first_time: if messages > 0 { Some(field(info, "/state/first_ts")?) } else { None },
+        first_sequence: if messages > 0 { field(info, "/state/first_seq")? } else { field::<u64>(info, "/state/last_seq")? + 1 },
+        last_sequence: field(info, "/state/last_seq")?,
         consumer: None,
     })
 }
@@ -312,6 +322,7 @@ fn observed_consumer(info: &Value, id: &PipelineId) -> Result<PipelineConsumer, 
     let whole = config["headers_only"] != json!(true);
     let ungrouped = config["priority_groups"].as_array().is_none_or(Vec::is_empty);
     Ok(PipelineConsumer {
+        name: field(info, "/name")?,
         ours: is_ours(config, id),
         usable: pull
             && whole
@@ -323,7 +334,8 @@ fn observed_consumer(info: &Value, id: &PipelineId) -> Result<PipelineConsumer, 
         max_ack_pending: config["max_ack_pending"].as_i64().unwrap_or_default(),
         pending: field(info, "/num_pending")?,
         ack_pending: field(info, "/num_ack_pending")?,
-        paused: info["paused"] == json!(true),
+        waiting: info["num_waiting"].as_u64().unwrap_or_default(),
+        paused: (info["paused"] == json!(true)).then(|| Duration::from_nanos(info["pause_remaining"].as_u64().unwrap_or_default())),
     })
 }
 

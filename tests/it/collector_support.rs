@@ -87,6 +87,7 @@ impl World {
         let deps = Deps {
             nats: self.nats.client().await,
             database: databases.get("default").await.expect("a database"),
+            previous: Vec::new(),
             budget: Arc::new(ByteBudget::new(256 << 20)),
             metrics: metrics.pipeline(&id),
         };

@@ -30,7 +30,7 @@ async fn stream_and_durable_are_created_once_and_then_left_as_they_are() {
     let made = ensured(&store).await;
     assert!(made.ours && made.work_queue && made.unsafe_settings.is_empty() && made.first_time.is_none());
     let durable = made.consumer.clone().unwrap();
-    assert!(durable.ours && durable.usable && !durable.paused);
+    assert!(durable.ours && durable.usable && durable.paused.is_none());
     assert_eq!((durable.ack_wait, durable.max_ack_pending), (Duration::from_secs(30), 10_000));
     assert_eq!(ensured(&store).await, made);
 
@@ -42,6 +42,40 @@ async fn stream_and_durable_are_created_once_and_then_left_as_they_are() {
     let other = ConsumerSettings { ack_wait: Duration::from_secs(60), ..consumer() };
     let changed = store.streams.ensure(&id("a"), &stream(), &other).await.unwrap().consumer.unwrap();
     assert_eq!((changed.ack_wait, changed.max_ack_pending, changed.pending), (Duration::from_secs(60), 10_000, 1));
+}
+
+#[tokio::test]
+async fn a_paused_durable_delivers_nothing_takes_acks_and_goes_on_when_resumed_or_after_its_time() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let store = connected(&nats).await;
+    ensured(&store).await;
+    assert!(store.streams.can_pause());
+    for _ in 0..2 {
+        store.client.request("alpha.a", "x".into()).await.unwrap();
+    }
+    let durable: jetstream::consumer::Consumer<pull::Config> =
+        nats.jetstream().await.get_stream("alpha_a").await.unwrap().get_consumer("default").await.unwrap();
+    let fetch = |wait: u64| {
+        let durable = durable.clone();
+        async move {
+            let mut batch = durable.fetch().max_messages(1).expires(Duration::from_millis(wait)).messages().await.unwrap();
+            futures_util::StreamExt::next(&mut batch).await.map(|message| message.unwrap())
+        }
+    };
+    let seen = || async { store.streams.observe(&id("a"), "alpha_a", "default").await.unwrap().unwrap().consumer.unwrap() };
+    let held = fetch(5_000).await.unwrap();
+    assert_eq!((seen().await.ack_pending, seen().await.waiting), (1, 0), "a pull that is over waits no more");
+    store.streams.pause("alpha_a", "default", Duration::from_secs(3600)).await.unwrap();
+    assert!(seen().await.paused.is_some_and(|left| left > Duration::from_secs(3500)));
+    assert!(fetch(300).await.is_none());
+    held.double_ack().await.unwrap();
+    assert_eq!(seen().await.ack_pending, 0);
+    store.streams.pause("alpha_a", "default", Duration::ZERO).await.unwrap();
+    assert_eq!(seen().await.paused, None);
+    assert!(fetch(5_000).await.is_some());
+    store.streams.pause("alpha_a", "default", Duration::from_secs(1)).await.unwrap();
+    crate::support::eventually("the pause ends by itself", Duration::from_secs(20), || async { seen().await.paused.is_none() }).await;
 }
 
 #[tokio::test]

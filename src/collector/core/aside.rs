@@ -113,6 +113,7 @@ impl Core {
             .iter()
             .filter(|(_, group)| match group.stage {
                 Stage::LookUpAgain | Stage::AckAgain => now >= group.due,
+                Stage::CheckAgain => calm && now >= group.due && !stopping,
                 Stage::Busy(_) => calm && now >= group.due,
                 Stage::Held => calm && (proven || (now >= group.due && !stopping)),
                 Stage::Puzzling => calm && now >= group.due && !stopping,
@@ -121,7 +122,15 @@ impl Core {
             })
             .map(|(id, _)| *id)
             .collect();
+        // What finds no room would keep others from being written while it waits.
+        let mut room = self.batches.max_in_flight.saturating_sub(self.checking);
         for id in due {
+            if self.groups.get(&id).is_some_and(|group| group.stage == Stage::CheckAgain) {
+                if room == 0 {
+                    continue;
+                }
+                room -= 1;
+            }
             let Some(mut group) = self.take(id) else { continue };
             match group.stage {
                 Stage::LookUpAgain => {

@@ -33,6 +33,7 @@ impl Core {
                 self.forming.first_at = now;
             }
             self.forming.last_at = now;
+            self.forming.unchecked |= message.check;
             self.forming.oldest_ns = self.forming.oldest_ns.min(message.published_ns);
             self.forming.push(entry, lease);
         }
@@ -102,6 +103,13 @@ impl Core {
             }
             if empty {
                 self.groups.remove(&id);
+                continue;
+            }
+            if self.groups.get(&id).is_some_and(|group| group.unchecked) {
+                if !self.begin_check(id, out) {
+                    self.ready.insert(skipped, id);
+                    skipped += 1;
+                }
                 continue;
             }
             if late {

@@ -15,6 +15,10 @@ pub(super) enum Stage {
     Inserting,
     /// Single documents that the server could not take just now, while it took others; tried again at `due`.
     Busy(Class),
+    /// The look-up in previous targets is under way.
+    Checking,
+    /// That look-up failed and is tried again at `due`.
+    CheckAgain,
     /// The look-up is under way.
     LookingUp,
     /// The look-up failed and is tried again at `due`.
@@ -38,12 +42,17 @@ pub(super) enum Stage {
 impl Stage {
     /// Whether a reply that names entries by index is awaited.
     pub(super) fn indexed(self) -> bool {
-        matches!(self, Self::Inserting | Self::LookingUp | Self::Burying)
+        matches!(self, Self::Inserting | Self::Checking | Self::LookingUp | Self::Burying)
+    }
+
+    /// Whether it waits because it was refused.
+    pub(super) fn refused(self) -> bool {
+        self.aside() && self != Self::CheckAgain
     }
 
     /// Whether it waits outside the stream of batches.
     pub(super) fn aside(self) -> bool {
-        matches!(self, Self::Held | Self::Unreadable | Self::Puzzling | Self::Doomed)
+        matches!(self, Self::CheckAgain | Self::Held | Self::Unreadable | Self::Puzzling | Self::Doomed)
     }
 }
 
@@ -88,6 +97,8 @@ pub(super) struct Group {
     pub(super) failures: u32,
     /// Whether any of it was ever sent to the database.
     pub(super) sent: bool,
+    /// Whether some of it may lie in a previous target, as far as is known.
+    pub(super) unchecked: bool,
     pub(super) settled: Settled,
     pub(super) puzzle: Puzzle,
     /// When the oldest was published.
@@ -109,6 +120,7 @@ impl Group {
             due: 0,
             failures: 0,
             sent: false,
+            unchecked: false,
             settled: Settled::Stored,
             puzzle: Puzzle::default(),
             oldest_ns: u64::MAX,

@@ -5,12 +5,13 @@
 //! says its document is durable, terminated only after its dead letter is stored, and past its lease nothing is sent for
 //! it; what is held is bounded in messages and bytes. By batch: no allocation per message in steady state.
 //!
-//! `batch` fills and sends batches, `settle` reads replies, `aside` keeps what cannot simply be stored, `lease` renews,
+//! `batch` fills and sends batches, `check` looks into previous targets, `settle` reads replies, `aside` keeps what cannot simply be stored, `lease` renews,
 //! `pull` asks for more, `stop` ends. Driven by the driver.
 
 mod aside;
 mod batch;
 mod breaker;
+mod check;
 mod group;
 mod lease;
 mod pull;
@@ -47,6 +48,8 @@ pub struct Core {
     ready: VecDeque<GroupId>,
     /// Inserts under way.
     in_flight: u32,
+    /// Look-ups in previous targets under way.
+    checking: u32,
     breaker: Breaker,
     pulls: Pulls,
     burials: Burials,
@@ -80,6 +83,7 @@ impl Core {
             next_id: 1,
             ready: VecDeque::new(),
             in_flight: 0,
+            checking: 0,
             breaker: Breaker::new(),
             pulls: Pulls::new(),
             burials: Burials::default(),
@@ -109,6 +113,7 @@ impl Core {
             Event::Delivered { messages, pending } => self.delivered(messages, pending, at),
             Event::Inserted(group, outcome) => self.inserted(group, outcome, at, out),
             Event::LookedUp(group, outcome) => self.looked_up(group, outcome, at, out),
+            Event::Checked(group, outcome) => self.checked(group, outcome, at, out),
             Event::Acked(group, all) => self.acked(group, all, at, out),
             Event::Renewed(group, sent, all) => self.renewed(group, sent, all, at),
             Event::Buried(group, stored) => self.buried(group, stored, at, out),
@@ -212,10 +217,12 @@ impl Core {
         Troubles {
             unavailable: class == Some(Class::Transient) || any(Stage::LookUpAgain) || any(Stage::Busy(Class::Transient)),
             refuses: class.is_some_and(|class| class != Class::Transient) || any(Stage::Busy(Class::Operator)),
-            nothing_stored: !self.proven && self.aside > 0,
+            nothing_stored: !self.proven && self.aside > 0 && self.groups.values().any(|group| group.stage.refused()),
+            // Also while it is being asked again.
+            previous: self.groups.values().any(|group| group.unchecked && group.failures > 0),
             dead_letters: self.burials.failing(),
             memory: self.pulls.starved(),
-            aside: self.pulls.blocked_by_aside() && !any(Stage::Doomed),
+            aside: self.pulls.blocked_by_aside() && !any(Stage::Doomed) && !any(Stage::CheckAgain),
         }
     }
 

@@ -104,7 +104,7 @@ impl Core {
     }
 
     /// What of the group is still inside its lease; the rest is dropped without a word. `None` where nothing is.
-    fn group_inside_lease(&mut self, mut group: Group, now: Nanos, out: &mut Vec<Effect>) -> Option<Group> {
+    pub(super) fn group_inside_lease(&mut self, mut group: Group, now: Nanos, out: &mut Vec<Effect>) -> Option<Group> {
         let lease = self.lease();
         let expired = group.take_expired(now, lease);
         self.expire(expired, out);

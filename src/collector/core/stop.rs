@@ -27,7 +27,7 @@ impl Core {
 
     pub(super) fn end_when_done(&mut self, now: Now, out: &mut Vec<Effect>) {
         let Some(deadline) = self.stopping else { return };
-        let waits = |stage| matches!(stage, Stage::Held | Stage::Unreadable | Stage::Puzzling);
+        let waits = |stage| matches!(stage, Stage::CheckAgain | Stage::Held | Stage::Unreadable | Stage::Puzzling);
         let settled = self.forming.entries.is_empty() && self.groups.values().all(|group| waits(group.stage));
         if settled && now.outstanding > 0 && self.withdrawn_at.is_none() && (!self.flowing(now.at) || now.at >= self.stopped_at + ENDING) {
             self.withdrawn_at = Some(now.at);
@@ -45,7 +45,7 @@ impl Core {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         for id in ids {
             let Some(mut group) = self.take(id) else { continue };
-            let never_sent = !group.sent && matches!(group.stage, Stage::Ready | Stage::Unreadable);
+            let never_sent = !group.sent && matches!(group.stage, Stage::Ready | Stage::Checking | Stage::CheckAgain | Stage::Unreadable);
             if never_sent {
                 back.extend(group.entries.extract_if(.., |entry| entry.lease_ends > now.at));
             }

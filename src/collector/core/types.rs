@@ -35,6 +35,8 @@ pub struct Arrival {
     pub published_ns: u64,
     /// What the payload is.
     pub kind: Kind,
+    /// Whether it may lie in a previous target already, and is to be looked up there before it is inserted.
+    pub check: bool,
 }
 
 /// A message that the core holds.
@@ -133,6 +135,9 @@ pub enum Event<'a> {
     Inserted(GroupId, Outcome<'a>),
     /// A look-up was answered: a document without a failure is stored as it was sent.
     LookedUp(GroupId, Outcome<'a>),
+    /// A look-up in previous targets was answered: a failure of class `Done` lies in one of them, one of class `Document` among
+    /// the dead letters, and the others nowhere.
+    Checked(GroupId, Outcome<'a>),
     /// Acknowledgements or terminations were confirmed, all of them or not.
     Acked(GroupId, bool),
     /// Renewals sent at a time were confirmed, all of them or not.
@@ -176,6 +181,8 @@ pub enum Effect {
     Insert(GroupId),
     /// Look up which documents of the group are stored.
     LookUp(GroupId),
+    /// Look up which documents of the group lie in previous targets.
+    Check(GroupId),
     /// Acknowledge the group.
     Ack(GroupId),
     /// Renew the leases of the group.
@@ -205,6 +212,8 @@ pub struct Troubles {
     pub nothing_stored: bool,
     /// Dead letters cannot be stored.
     pub dead_letters: bool,
+    /// Previous targets cannot be asked.
+    pub previous: bool,
     /// The process's byte budget is used up.
     pub memory: bool,
     /// So many messages wait aside that hardly any others are fetched.

@@ -8,6 +8,7 @@ use crate::collector::identity::{Identities, Identity};
 use crate::collector::payload::{self, Fault};
 use crate::collector::sink::Collection;
 use crate::collector::source::Delivery;
+use crate::pipeline::moves::Delivered;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
@@ -82,10 +83,11 @@ impl Driver {
                     (Kind::Unreadable, Some(Box::new(note_of(fault))))
                 }
             };
+            let check = self.formers.any() && self.formers.concern(told(&delivery));
             let slot = self.slots.put(Slot { delivery, id, note });
             // A payload is smaller than NATS's largest message, which 32 bits count.
             let bytes = u32::try_from(size).unwrap_or(u32::MAX);
-            self.arrivals.push(Arrival { slot, bytes, lease_from, published_ns, kind });
+            self.arrivals.push(Arrival { slot, bytes, lease_from, published_ns, kind, check });
         }
         self.source.recycle(deliveries);
         self.identities = Some(identities);
@@ -124,6 +126,12 @@ fn identity_of(identities: &Identities, delivery: &Delivery, measurement: bool) 
         return identities.measurement(delivery.sequence, delivery.published_ns, [0; 3]);
     }
     message_identity(identities, delivery)
+}
+
+/// What previous targets are told of a message.
+pub(super) fn told(delivery: &Delivery) -> Delivered {
+    let has_id = delivery.message.headers.as_ref().is_some_and(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID).is_some());
+    Delivered { sequence: delivery.sequence, published_ns: delivery.published_ns, again: delivery.delivered > 1, has_id }
 }
 
 /// What names a message's dead letter.

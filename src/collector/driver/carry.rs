@@ -1,11 +1,12 @@
 //! Carries out the core's effects. Part of the driver.
 
 use super::Driver;
-use super::arrive::message_identity;
+use super::arrive::{message_identity, told};
 use super::slots::Note;
 use super::work::{self, Done, Letter, Suspect};
 use crate::collector::core::{Effect, Entry, Event, FLOW_EXPIRES, GroupId};
 use crate::collector::dead_letters::Reason;
+use crate::collector::former::Doubtful;
 use crate::collector::identity::{self, Identities};
 use crate::collector::source::{SourceError, SourceErrorKind};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,6 +38,7 @@ impl Driver {
             Effect::Withdraw => self.source.withdraw().await,
             Effect::Insert(group) => self.insert(group),
             Effect::LookUp(group) => self.look_up(group),
+            Effect::Check(group) => self.check(group),
             // Perhaps they are of a stream that is no more: nothing is said about them before that is known.
             Effect::Ack(group) | Effect::Terminate(group) if self.identities.is_none() => self.feed(Event::Acked(group, false)),
             Effect::Renew(group) if self.identities.is_none() => {
@@ -139,7 +141,8 @@ impl Driver {
         let document = |entry: &Entry| slots.get(entry.slot).map(|slot| (slot.delivery.message.payload.as_ref(), slot.id));
         let command = collection.command(bytes, entries.iter().filter_map(document));
         self.deps.metrics.batch_documents.observe(command.documents() as f64);
-        self.work.spawn(work::insert(collection, group, command));
+        let lease_ends = entries.iter().map(|entry| entry.lease_ends).min().unwrap_or_default();
+        self.work.spawn(work::insert(collection, group, command, self.zero + Duration::from_nanos(lease_ends)));
     }
 
     fn look_up(&mut self, group: GroupId) {
@@ -151,6 +154,26 @@ impl Driver {
         };
         let suspects = self.core.entries(group).iter().filter_map(suspect).collect();
         self.work.spawn(work::look_up(collection, group, suspects));
+    }
+
+    fn check(&mut self, group: GroupId) {
+        let identities = self.identities.clone().unwrap_or_else(|| Identities::new(&self.job.stream, self.supervision.stream_created_ns));
+        let mut doubtful = Vec::new();
+        for (index, entry) in (0..).zip(self.core.entries(group)) {
+            let Some(slot) = self.slots.get(entry.slot) else { continue };
+            let (delivery, told) = (&slot.delivery, told(&slot.delivery));
+            if self.formers.concern(told) {
+                doubtful.push(Doubtful {
+                    index,
+                    payload: delivery.message.payload.clone(),
+                    told,
+                    identity: message_identity(&identities, delivery),
+                    measurement: identities.measurement(delivery.sequence, delivery.published_ns, [0; 3]),
+                    adds_id: slot.id.is_some(),
+                });
+            }
+        }
+        self.work.spawn(work::check(self.formers.clone(), self.letters.clone(), group, doubtful));
     }
 
     fn bury(&mut self, group: GroupId) {

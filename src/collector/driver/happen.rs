@@ -73,6 +73,22 @@ impl Driver {
                 let class = self.command_failed(&failure);
                 self.feed(Event::LookedUp(group, Outcome::Failed(class)));
             }
+            Done::Checked(group, Ok(elsewhere)) => {
+                self.words.previous = None;
+                for index in elsewhere.iter().filter(|(_, class)| *class == Class::Document).map(|(index, _)| *index as usize) {
+                    let detail = "an execution of the previous target put it into the dead letters".to_owned();
+                    self.note(group, index, LetterReason::Unknown, None, detail);
+                }
+                self.feed(Event::Checked(group, Outcome::Executed { failures: &elsewhere, uncertain: None }));
+            }
+            Done::Checked(group, Err(unasked)) => {
+                let reason = if unasked.unknown { Reason::PreviousTargetUnknown } else { Reason::PreviousTargetUnavailable };
+                if self.words.previous.is_none() {
+                    warn!(error = %unasked, "a previous target cannot be asked");
+                }
+                self.words.previous = Some((reason, unasked.message));
+                self.feed(Event::Checked(group, Outcome::Failed(Class::Transient)));
+            }
             Done::Buried(group, Ok(stored)) => {
                 // What an earlier delivery put there was counted then.
                 let earlier = stored == Stored::AlreadyThere && self.delivered(group) > 1;
@@ -212,6 +228,7 @@ impl Driver {
         } else if troubles.unavailable
             || troubles.refuses
             || troubles.dead_letters
+            || troubles.previous
             || self.words.source.is_some()
             || self.words.pull.is_some()
             || self.words.target.is_some()

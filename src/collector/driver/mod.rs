@@ -14,6 +14,7 @@ mod work;
 
 use super::core::{Arrival, Batches, Core, Effect, Event, Limits, Nanos, Now, SECOND};
 use super::dead_letters::DeadLetters;
+use super::former::Formers;
 use super::identity::Identities;
 use super::sink::{Collection, MAX_COMMAND_BYTES};
 use super::source::{Delivery, Source, SourceEvent};
@@ -138,6 +139,7 @@ struct Driver {
     buried_before: u64,
     collection: Option<Collection>,
     letters: DeadLetters,
+    formers: Formers,
     supervision: Supervision,
     words: Words,
     showing: Showing,
@@ -167,6 +169,7 @@ impl Driver {
         let limits = Limits { live: live.max(1), ..UNKNOWN_LIMITS };
         let letters = DeadLetters::new(deps.nats.clone(), &job.dead_letter_stream, &job.dead_letter_prefix, &job.dead_letter_objects);
         Self {
+            formers: Formers::new(deps.previous.clone()),
             core: Core::new(batches, limits, job.proven, rand::random()),
             supervision: Supervision::new(job.output.time_series.is_some()),
             job,

@@ -23,6 +23,8 @@ pub(super) struct Words {
     pub(super) pull: Option<(Reason, String)>,
     /// What the connection sends to its own inboxes does not come back.
     pub(super) mute: bool,
+    /// Why a previous target could not be asked last.
+    pub(super) previous: Option<(Reason, String)>,
     /// What is wrong with the collection.
     pub(super) target: Option<(Reason, String)>,
 }
@@ -56,6 +58,9 @@ impl Words {
         }
         if core.refuses && self.target.is_none() {
             add(Reason::DatabaseRefuses, &self.command);
+        }
+        if let Some((reason, message)) = self.previous.as_ref().filter(|_| core.previous) {
+            add(*reason, message);
         }
         if core.nothing_stored {
             add(Reason::NothingStoredYet, &self.refusal);

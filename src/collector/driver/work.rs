@@ -6,6 +6,7 @@ use crate::collector::classify::{self, Class};
 use crate::collector::compare;
 use crate::collector::core::GroupId;
 use crate::collector::dead_letters::{DeadLetterError, DeadLetterErrorKind, DeadLetters, Poison, Reason, Stored};
+use crate::collector::former::{Doubtful, Formers, Unasked};
 use crate::collector::sink::{Collection, CommandFailure, FailureKind, InsertCommand, InsertReply, OpenError};
 use crate::collector::source::{ConsumerFacts, SourceError, SourceErrorKind};
 use bson::{RawBson, RawDocument, oid::ObjectId};
@@ -22,6 +23,8 @@ pub(super) enum Done {
     Inserted(GroupId, InsertReply, Duration),
     /// Those that are not stored as they were sent, by index; the reason of a dead letter, where it is certain now.
     LookedUp(GroupId, Result<Vec<(u32, Class)>, CommandFailure>),
+    /// Those that lie in a previous target or among the dead letters, by index.
+    Checked(GroupId, Result<Vec<(u32, Class)>, Unasked>),
     Buried(GroupId, Result<Stored, DeadLetterError>),
     Pinged(Result<(), CommandFailure>),
     Asked(Result<ConsumerFacts, SourceError>),
@@ -37,13 +40,23 @@ pub(super) fn panicked(what: &str) -> CommandFailure {
     CommandFailure { kind: FailureKind::Other, code: None, labels: Vec::new(), message: format!("{what} panicked: a bug of sluice") }
 }
 
+fn late() -> CommandFailure {
+    let message = "the leases of a batch had ended before it was sent".to_owned();
+    CommandFailure { kind: FailureKind::Timeout, code: None, labels: Vec::new(), message }
+}
+
 pub(super) fn asking_panicked() -> SourceError {
     SourceError { kind: SourceErrorKind::Unavailable, code: None, message: "asking the consumer panicked: a bug of sluice".into() }
 }
 
-pub(super) async fn insert(collection: Collection, group: GroupId, command: InsertCommand) -> Done {
+/// Sends the command, unless the process was suspended until the leases of its messages had ended at `until`: another may
+/// have stored them elsewhere by then.
+pub(super) async fn insert(collection: Collection, group: GroupId, command: InsertCommand, until: Instant) -> Done {
     let begun = Instant::now();
     let work = async {
+        if Instant::now() >= until {
+            return Done::Inserted(group, InsertReply::Failed(late()), begun.elapsed());
+        }
         let reply = collection.send(command).await;
         Done::Inserted(group, reply, begun.elapsed())
     };
@@ -85,6 +98,12 @@ pub(super) async fn look_up(collection: Collection, group: GroupId, suspects: Ve
         Done::LookedUp(group, result)
     };
     guarded(work, || Done::LookedUp(group, Err(panicked("the look-up")))).await
+}
+
+pub(super) async fn check(formers: Formers, letters: DeadLetters, group: GroupId, doubtful: Vec<Doubtful>) -> Done {
+    let work = async { Done::Checked(group, formers.check(&letters, &doubtful).await) };
+    let panicked = || Unasked { unknown: false, message: "the look-up in the previous target panicked: a bug of sluice".into() };
+    guarded(work, || Done::Checked(group, Err(panicked()))).await
 }
 
 /// `None`: stored as it was sent.

@@ -5,6 +5,7 @@
 use super::failure::{CommandFailure, FailureKind, may_be_unknown_host, shorten};
 use super::tls;
 use crate::pipeline::config::WRITE_TIMEOUT;
+use crate::pipeline::moves::Place;
 use crate::pipeline::spec::Target;
 use crate::settings::{MongoConnection, MongoSettings};
 use bson::doc;
@@ -68,6 +69,18 @@ impl Databases {
         let database = Arc::new(database.map_err(|message| ConnectionError::Invalid { name: name.to_owned(), message })?);
         made.push((connection, database.clone()));
         Ok(database)
+    }
+
+    /// A client of the hosts of `place`: by the connection of its name, else by any other that leads to the same hosts.
+    /// Errors: none does; for people.
+    pub async fn of(&self, place: &Place) -> Result<Arc<Database>, String> {
+        let Target { hosts, database, collection } = &place.target;
+        let leads = |name: &&String| self.target(name, Some(database), collection).is_ok_and(|target| target.hosts == *hosts);
+        let named = self.connections.get_key_value(&place.connection).map(|(name, _)| name).filter(leads);
+        match named.or_else(|| self.connections.keys().find(leads)) {
+            Some(name) => self.get(name).await.map_err(|error| error.to_string()),
+            None => Err(format!("the settings have no MongoDB connection to {}", hosts.join(", "))),
+        }
     }
 
     /// Where a pipeline's documents go: the connection's hosts, the config's or the connection's database (an error

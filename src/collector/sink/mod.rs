@@ -8,6 +8,7 @@ mod command;
 mod connect;
 mod existing;
 mod failure;
+mod former;
 mod kind;
 mod open;
 mod reply;
@@ -17,6 +18,7 @@ pub use command::{MAX_COMMAND_BYTES, MAX_DOCUMENT_BYTES};
 pub use connect::{ConnectionError, Database, Databases};
 pub use existing::{Existing, existing};
 pub use failure::{CommandFailure, FailureKind};
+pub use former::Former;
 pub use reply::{DocumentFailure, InsertReply};
 
 use crate::pipeline::config::{OutputConfig, WRITE_TIMEOUT};

@@ -5,16 +5,22 @@
 //! controller that dies between two steps is followed by one that goes on with the next.
 //!
 //! ```text
-//! wish Run      stream ▶ admit run ▶ ensure                    (another target: admit switch ▶ stop ▶ admit run)
+//! wish Run      stream ▶ admit run ▶ ensure                    (another target: `switch`)
 //! wish Paused   admit stopped ▶ stop
 //! wish Draft    admit absent ▶ destroy
 //! wish Deleted  admit drain ▶ move subjects ▶ run until empty ▶ admit absent ▶ destroy ▶ delete stream ▶ forget
 //!               not running: admit absent ▶ destroy ▶ stream empty: move subjects ▶ still empty: delete stream, else restore
-//! wish Unfit    what is admitted goes on; a drain is cancelled
-//! wish Unknown  what is admitted goes on
+//! wish Unfit    what is admitted goes on; a drain is cancelled, and so is a target change
+//! wish Unknown  what is admitted goes on; a target change is cancelled
+//! any           a consumer that was paused for a target change that is over: resume
 //! ```
 
+mod switch;
+
+pub use switch::{Deliveries, PAUSE, Pause};
+
 use super::config::OnDelete;
+use super::moves::Moves;
 use super::spec::{ExecutionSpec, Fingerprint};
 use super::status::{Admitted, Kept, Phase};
 use jiff::Timestamp;
@@ -25,6 +31,8 @@ mod tests;
 
 /// How soon a drain, a switch or a deletion is looked at again.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How soon it is looked again whether a previous target can be forgotten.
+const SETTLES: Duration = Duration::from_secs(15);
 
 /// What the entry, its config and the settings ask for, once both were read and checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +66,8 @@ pub struct World {
     pub elsewhere: bool,
     /// The pipeline's stream; `None` where there is none. Only looked at where [`needs_stream`] says so.
     pub stream: Option<Stream>,
+    /// The previous targets that the entry gives up: what may lie there is not looked up any more.
+    pub given_up: Vec<String>,
 }
 
 /// What this controller's executor has for the pipeline.
@@ -82,6 +92,14 @@ pub struct Stream {
     pub deletable: bool,
     /// Whether its durable is there and, where it is ours, as the config wants it.
     pub durable: bool,
+    /// The sequence of its first message, or the next one where it is empty.
+    pub first: u64,
+    /// When its first message was published; `None` where it is empty.
+    pub first_time: Option<Timestamp>,
+    /// Its last sequence.
+    pub last: u64,
+    /// What its durable is doing, where there is one.
+    pub deliveries: Option<Deliveries>,
 }
 
 /// Who asks.
@@ -106,6 +124,10 @@ pub enum Action {
     EnsureDurable,
     /// Write into the status what executors are to do.
     Admit(Box<Admission>),
+    /// Pause the consumer, or go on with its pause, for [`PAUSE`].
+    Pause,
+    /// End a pause of ours, and note that it is over.
+    Resume,
     /// Make the executor run exactly this.
     Ensure(Box<ExecutionSpec>),
     /// Make the executor stop and keep.
@@ -133,6 +155,8 @@ pub struct Admission {
     pub spec: Option<ExecutionSpec>,
     /// Sets, keeps or clears the beginning of the drain.
     pub drain: DrainMark,
+    /// The target changes from now on.
+    pub moves: Moves,
 }
 
 /// What an admission does to `kept.drain_started`.
@@ -152,27 +176,30 @@ pub fn needs_stream(wish: &Wish, role: Role) -> bool {
 }
 
 /// The next steps; none means that all is as it should be.
-pub fn plan(wish: &Wish, world: &World, kept: &Kept, role: Role) -> Vec<Action> {
+pub fn plan(wish: &Wish, world: &World, kept: &Kept, role: Role, now: Timestamp) -> Vec<Action> {
     match role {
         Role::Holder => {}
         Role::Runner => return act(world),
         Role::StandBy => return stand_by(world),
         Role::Looker => return vec![],
     }
+    if kept.moves.paused && world.admitted.phase != Phase::Switch && needs_stream(wish, role) {
+        return vec![Action::Resume];
+    }
     match wish {
-        Wish::Unknown => act(world),
+        Wish::Unknown => switch_back(world, kept).unwrap_or_else(|| act(world)),
         Wish::Deleted => deleted(world, kept),
         Wish::Unfit => reopen(world).unwrap_or_else(|| unfit(world, kept)),
-        Wish::Run(spec) => reopen(world).unwrap_or_else(|| run(spec, world)),
+        Wish::Run(spec) => reopen(world).unwrap_or_else(|| run(spec, world, kept, now)),
         Wish::Paused => reopen(world).unwrap_or_else(|| match world.admitted.phase {
-            Phase::Run | Phase::Switch | Phase::Drain => admit(Phase::Stopped, world.admitted.spec.clone(), DrainMark::Clear),
+            Phase::Run | Phase::Switch | Phase::Drain => admit(Phase::Stopped, world.admitted.spec.clone(), DrainMark::Clear, world, kept),
             // What runs anywhere although the status was lost is stopped, and kept.
-            _ if !world.known => admit(Phase::Stopped, None, DrainMark::Clear),
+            _ if !world.known => admit(Phase::Stopped, None, DrainMark::Clear, world, kept),
             Phase::Stopped | Phase::Absent => act(world),
         }),
         Wish::Draft => reopen(world).unwrap_or_else(|| match world.admitted.phase {
             Phase::Absent if world.known => act(world),
-            _ => admit(Phase::Absent, None, DrainMark::Clear),
+            _ => admit(Phase::Absent, None, DrainMark::Clear, world, kept),
         }),
     }
 }
@@ -208,20 +235,29 @@ fn stand_by(world: &World) -> Vec<Action> {
     }
 }
 
-fn run(spec: &ExecutionSpec, world: &World) -> Vec<Action> {
-    if !world.stream.as_ref().is_some_and(|stream| stream.durable) {
+fn run(spec: &ExecutionSpec, world: &World, kept: &Kept, now: Timestamp) -> Vec<Action> {
+    let Some(stream) = world.stream.as_ref().filter(|stream| stream.durable) else {
         return vec![Action::EnsureStream(Box::new(spec.clone()))];
-    }
+    };
     let admitted = &world.admitted;
-    let moves = admitted.spec.as_ref().is_some_and(|old| old.target != spec.target);
-    match admitted.phase {
-        Phase::Run if admitted.spec.as_ref() == Some(spec) => act(world),
-        // Two targets never overlap: each document ends up in exactly one of them.
-        Phase::Run | Phase::Drain if moves => admit(Phase::Switch, admitted.spec.clone(), DrainMark::Clear),
-        Phase::Switch if world.execution.as_ref().is_some_and(|execution| execution.running) => act(world),
-        Phase::Switch if world.live > 0 => vec![Action::Wait(LOOK_AGAIN)],
-        _ => admit(Phase::Run, Some(spec.clone()), DrainMark::Clear),
+    let home = kept.moves.home(admitted.spec.as_ref());
+    // Two targets never overlap: each document ends up in exactly one of them.
+    if home.is_some_and(|home| home.place.target != spec.target) {
+        return switch::switch(spec, world, stream, kept, now);
     }
+    let next = kept.moves.arrive(spec, admitted.spec.as_ref(), &world.given_up, &switch::tape(stream), now);
+    let spec = next.fill(spec);
+    if admitted.phase != Phase::Run || admitted.spec.as_ref() != Some(&spec) || next != kept.moves {
+        return vec![Action::Admit(Box::new(Admission { phase: Phase::Run, spec: Some(spec), drain: DrainMark::Clear, moves: next }))];
+    }
+    let steps = act(world);
+    if steps.is_empty() && !spec.previous.is_empty() { vec![Action::Wait(SETTLES)] } else { steps }
+}
+
+/// What ran before a target change goes on where nothing says any more where to.
+fn switch_back(world: &World, kept: &Kept) -> Option<Vec<Action>> {
+    let spec = world.admitted.spec.clone().filter(|_| world.known && world.admitted.phase == Phase::Switch)?;
+    Some(admit(Phase::Run, Some(spec), DrainMark::Leave, world, kept))
 }
 
 /// Opens a stream that was moved aside: the entry is there. Whatever the status says, since it may have been lost.
@@ -235,11 +271,14 @@ fn unfit(world: &World, kept: &Kept) -> Vec<Action> {
     let admitted = &world.admitted;
     if kept.drain_started.is_some() || admitted.phase == Phase::Drain {
         let phase = match admitted.phase {
-            Phase::Drain | Phase::Absent if admitted.spec.is_some() => Phase::Run,
+            Phase::Drain | Phase::Absent | Phase::Switch if admitted.spec.is_some() => Phase::Run,
             Phase::Drain => Phase::Absent,
             phase => phase,
         };
-        return admit(phase, admitted.spec.clone(), DrainMark::Clear);
+        return admit(phase, admitted.spec.clone(), DrainMark::Clear, world, kept);
+    }
+    if let Some(steps) = switch_back(world, kept) {
+        return steps;
     }
     match &world.stream {
         Some(stream) if world.known && admitted.phase == Phase::Run && admitted.spec.is_some() && !stream.durable => {
@@ -255,14 +294,19 @@ fn deleted(world: &World, kept: &Kept) -> Vec<Action> {
     let draining = kept.drain_started.is_some();
     match (kept.on_delete, stream) {
         (OnDelete::Keep, Some(stream)) if stream.closed => vec![Action::RestoreSubjects],
-        (OnDelete::Keep, _) | (_, None) => gone(world, vec![Action::Forget]),
-        (OnDelete::Delete, Some(_)) => gone(world, vec![Action::DeleteStream]),
+        (OnDelete::Keep, _) | (_, None) => gone(world, kept, vec![Action::Forget]),
+        (OnDelete::Delete, Some(_)) => gone(world, kept, vec![Action::DeleteStream]),
         (OnDelete::Drain, Some(stream)) if !draining => match phase {
-            Phase::Run | Phase::Switch | Phase::Drain => admit(Phase::Drain, world.admitted.spec.clone(), DrainMark::Begin),
+            Phase::Run | Phase::Drain => admit(Phase::Drain, world.admitted.spec.clone(), DrainMark::Begin, world, kept),
+            // Into the old target: the new one has not begun.
+            Phase::Switch if world.admitted.spec.is_some() => {
+                admit(Phase::Drain, world.admitted.spec.clone(), DrainMark::Begin, world, kept)
+            }
             // Closed first, since a publish may be acknowledged between any look and the deletion. What nobody was
             // writing is not written now, and not destroyed either: then the stream opens again and stays.
-            Phase::Stopped | Phase::Absent => gone(
+            Phase::Switch | Phase::Stopped | Phase::Absent => gone(
                 world,
+                kept,
                 match (stream.closed, stream.messages) {
                     (true, 0) => vec![Action::DeleteStream],
                     (true, _) => vec![Action::RestoreSubjects],
@@ -279,17 +323,17 @@ fn deleted(world: &World, kept: &Kept) -> Vec<Action> {
                 steps.push(Action::Wait(LOOK_AGAIN));
                 steps
             }
-            _ => admit(Phase::Drain, world.admitted.spec.clone(), DrainMark::Leave),
+            _ => admit(Phase::Drain, world.admitted.spec.clone(), DrainMark::Leave, world, kept),
         },
-        (OnDelete::Drain, Some(_)) => gone(world, vec![Action::DeleteStream]),
+        (OnDelete::Drain, Some(_)) => gone(world, kept, vec![Action::DeleteStream]),
     }
 }
 
 /// Absent first, everywhere; then `last`.
-fn gone(world: &World, last: Vec<Action>) -> Vec<Action> {
+fn gone(world: &World, kept: &Kept, last: Vec<Action>) -> Vec<Action> {
     if world.admitted.phase != Phase::Absent || !world.known {
         // The spec is kept until the stream is gone: a drain that has to go on needs it.
-        return admit(Phase::Absent, world.admitted.spec.clone(), DrainMark::Leave);
+        return admit(Phase::Absent, world.admitted.spec.clone(), DrainMark::Leave, world, kept);
     }
     let steps = act(world);
     if !steps.is_empty() {
@@ -301,6 +345,8 @@ fn gone(world: &World, last: Vec<Action>) -> Vec<Action> {
     }
 }
 
-fn admit(phase: Phase, spec: Option<ExecutionSpec>, drain: DrainMark) -> Vec<Action> {
-    vec![Action::Admit(Box::new(Admission { phase, spec, drain }))]
+/// Admits something that is no target change; one that was under way ends here.
+fn admit(phase: Phase, spec: Option<ExecutionSpec>, drain: DrainMark, world: &World, kept: &Kept) -> Vec<Action> {
+    let moves = kept.moves.ended(world.admitted.spec.as_ref());
+    vec![Action::Admit(Box::new(Admission { phase, spec, drain, moves }))]
 }

@@ -5,6 +5,9 @@ use crate::pipeline::id::{Namespace, PipelineId, VersionName};
 use crate::pipeline::spec::Target;
 use proptest::prelude::*;
 
+mod kinds;
+mod switches;
+
 const BUCKET_STREAM: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn spec(version: u8, collection: &str) -> ExecutionSpec {
@@ -35,6 +38,7 @@ fn spec(version: u8, collection: &str) -> ExecutionSpec {
 struct Model {
     world: World,
     kept: Kept,
+    now: Timestamp,
     stored: u64,
     destroyed: u64,
     forgotten: bool,
@@ -45,14 +49,9 @@ impl Model {
         let world = &mut self.world;
         match action {
             Action::EnsureStream(_) => {
-                let stream = world.stream.get_or_insert(Stream {
-                    created: BUCKET_STREAM,
-                    closed: false,
-                    messages: 0,
-                    deletable: true,
-                    durable: true,
-                });
+                let stream = world.stream.get_or_insert(stream(0));
                 stream.durable = true;
+                stream.deliveries.get_or_insert(IDLE);
                 self.kept.stream_created = Some(stream.created);
             }
             Action::EnsureDurable => world.stream.as_mut().unwrap().durable = true,
@@ -60,25 +59,36 @@ impl Model {
                 world.known = true;
                 world.admitted.phase = admission.phase;
                 world.admitted.spec = admission.spec.clone();
+                self.kept.moves = admission.moves.clone();
                 match admission.drain {
                     DrainMark::Begin => self.kept.drain_started = self.kept.drain_started.or(Some(BUCKET_STREAM)),
                     DrainMark::Leave => {}
                     DrainMark::Clear => self.kept.drain_started = None,
                 }
             }
+            Action::Pause => self.deliveries().pause = Pause::Left(PAUSE),
+            Action::Resume => {
+                self.kept.moves.paused = false;
+                if world.stream.as_ref().and_then(|stream| stream.deliveries).is_some_and(|deliveries| deliveries.pause.ours()) {
+                    self.deliveries().pause = Pause::Off;
+                }
+            }
             Action::Ensure(spec) => {
                 world.execution = Some(Execution { fingerprint: spec.fingerprint.clone(), running: true });
                 world.live = 1;
+                self.pulls(1);
             }
             Action::Stop => {
                 if let Some(execution) = &mut world.execution {
                     execution.running = false;
                 }
                 world.live = 0;
+                self.pulls(0);
             }
             Action::Destroy => {
                 world.execution = None;
                 world.live = 0;
+                self.pulls(0);
             }
             Action::MoveSubjects => world.stream.as_mut().unwrap().closed = true,
             Action::RestoreSubjects => world.stream.as_mut().unwrap().closed = false,
@@ -89,11 +99,15 @@ impl Model {
             }
             Action::Forget => self.forgotten = true,
             Action::Wait(_) => {
+                self.pass_time(Duration::from_secs(20));
+                let world = &mut self.world;
                 // Meanwhile a running execution writes what waits, and other processes' executions end.
                 let runs = world.execution.as_ref().is_some_and(|execution| execution.running);
                 if let (true, Some(stream)) = (runs, world.stream.as_mut().filter(|stream| stream.durable)) {
                     let written = stream.messages.min(100);
                     stream.messages -= written;
+                    stream.first += written;
+                    stream.first_time = stream.first_time.filter(|_| stream.messages > 0);
                     self.stored += written;
                 }
                 if !runs {
@@ -103,10 +117,41 @@ impl Model {
         }
     }
 
+    fn deliveries(&mut self) -> &mut Deliveries {
+        self.world.stream.as_mut().unwrap().deliveries.as_mut().unwrap()
+    }
+
+    fn pulls(&mut self, pulls: u64) {
+        if let Some(deliveries) = self.world.stream.as_mut().and_then(|stream| stream.deliveries.as_mut()) {
+            deliveries.pulls = pulls;
+        }
+    }
+
+    /// A pause runs out by itself.
+    fn pass_time(&mut self, time: Duration) {
+        self.now = self.now.saturating_add(time).unwrap();
+        let deliveries = self.world.stream.as_mut().and_then(|stream| stream.deliveries.as_mut());
+        if let Some(Deliveries { pause, .. }) = deliveries
+            && let Pause::Left(left) = *pause
+        {
+            *pause = if left > time { Pause::Left(left - time) } else { Pause::Off };
+        }
+    }
+
+    fn plan(&self, wish: &Wish) -> Vec<Action> {
+        plan(wish, &self.world, &self.kept, Role::Holder, self.now)
+    }
+
+    /// Whether the consumer is paused by us, or may be as far as the status knows.
+    fn paused(&self) -> bool {
+        let deliveries = self.world.stream.as_ref().and_then(|stream| stream.deliveries);
+        self.kept.moves.paused || deliveries.is_some_and(|deliveries| deliveries.pause.ours())
+    }
+
     /// Runs passes until nothing is left to do; the number of passes.
     fn converge(&mut self, wish: &Wish) -> usize {
         for pass in 0..64 {
-            let steps = plan(wish, &self.world, &self.kept, Role::Holder);
+            let steps = self.plan(wish);
             if steps.is_empty() || self.forgotten {
                 return pass;
             }
@@ -118,12 +163,20 @@ impl Model {
 
 fn models() -> impl Strategy<Value = Model> {
     let phase = prop_oneof![Just(Phase::Run), Just(Phase::Switch), Just(Phase::Stopped), Just(Phase::Drain), Just(Phase::Absent)];
-    let stream = prop::option::of((any::<bool>(), 0u64..500, any::<bool>(), any::<bool>(), any::<bool>()));
+    let pause = prop_oneof![
+        3 => Just(Pause::Off),
+        1 => Just(Pause::Impossible),
+        1 => Just(Pause::Left(Duration::from_secs(20))),
+        1 => Just(Pause::Left(Duration::from_secs(36_000))),
+    ];
+    let deliveries = (0u64..3, pause);
+    let stream = prop::option::of((any::<bool>(), 0u64..500, any::<bool>(), any::<bool>(), any::<bool>(), deliveries));
+    let switching = (any::<bool>(), any::<bool>());
     let execution = prop::option::of((0u8..3, any::<bool>()));
     let on_delete = prop_oneof![Just(OnDelete::Drain), Just(OnDelete::Delete), Just(OnDelete::Keep)];
     let known = prop::bool::weighted(0.8);
-    (phase, stream, execution, 0u32..3, on_delete, any::<bool>(), known).prop_map(
-        |(phase, stream, execution, live, on_delete, draining, known)| Model {
+    (phase, stream, execution, 0u32..3, on_delete, any::<bool>(), known, switching).prop_map(
+        |(phase, stream, execution, live, on_delete, draining, known, (since, paused))| Model {
             world: World {
                 known,
                 admitted: if known {
@@ -134,24 +187,49 @@ fn models() -> impl Strategy<Value = Model> {
                 execution: execution.map(|(version, running)| Execution { fingerprint: spec(version, "old").fingerprint, running }),
                 live,
                 elsewhere: false,
-                stream: stream.map(|(closed, messages, deletable, durable, same)| Stream {
+                stream: stream.map(|(closed, messages, deletable, durable, same, (unacknowledged, pause))| Stream {
                     created: if same { BUCKET_STREAM } else { Timestamp::MAX },
                     closed,
-                    messages,
                     deletable,
                     durable,
+                    deliveries: durable.then_some(Deliveries { unacknowledged, pause, ..IDLE }),
+                    ..self::stream(messages)
                 }),
+                given_up: Vec::new(),
             },
             kept: if known {
-                Kept { stream_created: Some(BUCKET_STREAM), on_delete, drain_started: draining.then_some(BUCKET_STREAM), ..Kept::default() }
+                Kept {
+                    stream_created: Some(BUCKET_STREAM),
+                    on_delete,
+                    drain_started: draining.then_some(BUCKET_STREAM),
+                    moves: Moves { since: since.then_some(BUCKET_STREAM), paused, ..Moves::default() },
+                    ..Kept::default()
+                }
             } else {
                 Kept::default()
             },
+            now: BUCKET_STREAM,
             stored: 0,
             destroyed: 0,
             forgotten: false,
         },
     )
+}
+
+const IDLE: Deliveries = Deliveries { ack_wait: Duration::from_secs(30), unacknowledged: 0, pulls: 0, pause: Pause::Off };
+
+fn stream(messages: u64) -> Stream {
+    Stream {
+        created: BUCKET_STREAM,
+        closed: false,
+        messages,
+        deletable: true,
+        durable: true,
+        first: 1,
+        first_time: (messages > 0).then_some(BUCKET_STREAM),
+        last: messages,
+        deliveries: Some(IDLE),
+    }
 }
 
 proptest! {
@@ -164,8 +242,9 @@ proptest! {
         let on_delete = model.kept.on_delete;
         model.converge(&wish);
         if !model.forgotten {
-            prop_assert!(plan(&wish, &model.world, &model.kept, Role::Holder).is_empty());
+            prop_assert!(model.plan(&wish).is_empty());
         }
+        prop_assert!(model.forgotten || wish == Wish::Unknown || !model.paused() || before.paused() && !before.kept.moves.paused);
         if on_delete != OnDelete::Delete || wish != Wish::Deleted {
             prop_assert_eq!(model.destroyed, 0, "{:?}", model);
         }
@@ -192,28 +271,9 @@ proptest! {
     #[test]
     fn a_runner_never_decides(model in models(), wish in 0usize..5) {
         let wish = [Wish::Paused, Wish::Draft, Wish::Deleted, Wish::Unfit, Wish::Unknown][wish].clone();
-        for step in plan(&wish, &model.world, &model.kept, Role::Runner) {
+        for step in plan(&wish, &model.world, &model.kept, Role::Runner, BUCKET_STREAM) {
             prop_assert!(matches!(step, Action::Ensure(_) | Action::Stop | Action::Destroy), "{:?}", step);
         }
-    }
-}
-
-#[test]
-fn a_controller_of_another_kind_ends_what_it_runs_only_once_the_holders_kind_runs_it() {
-    let mut world = running(5).world;
-    let steps = |world: &World| plan(&Wish::Unknown, world, &Kept::default(), Role::StandBy);
-    assert!(steps(&world).is_empty(), "it goes on");
-    world.elsewhere = true;
-    assert_eq!(steps(&world), [Action::Destroy]);
-    world.elsewhere = false;
-    for (phase, step) in [(Phase::Stopped, Action::Stop), (Phase::Switch, Action::Stop), (Phase::Absent, Action::Destroy)] {
-        world.admitted.phase = phase;
-        assert_eq!(steps(&world), [step]);
-    }
-    for phase in [Phase::Run, Phase::Drain, Phase::Switch, Phase::Stopped, Phase::Absent] {
-        let world = World { execution: None, admitted: Admitted { phase, ..world.admitted.clone() }, ..world.clone() };
-        assert!(steps(&world).is_empty(), "nothing is started: {phase:?}");
-        assert!(plan(&Wish::Unknown, &running(5).world, &Kept::default(), Role::Looker).is_empty());
     }
 }
 
@@ -226,8 +286,10 @@ fn running(messages: u64) -> Model {
             live: 1,
             elsewhere: false,
             known: true,
-            stream: Some(Stream { created: BUCKET_STREAM, closed: false, messages, deletable: true, durable: true }),
+            stream: Some(Stream { deliveries: Some(Deliveries { pulls: 1, ..IDLE }), ..stream(messages) }),
+            given_up: Vec::new(),
         },
+        now: BUCKET_STREAM,
         kept: Kept { stream_created: Some(BUCKET_STREAM), ..Kept::default() },
         stored: 0,
         destroyed: 0,
@@ -238,10 +300,10 @@ fn running(messages: u64) -> Model {
 #[test]
 fn a_drain_moves_the_subjects_before_anything_else_and_writes_all_that_waits() {
     let mut model = running(350);
-    let first = plan(&Wish::Deleted, &model.world, &model.kept, Role::Holder);
+    let first = model.plan(&Wish::Deleted);
     assert!(matches!(&first[..], [Action::Admit(admission)] if admission.phase == Phase::Drain), "{first:?}");
     first.iter().for_each(|step| model.apply(step));
-    let second = plan(&Wish::Deleted, &model.world, &model.kept, Role::Holder);
+    let second = model.plan(&Wish::Deleted);
     assert_eq!(second, vec![Action::MoveSubjects]);
     model.converge(&Wish::Deleted);
     assert!(model.forgotten && model.world.stream.is_none());
@@ -252,33 +314,13 @@ fn a_drain_moves_the_subjects_before_anything_else_and_writes_all_that_waits() {
 fn a_put_in_the_middle_of_a_drain_restores_the_subjects_and_cancels() {
     let mut model = running(350);
     for _ in 0..4 {
-        let steps = plan(&Wish::Deleted, &model.world, &model.kept, Role::Holder);
+        let steps = model.plan(&Wish::Deleted);
         steps.iter().for_each(|step| model.apply(step));
     }
     assert!(model.world.stream.as_ref().unwrap().closed);
     model.converge(&Wish::Run(Box::new(spec(1, "c"))));
     assert!(!model.world.stream.as_ref().unwrap().closed && model.kept.drain_started.is_none());
     assert_eq!(model.destroyed, 0);
-}
-
-#[test]
-fn another_target_starts_only_when_nothing_of_the_old_one_runs() {
-    let mut model = running(0);
-    let wish = Wish::Run(Box::new(spec(2, "other")));
-    for _ in 0..64 {
-        let steps = plan(&wish, &model.world, &model.kept, Role::Holder);
-        for step in &steps {
-            if let Action::Ensure(spec) = step {
-                assert_eq!(spec.target.collection, "other");
-                assert!(!model.world.execution.as_ref().is_some_and(|execution| execution.running));
-            }
-            model.apply(step);
-        }
-        if steps.is_empty() {
-            return;
-        }
-    }
-    panic!("no end in sight");
 }
 
 #[test]
@@ -298,7 +340,7 @@ fn what_was_published_before_the_stream_of_a_paused_pipeline_was_closed_is_kept(
     let mut model = running(0);
     model.converge(&Wish::Paused);
     loop {
-        let steps = plan(&Wish::Deleted, &model.world, &model.kept, Role::Holder);
+        let steps = model.plan(&Wish::Deleted);
         if steps == [Action::MoveSubjects] {
             break;
         }
@@ -316,7 +358,7 @@ fn what_was_published_before_the_stream_of_a_paused_pipeline_was_closed_is_kept(
 fn an_unreadable_entry_in_the_middle_of_a_drain_cancels_it_and_what_ran_goes_on() {
     let mut model = running(350);
     for _ in 0..4 {
-        let steps = plan(&Wish::Deleted, &model.world, &model.kept, Role::Holder);
+        let steps = model.plan(&Wish::Deleted);
         steps.iter().for_each(|step| model.apply(step));
     }
     assert!(model.world.stream.as_ref().unwrap().closed);
@@ -330,7 +372,7 @@ fn an_unreadable_entry_in_the_middle_of_a_drain_cancels_it_and_what_ran_goes_on(
 fn a_drain_whose_durable_was_deleted_goes_on_with_a_new_one() {
     let mut model = running(350);
     for _ in 0..3 {
-        let steps = plan(&Wish::Deleted, &model.world, &model.kept, Role::Holder);
+        let steps = model.plan(&Wish::Deleted);
         steps.iter().for_each(|step| model.apply(step));
     }
     model.world.stream.as_mut().unwrap().durable = false;

@@ -9,6 +9,7 @@ mod faults;
 mod life;
 mod restarts;
 mod scale;
+mod targets;
 mod versions;
 mod waiting;
 

@@ -7,7 +7,7 @@
 use crate::collector::classify::Class;
 use crate::collector::core::*;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 mod lives;
 
@@ -33,6 +33,7 @@ enum Coming {
     Deliver(Vec<(usize, u32)>, u64),
     Inserted(GroupId, Vec<u32>, bool),
     LookedUp(GroupId, Vec<u32>, bool),
+    Checked(GroupId, bool),
     Acked(GroupId, Vec<usize>, bool, bool),
     Renewed(GroupId, Nanos, Vec<usize>, bool),
     Buried(GroupId, usize, bool),
@@ -46,6 +47,9 @@ struct Message {
     bytes: u32,
     /// When it is published.
     from: Nanos,
+    /// Whether it was there before the target changed, and whether it lies in the previous one.
+    check: bool,
+    elsewhere: bool,
     /// At the server: delivered until then.
     leased_until: Option<Nanos>,
     settled: bool,
@@ -60,6 +64,8 @@ struct World {
     messages: Vec<Message>,
     /// Slots that the core holds: which message, and until when it may speak for it.
     slots: BTreeMap<u32, (usize, Nanos)>,
+    /// Slots whose messages were looked up in the previous target and lie not there.
+    cleared: BTreeSet<u32>,
     next_slot: u32,
     /// Pull requests: messages and bytes left.
     pulls: Vec<(u64, u64)>,
@@ -173,6 +179,11 @@ impl World {
                     let half = |entry: &Entry| self.now + ACK_WAIT / 2 <= self.slots[&entry.slot].1;
                     assert!(core.entries(group).iter().all(half), "seed {seed}: an insert in the second half of a lease");
                 }
+                for entry in core.entries(group) {
+                    let message = &self.messages[self.slots[&entry.slot].0];
+                    assert!(!message.check || self.cleared.contains(&entry.slot), "seed {seed}: inserted before it was looked up");
+                    assert!(!message.elsewhere, "seed {seed}: inserted although it lies in the previous target");
+                }
                 let poisoned = numbers.iter().any(|n| self.messages[*n].nature == Nature::Poison);
                 let away = self.away(0);
                 // A network error may come before or after the database did it.
@@ -198,11 +209,16 @@ impl World {
                 let (latency, away) = (self.latency(), self.away(0));
                 self.later(latency, Coming::LookedUp(group, failures, away));
             }
+            Effect::Check(group) => {
+                let (latency, away) = (self.latency(), self.away(2));
+                self.later(latency, Coming::Checked(group, away));
+            }
             Effect::Ack(group) => {
                 let numbers = self.speaks_for(core, group);
                 for number in &numbers {
                     let message = &self.messages[*number];
-                    assert!(message.stored || message.nature == Nature::Stored, "seed {seed}: acknowledged what is not stored");
+                    let stored = message.stored || message.elsewhere || message.nature == Nature::Stored;
+                    assert!(stored, "seed {seed}: acknowledged what is not stored");
                 }
                 self.acknowledge(group, numbers);
             }
@@ -271,7 +287,14 @@ impl World {
                     let unreadable = self.messages[*number].nature == Nature::Unreadable;
                     let kind = if unreadable { Kind::Unreadable } else { Kind::Document };
                     let lease_from = self.slots[slot].1 - ACK_WAIT;
-                    Arrival { slot: *slot, bytes: self.messages[*number].bytes, lease_from, published_ns: 1, kind }
+                    Arrival {
+                        slot: *slot,
+                        bytes: self.messages[*number].bytes,
+                        lease_from,
+                        published_ns: 1,
+                        kind,
+                        check: self.messages[*number].check,
+                    }
                 };
                 let messages: Vec<Arrival> = batch.iter().map(arrival).collect();
                 core.on(Event::Delivered { messages: &messages, pending }, now, out);
@@ -298,6 +321,18 @@ impl World {
                 let outcome =
                     if away { Outcome::Failed(Class::Transient) } else { Outcome::Executed { failures: &failures, uncertain: None } };
                 core.on(Event::LookedUp(group, outcome), now, out);
+            }
+            Coming::Checked(group, true) => core.on(Event::Checked(group, Outcome::Failed(Class::Transient)), now, out),
+            Coming::Checked(group, false) => {
+                let mut found = Vec::new();
+                for (index, entry) in core.entries(group).iter().enumerate() {
+                    if self.messages[self.slots[&entry.slot].0].elsewhere {
+                        found.push((index as u32, Class::Done));
+                    } else {
+                        self.cleared.insert(entry.slot);
+                    }
+                }
+                core.on(Event::Checked(group, Outcome::Executed { failures: &found, uncertain: None }), now, out);
             }
             Coming::Acked(group, _, lost, unconfirmed) => core.on(Event::Acked(group, !lost && !unconfirmed), now, out),
             Coming::Renewed(group, sent, slots, lost) => {

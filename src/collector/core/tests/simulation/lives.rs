@@ -1,7 +1,6 @@
 //! Whole lives in the simulated world, one a seed: `SLUICE_SEED=n` repeats one, `SLUICE_SEEDS=n` runs more of them.
 
 use super::*;
-use std::collections::BTreeSet;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -15,6 +14,7 @@ fn run(seed: u64) {
         now: 0,
         messages: Vec::new(),
         slots: BTreeMap::new(),
+        cleared: BTreeSet::new(),
         next_slot: 0,
         pulls: Vec::new(),
         coming: BinaryHeap::new(),
@@ -41,8 +41,21 @@ fn run(seed: u64) {
             (true, 7..9) => Nature::Stored,
             (true, _) => Nature::Taken,
         };
+        // The target changed in the middle of every second life.
+        let check = seed.is_multiple_of(2) && number < 400;
+        let elsewhere = check && nature == Nature::Good && world.random(3) == 0;
         let bytes = 20 + world.random(400) as u32;
-        world.messages.push(Message { nature, bytes, from, leased_until: None, settled: false, stored: false, buried: false });
+        world.messages.push(Message {
+            nature,
+            bytes,
+            from,
+            check,
+            elsewhere,
+            leased_until: None,
+            settled: false,
+            stored: false,
+            buried: false,
+        });
     }
     let limits = Limits { ack_wait: ACK_WAIT, max_ack_pending: world.max_ack_pending, live: 1, max_batch: 0 };
     let mut core = Core::new(world.batches, limits, false, seed);
@@ -93,7 +106,7 @@ fn run(seed: u64) {
         let bad = matches!(message.nature, Nature::Refused | Nature::Unreadable | Nature::Taken | Nature::Poison);
         assert!(message.settled, "seed {seed}: message {number} {message:?} is not settled; {core:?}");
         assert_eq!(message.buried, bad, "seed {seed}: message {number} {message:?}");
-        assert!(message.stored || message.nature != Nature::Good);
+        assert!(message.stored != message.elsewhere || message.nature != Nature::Good, "seed {seed}: message {number} {message:?}");
     }
     assert!(world.slots.is_empty(), "seed {seed}: slots are left");
 }
