@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TOOLS := bash deploy/local/tools.sh
 
-.PHONY: help build image demo test soak-controllers lint bench instructions clean-cache
+.PHONY: help build image demo test soak-controllers lint bench bench-controllers instructions clean-cache
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ lint: ## formatting, clippy, licences, banned crates, sources, advisories
 bench: ## documents per second, CPU and memory beside the bare loops; options: make bench ARGS='--help'
 	cargo build --release --locked --bin sluice
 	cargo bench --locked --bench throughput -- $(ARGS)
+
+bench-controllers: ## documents per second of one controller and of two, in turns; options: make bench-controllers ARGS='--rounds 5'
+	cargo build --release --locked --bin sluice
+	cargo bench --locked --bench throughput -- --only one,two \
+		--contender 'one=exec bash benches/controllers.sh 1' --contender 'two=exec bash benches/controllers.sh 2' \
+		--json target/bench/controllers.json $(ARGS)
 
 instructions: ## instructions per document of the hot path, counted by valgrind
 	@bash deploy/local/instructions.sh

@@ -4,8 +4,9 @@ use super::failure::{Exit, Failure};
 use super::output::Output;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::problem::Problem;
+use crate::pipeline::status::PipelineStatus;
 use crate::settings::{self, Settings};
-use crate::store::{EntryRecord, Operation, Store, StoreErrorKind};
+use crate::store::{EntryRecord, Operation, Store, StoreErrorKind, VersionInfo};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,6 +72,30 @@ impl Context {
         match self.record(store, id).await? {
             Some(record) if record.operation == Operation::Put => Ok(record),
             _ => Err(self.no_pipeline(id)),
+        }
+    }
+
+    /// The status of `id`; `None` where there is none, or no bucket at all.
+    pub async fn status(&self, store: &Store, id: &PipelineId) -> Result<Option<PipelineStatus>, Failure> {
+        match store.status.get(id).await {
+            Err(error) if error.kind() == StoreErrorKind::Missing => Ok(None),
+            result => Ok(result?.map(|record| record.status)),
+        }
+    }
+
+    /// Every kept record of `id`, oldest first; none where there is no bucket at all.
+    pub async fn history(&self, store: &Store, id: &PipelineId) -> Result<Vec<EntryRecord>, Failure> {
+        match store.entries.history(id).await {
+            Err(error) if error.kind() == StoreErrorKind::Missing => Ok(Vec::new()),
+            result => Ok(result?),
+        }
+    }
+
+    /// The stored versions of `id`, oldest first; none where there is no Object Store at all.
+    pub async fn versions(&self, store: &Store, id: &PipelineId) -> Result<Vec<VersionInfo>, Failure> {
+        match store.configs.versions(id).await {
+            Err(error) if error.kind() == StoreErrorKind::Missing => Ok(Vec::new()),
+            result => Ok(result?),
         }
     }
 

@@ -4,26 +4,31 @@
 //! Every command loads the settings, does one thing, prints one result to stdout and at most one error to stderr.
 //! Nothing but this module and `main.rs` knows that there is a command line.
 
+mod completions;
+mod config;
 mod context;
+mod diff;
 mod dlq;
 mod edit;
 mod execute;
 mod facts;
 mod failure;
 mod give_up;
+mod history;
 mod lint;
 mod list;
 mod output;
 mod probe;
 mod publish;
 mod run;
+mod schema;
 mod send;
 mod status;
 mod wait;
 
 pub use failure::{Exit, Failure};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use context::Context;
 use output::{ColorChoice, Format, Output};
 use std::path::PathBuf;
@@ -104,6 +109,13 @@ enum Command {
     List,
     /// Show how pipelines are doing: state, version, lag, rate, dead letters, and what to do about what is wrong
     Status(status::StatusArgs),
+    /// Show who changed the entry and when, and how the conditions changed
+    History(history::HistoryArgs),
+    /// Compare two versions: what is admitted with what the entry says, or any two
+    Diff(diff::DiffArgs),
+    /// Look at the stored configs
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Check configs without any server; fails on errors, not on warnings. With --settings, connections are checked too
     Lint(lint::LintArgs),
     /// Send documents from a file to a pipeline's stream
@@ -111,6 +123,10 @@ enum Command {
     /// Look at dead letters: documents that MongoDB refuses, with the reason
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Print the JSON Schema of an entry, a config, the settings or a status document
+    Schema(schema::SchemaArgs),
+    /// Print the script that completes commands and options in a shell
+    Completions(completions::CompletionsArgs),
 }
 
 /// Parses the arguments, runs the command, and says how it ended.
@@ -136,6 +152,11 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
         let context = if global.names_settings() { Some(load()?) } else { None };
         return lint::lint(args, context.as_ref().map(|context| &context.settings), out);
     }
+    match &cli.command {
+        Command::Schema(args) => return schema::schema(args, out),
+        Command::Completions(args) => return completions::completions(args, Cli::command(), out),
+        _ => {}
+    }
     let context = load()?;
     if let Command::Run = cli.command {
         return run::run(context, cli.global.color);
@@ -152,7 +173,9 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {
-            Command::Run | Command::Execute(_) | Command::Probe(_) | Command::Lint(_) => Ok(()),
+            Command::Run | Command::Execute(_) | Command::Probe(_) | Command::Lint(_) | Command::Schema(_) | Command::Completions(_) => {
+                Ok(())
+            }
             Command::Publish(args) => publish::publish(&context, args).await,
             Command::Pause(args) => edit::pause(&context, args).await,
             Command::Draft(args) => edit::draft(&context, args).await,
@@ -161,6 +184,9 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
             Command::GiveUp(args) => give_up::give_up(&context, args).await,
             Command::List => list::list(&context).await,
             Command::Status(args) => status::status(&context, args).await,
+            Command::History(args) => history::history(&context, args).await,
+            Command::Diff(args) => diff::diff(&context, args).await,
+            Command::Config(command) => config::config(&context, command).await,
             Command::Send(args) => send::send(&context, args).await,
             Command::Dlq(command) => dlq::dlq(&context, command).await,
         }
@@ -170,7 +196,6 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -100,6 +100,29 @@ impl Output {
         write_stdout(&format!("{text}\n"))
     }
 
+    /// A file's content: its very bytes into a file or pipe, without control characters onto a terminal.
+    pub fn content(&self, bytes: &[u8]) -> Result<(), Failure> {
+        if !self.terminal {
+            return write_bytes(bytes);
+        }
+        String::from_utf8_lossy(bytes).lines().try_for_each(|line| self.line(&clean(line)))
+    }
+
+    /// A unified diff: what goes and what comes in colours.
+    pub fn diff(&self, text: &str) -> Result<(), Failure> {
+        for line in text.lines() {
+            let tone = match line.as_bytes().first() {
+                _ if line.starts_with("---") || line.starts_with("+++") => Tone::Plain,
+                Some(b'-') => Tone::Bad,
+                Some(b'+') => Tone::Good,
+                Some(b'@') => Tone::Faint,
+                _ => Tone::Plain,
+            };
+            self.line(&self.paint(&clean(line), tone))?;
+        }
+        Ok(())
+    }
+
     /// A result as JSON, indented.
     pub fn json<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from)?;
@@ -205,8 +228,12 @@ pub fn clean(text: &str) -> String {
 }
 
 fn write_stdout(text: &str) -> Result<(), Failure> {
+    write_bytes(text.as_bytes())
+}
+
+fn write_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         // The reader has seen enough (`sluice list | head -1`).
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         result => Ok(result?),

@@ -325,6 +325,7 @@ pub mod tests {
             admitted: Admitted { phase: Phase::Run, spec: Some(spec), live_executions: 1 },
             observed: ObservedSummary { version: Some(version.into()), fingerprint, executions: 1, ..ObservedSummary::default() },
             conditions: vec![Condition { message: String::new(), ..condition(ConditionType::Ready, true, Reason::AsDesired) }],
+            history: Vec::new(),
             kept: Kept::default(),
         }
     }

@@ -95,6 +95,26 @@ fn seconds_first(published_ns: u64) -> Identity {
     identity
 }
 
+/// The header of a dead letter that is sent into its stream again: the identity, in hex, that its document has instead of
+/// one made from the new message. The original and every repeat of the replay then are one document.
+pub const REPLAY_OF: &str = "Sluice-Replay-Of";
+
+/// Whether `text` is an identity as [`hex`] writes it.
+pub fn is_hex(text: &str) -> bool {
+    parse(text).is_some()
+}
+
+/// The identity that [`hex`] wrote.
+pub fn parse(text: &str) -> Option<Identity> {
+    let digits: &[u8; 24] = text.as_bytes().try_into().ok()?;
+    let mut identity = [0; 12];
+    for (byte, pair) in identity.iter_mut().zip(digits.chunks_exact(2)) {
+        let [high, low] = [0, 1].map(|at| char::from(pair[at]).to_digit(16).filter(|_| !pair[at].is_ascii_uppercase()));
+        *byte = u8::try_from(high? << 4 | low?).ok()?;
+    }
+    Some(identity)
+}
+
 /// The identity as 24 lowercase hex digits, as it stands in the subject of a dead letter.
 pub fn hex(identity: &Identity) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -160,6 +180,15 @@ mod tests {
             base.measurement(7, PUBLISHED, [0, 0, 1]),
         ];
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+    }
+
+    #[test]
+    fn an_identity_is_read_as_it_is_written_and_nothing_else_is() {
+        let identity = Identities::new("s", CREATED).without_message_id(7, PUBLISHED);
+        assert_eq!(parse(&hex(&identity)), Some(identity));
+        for other in ["", "6553f12aeb79a2c5b85d5c2", "6553F12AEB79A2C5B85D5C27", "6553f12aeb79a2c5b85d5c2g", "6553f12aeb79a2c5b85d5c270"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
     }
 
     proptest::proptest! {

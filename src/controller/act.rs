@@ -196,6 +196,7 @@ impl Controller {
             },
             observed: old.map(|status| status.observed.clone()).unwrap_or_default(),
             conditions: old.map(|status| status.conditions.clone()).unwrap_or_default(),
+            history: old.map(|status| status.history.clone()).unwrap_or_default(),
             kept,
         };
         info!(

@@ -101,7 +101,9 @@ impl Holding {
         let state = self.state();
         let who = match (&state.lease, &state.other) {
             (Some(lease), _) if nominal => format!("this controller decides, epoch {}", lease.epoch),
-            (_, Some(other)) => format!("{} on {} decides, epoch {}", other.process, other.host, other.epoch),
+            (_, Some(other)) => {
+                format!("{} on {} decides for executor {}, epoch {}", other.process, other.host, other.executor, other.epoch)
+            }
             _ => "nobody decides yet".to_owned(),
         };
         (who, if nominal { Duration::ZERO } else { state.held.elapsed() })

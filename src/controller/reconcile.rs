@@ -8,6 +8,7 @@ use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
 use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit, waits_for};
 use crate::pipeline::backoff::Backoff;
+use crate::pipeline::history::remembered;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, Deliveries, Execution, LOOK_AGAIN, Pause, Role, Stream, Wish, World, needs_stream, plan};
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
@@ -292,13 +293,16 @@ impl Controller {
         };
         let mut admitted = world.admitted.clone();
         admitted.live_executions = world.live;
+        let (before, history) = old.map_or((&[][..], &[][..]), |status| (&status.conditions, &status.history));
+        let conditions = conditions(&facts, before);
         let status = PipelineStatus {
             schema: 1,
             id: pass.id.clone(),
             epoch: old.map_or(0, |status| status.epoch),
             updated: old.map_or(now, |status| status.updated),
             desired: pass.desire.summary.clone(),
-            conditions: conditions(&facts, old.map_or(&[], |status| &status.conditions)),
+            history: remembered(history, before, &conditions, now),
+            conditions,
             observed: summary(&reports),
             admitted,
             kept,

@@ -6,6 +6,7 @@
 use super::{Controller, resync::RESYNC};
 use crate::pipeline::health::{Check, Health, View, execution_check};
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::plan::Role;
 use crate::pipeline::report::ExecutionReport;
 use crate::pipeline::status::{Condition, ConditionType, PipelineStatus};
 use std::sync::{MutexGuard, PoisonError};
@@ -63,6 +64,11 @@ impl Controller {
     fn lease_check(&self) -> Check {
         let (message, ago) = self.holding.decider();
         let ok = ago < UNDECIDED;
+        let kind = self.deps.settings.executor.kind.as_str();
+        let message = match self.role() {
+            Role::StandBy => format!("{message}; this one, {kind}, stands by"),
+            _ => message,
+        };
         let message = if ok { message } else { format!("nobody has been known to decide for {} s; what runs goes on", ago.as_secs()) };
         Check { name: "lease".into(), ok, message, pipeline: None }
     }

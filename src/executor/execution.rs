@@ -92,7 +92,7 @@ pub async fn run_execution(spec: &ExecutionSpec, deps: &ExecutionDeps, handle: E
         output: checked.config.output.clone(),
         dead_letter_stream: deps.names.dead_letters(),
         dead_letter_prefix: deps.names.dead_letter_prefix(&spec.id),
-        dead_letter_objects: format!("{}-payloads", deps.names.dead_letters()),
+        dead_letter_objects: deps.names.dead_letter_objects(),
         proven: spec.proven,
         shutdown_grace: deps.shutdown_grace,
     };

@@ -1,5 +1,5 @@
 //! Metrics, health and status over HTTP. Listens on loopback unless told otherwise, and then only with a token; health
-//! alone never needs one.
+//! alone never needs one, and then says no more than yes or no.
 //!
 //! It shows what a [`View`] knows (the controller implements it) and decides nothing. `app` starts it; it ends with
 //! the process's cancellation token, finishing the requests it has.
@@ -42,7 +42,9 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Result<SocketAddr, HttpError> {
-    if !listen.ip().is_loopback() && token.is_none() {
+    // An empty token would be one that anybody has.
+    let token = token.filter(|token| !token.expose().is_empty());
+    if !listen.ip().to_canonical().is_loopback() && token.is_none() {
         return Err(HttpError::TokenMissing { address: listen });
     }
     let bind = |source| HttpError::Bind { address: listen, source };

@@ -1,7 +1,11 @@
 //! The routes. Everything but health asks for the bearer token where one is set, and answers 401 without it, whatever
-//! the path: a stranger does not learn which pipelines there are.
+//! the path; health answers without it, but leaves out what was checked: a stranger does not learn which pipelines there
+//! are.
+//!
+//! A status document comes as it is stored, with the remedy beside each condition. Its history of conditions belongs to
+//! the document of one pipeline and to `…/history`; the list of all leaves it out, to stay small.
 
-use super::View;
+use super::{Health, View};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::status::PipelineStatus;
 use crate::settings::Secret;
@@ -29,6 +33,19 @@ struct Shared {
     token: Option<[u8; 32]>,
 }
 
+impl Shared {
+    /// Whether a request with these headers may see everything.
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        self.token.is_none_or(|token| sent(headers).is_some_and(|sent| same(&token, &sent)))
+    }
+
+    /// Health, as much of it as a request with these headers may see.
+    fn health(&self, headers: &HeaderMap) -> Health {
+        let health = self.view.health();
+        if self.admits(headers) { health } else { Health { holder: None, checks: Vec::new(), ..health } }
+    }
+}
+
 /// All routes.
 pub fn router(token: Option<&Secret>, view: Arc<dyn View>, metrics: Arc<Metrics>) -> Router {
     let shared = Shared { view, metrics, token: token.map(|token| hash(token.expose().as_bytes())) };
@@ -36,6 +53,7 @@ pub fn router(token: Option<&Secret>, view: Arc<dyn View>, metrics: Arc<Metrics>
         .route("/metrics", get(encoded))
         .route("/api/v1/pipelines", get(pipelines))
         .route("/api/v1/pipelines/{id}", get(pipeline))
+        .route("/api/v1/pipelines/{id}/history", get(history))
         .route("/api/v1/executions", get(executions))
         .fallback(nothing_here)
         .layer(middleware::from_fn_with_state(shared.clone(), guard));
@@ -43,7 +61,7 @@ pub fn router(token: Option<&Secret>, view: Arc<dyn View>, metrics: Arc<Metrics>
 }
 
 async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    if shared.token.is_none_or(|token| sent(request.headers()).is_some_and(|sent| same(&token, &sent))) {
+    if shared.admits(request.headers()) {
         let mut response = next.run(request).await;
         response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         return response;
@@ -70,13 +88,13 @@ async fn encoded(State(shared): State<Shared>) -> impl IntoResponse {
     ([(CONTENT_TYPE, OPENMETRICS)], shared.metrics.encode())
 }
 
-async fn live(State(shared): State<Shared>) -> impl IntoResponse {
-    let health = shared.view.health();
+async fn live(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoResponse {
+    let health = shared.health(&headers);
     (status(health.live), Json(health))
 }
 
-async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
-    let health = shared.view.health();
+async fn ready(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoResponse {
+    let health = shared.health(&headers);
     (status(health.live && health.ready), Json(health))
 }
 
@@ -85,24 +103,44 @@ fn status(good: bool) -> StatusCode {
 }
 
 async fn pipelines(State(shared): State<Shared>) -> impl IntoResponse {
-    Json(shared.view.statuses().iter().map(with_remedies).collect::<Vec<_>>())
+    let without_history = |status: &PipelineStatus| {
+        let mut value = with_remedies(status);
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("history");
+        }
+        value
+    };
+    Json(shared.view.statuses().iter().map(without_history).collect::<Vec<_>>())
 }
 
 async fn pipeline(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
-    match PipelineId::parse(&id).map(|id| shared.view.status(&id)) {
-        Ok(Some(status)) => Json(with_remedies(&status)).into_response(),
+    of_one(&shared, &id, with_remedies)
+}
+
+async fn history(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    of_one(&shared, &id, |status| json!({ "id": status.id, "conditions": with_remedies(status)["history"].take() }))
+}
+
+/// What `show` makes of the status of one pipeline.
+fn of_one(shared: &Shared, id: &str, show: impl Fn(&PipelineStatus) -> Value) -> Response {
+    match PipelineId::parse(id).map(|id| shared.view.status(&id)) {
+        Ok(Some(status)) => Json(show(&status)).into_response(),
         Ok(None) => problem(StatusCode::NOT_FOUND, "there is no such pipeline; /api/v1/pipelines lists them"),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
     }
 }
 
-/// The status as it is stored, and the remedy beside each condition.
+/// The status as it is stored, and the remedy beside each condition, now and before.
 fn with_remedies(status: &PipelineStatus) -> Value {
     // A status is stored as this very JSON: what cannot be written is never read back either.
     let mut value = serde_json::to_value(status).unwrap_or_default();
-    if let Some(Value::Array(conditions)) = value.get_mut("conditions") {
-        for (shown, condition) in conditions.iter_mut().zip(&status.conditions) {
-            shown["remedy"] = condition.reason.remedy().into();
+    let now = status.conditions.iter().map(|condition| condition.reason);
+    let before = status.history.iter().map(|transition| transition.reason);
+    for (name, reasons) in [("conditions", now.collect::<Vec<_>>()), ("history", before.collect())] {
+        if let Some(Value::Array(all)) = value.get_mut(name) {
+            for (shown, reason) in all.iter_mut().zip(reasons) {
+                shown["remedy"] = reason.remedy().into();
+            }
         }
     }
     value
@@ -113,7 +151,8 @@ async fn executions(State(shared): State<Shared>) -> impl IntoResponse {
 }
 
 async fn nothing_here() -> Response {
-    let there = "there are /metrics, /health/live, /health/ready, /api/v1/pipelines, /api/v1/pipelines/{id}, /api/v1/executions";
+    let there = "there are /metrics, /health/live, /health/ready, /api/v1/pipelines, /api/v1/pipelines/{id}, \
+                 /api/v1/pipelines/{id}/history, /api/v1/executions";
     problem(StatusCode::NOT_FOUND, there)
 }
 

@@ -17,7 +17,9 @@ pub const MAX_ENTRY_BYTES: usize = 64 << 10;
 /// The newest entry format this release knows.
 pub const ENTRY_SCHEMA: u64 = 1;
 
-const KNOWN_FIELDS: &[&str] = &["schema", "name", "description", "status", "version", "digest", "labels", "replicas", "author", "give_up"];
+/// The fields that are read. Others are kept, and reported.
+pub const KNOWN_FIELDS: &[&str] =
+    &["schema", "name", "description", "status", "version", "digest", "labels", "replicas", "author", "give_up"];
 
 /// What an entry asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

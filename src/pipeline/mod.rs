@@ -22,6 +22,8 @@ pub mod first_parent;
 #[cfg(feature = "server")]
 pub mod health;
 #[cfg(feature = "server")]
+pub mod history;
+#[cfg(feature = "server")]
 pub mod moves;
 #[cfg(feature = "server")]
 pub mod plan;

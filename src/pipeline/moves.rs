@@ -11,6 +11,7 @@
 
 use super::spec::{ExecutionSpec, Target};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 const AFTERWARDS: Duration = Duration::from_secs(120);
 
 /// One place that documents go to, with what reading it back needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Place {
     /// Hosts, database, collection.
     pub target: Target,
@@ -32,7 +33,7 @@ pub struct Place {
 }
 
 /// What tells the measurements of a time-series collection apart.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Series {
     /// The field with the date.
     pub time_field: String,
@@ -41,7 +42,7 @@ pub struct Series {
 }
 
 /// Where documents go now, or went last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Home {
     /// The place.
     pub place: Place,
@@ -50,7 +51,7 @@ pub struct Home {
 }
 
 /// Where documents went before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Previous {
     /// The place.
     pub place: Place,
@@ -108,7 +109,7 @@ pub struct Tape {
 }
 
 /// All target changes of a pipeline, as its status keeps them; also while nothing is admitted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Moves {
     /// How many there were, previous targets that were given up included: executions with another number never run at the
     /// same time.

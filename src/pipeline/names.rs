@@ -107,6 +107,11 @@ impl Names {
         self.of(&self.templates.dead_letters)
     }
 
+    /// Object Store of the payloads that a dead letter cannot hold.
+    pub fn dead_letter_objects(&self) -> String {
+        format!("{}-payloads", self.dead_letters())
+    }
+
     /// The subjects that the stream of the dead letters listens on.
     pub fn dead_letter_subjects(&self) -> String {
         format!("{}.>", self.dead_letters())

@@ -7,6 +7,7 @@
 use super::id::PipelineId;
 use super::spec::Fingerprint;
 use super::status::Reason;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One report of one process.
@@ -92,7 +93,7 @@ pub struct Trouble {
 }
 
 /// What an execution has done since it started. Messages unless said otherwise.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counters {
     /// Received from NATS.
     pub received: u64,
@@ -124,7 +125,7 @@ impl std::ops::AddAssign for Counters {
 }
 
 /// The limits in force, and why they are lower than the config's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EffectiveLimits {
     /// Documents a batch.
     pub batch_count: u32,

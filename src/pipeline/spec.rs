@@ -4,13 +4,14 @@
 
 use super::id::{Namespace, PipelineId, VersionName};
 use super::moves::{Previous, Series};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
 /// Where documents end up. Two specs with different targets never run at the same time (see [`super::moves`]). No credentials in it: a
 /// changed password moves nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
     /// The hosts of the MongoDB connection, sorted, `host:port`.
     pub hosts: Vec<String>,
@@ -27,7 +28,7 @@ impl fmt::Display for Target {
 }
 
 /// A hash of what makes an execution differ; equal fingerprints need no restart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Fingerprint(pub String);
 
@@ -45,7 +46,7 @@ impl fmt::Display for Fingerprint {
 }
 
 /// What one execution is to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecutionSpec {
     /// The format of this document: 1.
     pub schema: u32,

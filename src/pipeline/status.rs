@@ -4,15 +4,17 @@
 //! run what is admitted, never the entry itself), by the CLI and by the HTTP API.
 
 use super::config::OnDelete;
+use super::history::Transition;
 use super::id::{PipelineId, VersionName};
 use super::moves::Moves;
 use super::report::{Counters, EffectiveLimits};
 use super::spec::{ExecutionSpec, Fingerprint};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The status document of one pipeline.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PipelineStatus {
     /// The format: 1.
     pub schema: u32,
@@ -30,12 +32,15 @@ pub struct PipelineStatus {
     pub observed: ObservedSummary,
     /// What is right and what is wrong, each with its remedy.
     pub conditions: Vec<Condition>,
+    /// What the conditions were before, oldest first, at most [`super::history::MAX_TRANSITIONS`].
+    #[serde(default)]
+    pub history: Vec<Transition>,
     /// What deletion will need when the entry is gone.
     pub kept: Kept,
 }
 
 /// What the entry asks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DesiredSummary {
     /// `draft`, `published`, `paused`, `deleted`, `absent` or `unreadable`.
     pub status: String,
@@ -50,7 +55,7 @@ pub struct DesiredSummary {
 }
 
 /// What executors are to do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Admitted {
     /// Which of the phases.
     pub phase: Phase,
@@ -61,7 +66,7 @@ pub struct Admitted {
 }
 
 /// The phase that the holder admitted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Run exactly this spec.
@@ -78,7 +83,7 @@ pub enum Phase {
 }
 
 /// What runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ObservedSummary {
     /// The version that runs.
     pub version: Option<String>,
@@ -93,7 +98,7 @@ pub struct ObservedSummary {
 }
 
 /// What deletion needs, kept while the pipeline lives because the entry is gone by then.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Kept {
     /// When the entries' bucket that held the entry was created: a marker in any other bucket deletes nothing.
     pub bucket_created: Option<Timestamp>,
@@ -154,7 +159,7 @@ pub struct DerivedFrom {
 }
 
 /// One condition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Condition {
     /// What it is about.
     #[serde(rename = "type")]
@@ -170,7 +175,7 @@ pub struct Condition {
 }
 
 /// What a condition is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum ConditionType {
     /// The entry, its config, the stream and the target are fit to run.
     Valid,
@@ -185,7 +190,7 @@ pub enum ConditionType {
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident => $remedy:literal,)*) => {
         /// Why a condition is as it is: a closed set, so that programs can match on it.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Reason {
             $($(#[$doc])* $name,)*
             /// A reason of a newer release.

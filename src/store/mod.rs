@@ -12,6 +12,7 @@ pub mod entries;
 pub mod error;
 pub mod lease;
 mod pause;
+pub mod payloads;
 mod prepare;
 pub mod reports;
 pub mod states;
@@ -24,6 +25,7 @@ pub use configs::{Configs, StoredConfig, VersionInfo};
 pub use entries::{Entries, EntryRecord, Operation};
 pub use error::{StoreError, StoreErrorKind};
 pub use lease::{Lease, LeaseHolder, LeaseStore};
+pub use payloads::Payloads;
 pub use reports::Reports;
 pub use states::{State, StateRequest, States};
 pub use status::{StatusRecord, StatusStore};
@@ -52,6 +54,8 @@ pub struct Store {
     pub reports: Reports,
     /// Requests for a pipeline's state.
     pub states: States,
+    /// Payloads too large for their dead letters.
+    pub payloads: Payloads,
     /// The pipelines' streams and durables.
     pub streams: Streams,
     replicas: usize,
@@ -73,6 +77,7 @@ impl Store {
             lease: LeaseStore::new(client.clone(), &names.lease()),
             reports: Reports::new(client.clone(), names.clone()),
             states: States::new(client.clone(), &names),
+            payloads: Payloads::new(client.clone(), &names.dead_letter_objects()),
             streams: Streams::new(client.clone(), names.clone()),
             replicas: settings.jetstream.replicas,
             client,

@@ -39,6 +39,7 @@ fn status(name: &str) -> PipelineStatus {
         admitted: Admitted { phase: Phase::Absent, spec: None, live_executions: 0 },
         observed: ObservedSummary::default(),
         conditions: Vec::new(),
+        history: Vec::new(),
         kept: Kept::default(),
     }
 }

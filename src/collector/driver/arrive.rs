@@ -4,7 +4,7 @@ use super::slots::{Note, Slot};
 use super::{AT_ONCE, Driver, nanos};
 use crate::collector::core::{Arrival, Event, Kind};
 use crate::collector::dead_letters::Reason;
-use crate::collector::identity::{Identities, Identity};
+use crate::collector::identity::{self, Identities, Identity};
 use crate::collector::payload::{self, Fault};
 use crate::collector::sink::Collection;
 use crate::collector::source::Delivery;
@@ -125,7 +125,9 @@ fn identity_of(identities: &Identities, delivery: &Delivery, measurement: bool) 
     if measurement {
         return identities.measurement(delivery.sequence, delivery.published_ns, [0; 3]);
     }
-    message_identity(identities, delivery)
+    let replayed = delivery.message.headers.as_ref().and_then(|headers| headers.get(identity::REPLAY_OF));
+    // A header that anybody may set: it names a document of its own sender's, who could as well have given it an `_id`.
+    replayed.and_then(|of| identity::parse(of.as_str())).unwrap_or_else(|| message_identity(identities, delivery))
 }
 
 /// What previous targets are told of a message.

@@ -10,6 +10,7 @@ mod tests;
 pub use lint::{LintContext, MAX_SUBJECTS, ON_DELETE, lint, longest_period, reserved};
 pub use target::check_database;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -140,7 +141,7 @@ impl Default for WriteConcern {
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What happens to a deleted pipeline's stream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDelete {
     /// Everything that waits is written first, then the stream goes.

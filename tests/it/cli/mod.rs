@@ -1,7 +1,10 @@
 //! The commands, run as people and scripts run them: the real binary against a real nats-server, no controller.
 
+mod config;
 mod dlq;
+mod dlq_act;
 mod edit;
+mod history;
 mod offline;
 mod run;
 mod secrets;

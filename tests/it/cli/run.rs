@@ -1,7 +1,7 @@
 //! `run` as a process: its logs, its signals, its exit codes.
 
 use super::{Cli, stderr};
-use crate::support::Nats;
+use crate::support::{Nats, http_get};
 use serde_json::Value;
 use std::process::Stdio;
 use std::time::Duration;
@@ -57,5 +57,34 @@ async fn a_secret_stands_in_no_output_of_any_command() {
         assert_eq!(output.status.code(), Some(1), "{command:?}: {}", stderr(&output));
         let all = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
         assert!(all.to_lowercase().contains("authorization") && !all.contains("canary"), "{command:?}: {all}");
+    }
+}
+
+#[tokio::test]
+async fn run_listens_beyond_this_machine_only_with_a_token_and_asks_for_it() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let cli = Cli::new(&nats.url());
+    for listen in ["http.listen=0.0.0.0:0", "http.listen='[::]:0'"] {
+        let error = cli.fails(3, &["run", "--set", listen]).await;
+        assert!(error.contains("no token is set") && error.contains("http.token_file"), "{error}");
+    }
+    let empty = cli.file("empty", "\n");
+    cli.fails(3, &["run", "--set", "http.listen=0.0.0.0:0", "--set", &format!("http.token_file={empty}")]).await;
+    let token = format!("http.token_file={}", cli.file("token", "canary-token\n"));
+    let mut child = cli.command(&["run", "--set", "http.listen=0.0.0.0:0", "--set", &token]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let port = loop {
+        let line = json(&lines.next_line().await.unwrap().expect("it runs"));
+        if line["message"] == "http listening" {
+            break line["address"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
+        }
+    };
+    let base = format!("http://127.0.0.1:{port}");
+    let code = async |path: &str, token| http_get(&base, path, token).await.unwrap().0;
+    assert_eq!(code("/health/live", None).await, 200);
+    for path in ["/metrics", "/api/v1/pipelines", "/api/v1/pipelines/metrics", "/api/v1/executions"] {
+        assert_eq!(code(path, None).await, 401, "{path}");
+        assert_ne!(code(path, Some("canary-token")).await, 401, "{path}");
     }
 }

@@ -8,7 +8,7 @@ async fn acknowledged_are(done: &AtomicI64, wanted: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_under_a_load_loses_and_doubles_nothing() {
+async fn a_rolling_restart_under_a_load_loses_and_doubles_nothing_and_no_message_is_delivered_twice() {
     require!("nats-server", "database");
     let mut fleet = Fleet::of(3).await;
     fleet.publish("metrics", &plain("metrics")).await;
@@ -26,6 +26,7 @@ async fn a_rolling_restart_under_a_load_loses_and_doubles_nothing() {
     };
     tokio::join!(load, restarts);
     fleet.exactly("metrics", "metrics", 0..30_000).await;
+    assert_eq!(fleet.deliveries("metrics").await, (30_000, 30_000));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 //!
 //! [`Fleet`] starts them and knows who decides, by the lease itself. Each test has servers of its own.
 mod follow;
+mod kinds;
 mod live;
 mod load;
 mod soak;
@@ -101,6 +102,13 @@ impl Fleet {
         let Ok(bucket) = self.nats.jetstream().await.get_key_value("alpha-status").await else { return Value::Null };
         let found = bucket.get(id).await.unwrap();
         found.map_or(Value::Null, |value| serde_json::from_slice(&value).unwrap())
+    }
+
+    /// How often a message of the pipeline's stream was delivered, and how many there ever were.
+    async fn deliveries(&self, id: &str) -> (u64, u64) {
+        let stream = self.nats.jetstream().await.get_stream(format!("alpha_{id}")).await.unwrap();
+        let consumer = stream.consumer_info("default").await.unwrap();
+        (consumer.delivered.consumer_sequence, stream.get_info().await.unwrap().state.last_sequence)
     }
 
     async fn phase_is(&self, id: &str, phase: &str) {

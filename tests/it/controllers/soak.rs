@@ -37,7 +37,9 @@ impl Fleet {
                 Deed::Restart(place) if dead[place].is_none() => {
                     self.wake_one(&mut asleep, place);
                     let status = self.members[place].sigterm().await;
-                    assert_eq!(status.code(), Some(0), "{}", self.members[place].log());
+                    // One that has only just been started may not have come to listen to signals yet.
+                    let log = self.members[place].log();
+                    assert!(status.code() == Some(0) || !log.contains("controller started"), "{status}\n{log}");
                     self.members[place].respawn();
                     done.restarts += 1;
                 }
