@@ -1,7 +1,9 @@
 //! A contender: a command that drains a stream, run as a process of its own and measured from outside.
 
 use super::{
-    bare, measure,
+    bare,
+    installation::Installation,
+    measure,
     servers::Servers,
     stream::{CONSUMER, DATABASE, Job, META_FIELD, PIPELINE, TIME_FIELD},
 };
@@ -144,37 +146,24 @@ async fn drained(job: &Job, child: &mut Child, timeout: Duration) -> Result<Dura
 
 /// `sluice run` on a pipeline that is published already: streams, durable and config are there when it starts.
 fn sluice(servers: &Servers, job: &Job, dir: &Path) -> Result<Command> {
-    let settings = dir.join("sluice.yml");
-    fs::write(
-        &settings,
-        format!(
-            "namespace: {}\nnats: {{urls: ['{}']}}\nmongodb: {{connections: {{default: {{url: '{}', database: {DATABASE}}}}}}}\n\
-             http: {{listen: '127.0.0.1:0'}}\n",
-            job.namespace, servers.nats_url, servers.mongo_url
-        ),
-    )?;
+    let installation = Installation::new(servers, &job.namespace, dir)?;
     let config = dir.join("readings.yml");
     let time_series =
         if job.time_series { format!(", time_series: {{time_field: {TIME_FIELD}, meta_field: {META_FIELD}}}") } else { String::new() };
     fs::write(&config, format!("schema: 1\noutput:\n  mongodb: {{collection: {}{time_series}}}\n", job.collection))?;
-    let program = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-        command.arg("--settings").arg(&settings);
-        command
-    };
-    let published = program().args(["publish", PIPELINE, "-f"]).arg(&config).output()?;
+    let published = installation.sluice().args(["publish", PIPELINE, "-f"]).arg(&config).output()?;
     ensure!(published.status.success(), "sluice publish: {}", String::from_utf8_lossy(&published.stderr));
-    let mut command = program();
+    let mut command = installation.sluice();
     command.arg("run");
     Ok(command)
 }
 
 /// A contender's process; killed when dropped.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Running {
     /// Asks it to end, and waits a while.
-    async fn end(&mut self) {
+    pub async fn end(&mut self) {
         let asked = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.0.id())]).status();
         let start = Instant::now();
         while asked.is_ok() && start.elapsed() < Duration::from_secs(10) && matches!(self.0.try_wait(), Ok(None)) {

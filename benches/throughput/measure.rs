@@ -1,6 +1,6 @@
 //! CPU time and memory of processes, from /proc.
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 /// Clock ticks of /proc/PID/stat per second: USER_HZ is 100 on every Linux that Rust runs on.
 const TICKS: u64 = 100;
@@ -16,6 +16,35 @@ pub fn cpu(pid: u32) -> Duration {
 pub fn peak_memory(pid: u32) -> u64 {
     let stats = all();
     descendants(pid, &stats).filter_map(|s| high_water(s.pid)).sum()
+}
+
+/// The resident memory of a process now, in bytes.
+pub fn memory(pid: u32) -> u64 {
+    of_status(pid, "VmRSS:").unwrap_or(0)
+}
+
+/// How often a process's threads have given up a processor of their own accord.
+pub fn switches(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let of = |status: String| status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse::<u64>().ok();
+    tasks.filter_map(|task| of(fs::read_to_string(task.path().join("status")).ok()?)).sum()
+}
+
+/// How many established TCP connections a process has to each of `ports`.
+pub fn connections<const N: usize>(pid: u32, ports: [u16; N]) -> [usize; N] {
+    let inode = |link: PathBuf| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let own: Vec<u64> = open.filter_map(|entry| inode(fs::read_link(entry.path()).ok()?)).collect();
+    let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default());
+    let rows = tables.iter().flat_map(|table| table.lines().skip(1));
+    let remote = rows.filter_map(|row| {
+        let fields: Vec<&str> = row.split_whitespace().collect();
+        // sl local remote state … inode; 01 is established.
+        let port = u16::from_str_radix(fields.get(2)?.rsplit_once(':')?.1, 16).ok()?;
+        (*fields.get(3)? == "01" && own.contains(&fields.get(9)?.parse().ok()?)).then_some(port)
+    });
+    let remote: Vec<u16> = remote.collect();
+    ports.map(|port| remote.iter().filter(|remote| **remote == port).count())
 }
 
 struct Stat {
@@ -50,7 +79,11 @@ fn descendants(pid: u32, stats: &[Stat]) -> impl Iterator<Item = &Stat> {
 }
 
 fn high_water(pid: u32) -> Option<u64> {
+    of_status(pid, "VmHWM:")
+}
+
+fn of_status(pid: u32, key: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix(key))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
 }

@@ -27,6 +27,23 @@ struct Spread {
     max: f64,
 }
 
+/// One line of measured beside wanted.
+pub fn verdict(what: &str, measured: f64, least: bool, goal: f64) -> String {
+    let good = if least { measured >= goal } else { measured <= goal };
+    let (sign, verdict) = (if least { '≥' } else { '≤' }, if good { "met" } else { "MISSED" });
+    format!("{what:<40} {measured:>6.2}   goal {sign} {goal:<5} {verdict}\n")
+}
+
+/// Writes a report of any mode.
+pub fn write_json(path: &Path, report: &Value) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, serde_json::to_string_pretty(report)?)?;
+    println!("{}", path.display());
+    Ok(())
+}
+
 impl Spread {
     fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.collect();
@@ -120,9 +137,7 @@ impl Report {
         let mut lines = String::new();
         let mut line = |what: String, measured: Option<f64>, least: bool, goal: f64| {
             if let Some(measured) = measured {
-                let good = if least { measured >= goal } else { measured <= goal };
-                let (sign, verdict) = (if least { '≥' } else { '≤' }, if good { "met" } else { "MISSED" });
-                lines += &format!("{what:<40} {measured:>6.2}   goal {sign} {goal:<5} {verdict}\n");
+                lines += &verdict(&what, measured, least, goal);
             }
         };
         for (name, _) in self.runs.iter().filter(|(name, _)| name != SLUICE) {
@@ -162,11 +177,6 @@ impl Report {
             "runs": runs,
             "sluice_to": ratios,
         });
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::write(path, serde_json::to_string_pretty(&report)?)?;
-        println!("{}", path.display());
-        Ok(())
+        write_json(path, &report)
     }
 }

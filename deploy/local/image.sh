@@ -11,6 +11,8 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# The largest image of a release build.
+MOST=25000000
 say() { printf 'image: %s\n' "$*" >&2; }
 die() { printf 'image: error: %s\n' "$*" >&2; exit 1; }
 
@@ -25,6 +27,8 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
+
+given=$binary
 
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 [ -z "$(git status --porcelain 2>/dev/null)" ] || revision=$revision-dirty
@@ -75,4 +79,7 @@ if [ -n "$save" ]; then
   mv "$work/image.tar" "$save"
   say "saved as $save"
 fi
-"$docker" image inspect --format "$name {{.Id}} {{.Size}}" "$name"
+size=$("$docker" image inspect --format '{{.Size}}' "$name")
+# A binary of somebody's own may be a debug build.
+if [ -z "$given" ] && [ "$size" -gt "$MOST" ]; then die "the image has $size bytes, more than $MOST: what has come in?"; fi
+"$docker" image inspect --format "$name {{.Id}} $size" "$name"

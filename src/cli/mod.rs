@@ -17,6 +17,7 @@ mod give_up;
 mod history;
 mod lint;
 mod list;
+mod logs;
 mod output;
 mod probe;
 mod publish;
@@ -109,6 +110,8 @@ enum Command {
     List,
     /// Show how pipelines are doing: state, version, lag, rate, dead letters, and what to do about what is wrong
     Status(status::StatusArgs),
+    /// Show the last log lines of a pipeline, from every process that runs it or decides about it
+    Logs(logs::LogsArgs),
     /// Show who changed the entry and when, and how the conditions changed
     History(history::HistoryArgs),
     /// Compare two versions: what is admitted with what the entry says, or any two
@@ -184,6 +187,7 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
             Command::GiveUp(args) => give_up::give_up(&context, args).await,
             Command::List => list::list(&context).await,
             Command::Status(args) => status::status(&context, args).await,
+            Command::Logs(args) => logs::logs(&context, args).await,
             Command::History(args) => history::history(&context, args).await,
             Command::Diff(args) => diff::diff(&context, args).await,
             Command::Config(command) => config::config(&context, command).await,

@@ -1,10 +1,11 @@
 //! `sluice probe`: asks the process of the same settings over loopback how it is; what a container's health check runs,
 //! so that the image needs no other program.
 //!
-//! Health needs no token. The faults go to stderr with an exit code of 1, and `docker inspect` and `kubectl describe` show them.
+//! Health needs no token to be asked for, but one to say what is wrong. The faults go to stderr with an exit code of 1, and `docker inspect` and `kubectl describe` show them.
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
+use crate::settings::Secret;
 use clap::Args;
 use serde_json::Value;
 use std::io::{self, Read as _, Write as _};
@@ -34,7 +35,8 @@ pub fn probe(context: &Context, args: &ProbeArgs) -> Result<(), Failure> {
         failed(format!("http.listen is off in {}: nobody can be asked (listen on 127.0.0.1:8080)", context.settings_place()))
     })?);
     let path = if args.live { "/health/live" } else { "/health/ready" };
-    let (code, body) = ask(address, path).map_err(|error| failed(format!("no answer from http://{address}{path}: {error}")))?;
+    let token = context.settings.http.token.as_ref().map(Secret::expose);
+    let (code, body) = ask(address, path, token).map_err(|error| failed(format!("no answer from http://{address}{path}: {error}")))?;
     if code == 200 {
         return Ok(());
     }
@@ -51,12 +53,13 @@ fn loopback(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(host, listen.port())
 }
 
-fn ask(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+fn ask(address: SocketAddr, path: &str, token: Option<&str>) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     // HTTP/1.0: no chunks to put together, and the connection ends with the body.
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{token}\r\n").as_bytes())?;
     let mut reply = Vec::new();
     stream.take(MOST).read_to_end(&mut reply)?;
     let reply = String::from_utf8_lossy(&reply);

@@ -121,7 +121,6 @@ pub struct DeadLetterError {
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
     nats: async_nats::Client,
-    jetstream: jetstream::Context,
     stream: String,
     prefix: String,
     objects: String,
@@ -145,8 +144,7 @@ impl DeadLetters {
     /// `stream` exists; `prefix` is the subject without the identity; `objects` is the bucket for payloads that a dead
     /// letter cannot hold, made when first needed.
     pub fn new(nats: async_nats::Client, stream: &str, prefix: &str, objects: &str) -> Self {
-        let jetstream = jetstream::new(nats.clone());
-        Self { nats, jetstream, stream: stream.to_owned(), prefix: prefix.to_owned(), objects: objects.to_owned() }
+        Self { nats, stream: stream.to_owned(), prefix: prefix.to_owned(), objects: objects.to_owned() }
     }
 
     /// Stores a dead letter; returns once the stream has acknowledged it. Storing one twice is harmless.
@@ -240,8 +238,10 @@ impl DeadLetters {
 
     /// Stores a payload under its identity, unless it is there.
     async fn put_object(&self, identity: &str, payload: &Bytes) -> Result<(), DeadLetterError> {
+        // Made here and not kept: each has a task and a queue of its own, and hardly any pipeline needs one.
+        let jetstream = jetstream::new(self.nats.clone());
         let stored = async {
-            let bucket = match self.jetstream.get_object_store(&self.objects).await {
+            let bucket = match jetstream.get_object_store(&self.objects).await {
                 Ok(bucket) => bucket,
                 Err(_) => {
                     let config = object_store::Config {
@@ -249,7 +249,7 @@ impl DeadLetters {
                         description: Some("payloads of Sluice's dead letters that are too large for a message".into()),
                         ..object_store::Config::default()
                     };
-                    let created = self.jetstream.create_object_store(config).await;
+                    let created = jetstream.create_object_store(config).await;
                     created.map_err(|error| unavailable(format!("cannot create the bucket {}: {error}", self.objects)))?
                 }
             };

@@ -39,53 +39,80 @@ pub fn inspect(bytes: &[u8]) -> Result<Facts, Fault> {
     if end != bytes.len() {
         return Err(Fault::Malformed("its length is not the payload's"));
     }
-    // Where each open document ends: one past its terminating zero.
-    let mut ends = [0usize; MAX_DEPTH];
-    ends[0] = end;
-    let mut depth = 1;
+    // The last byte is the terminating zero.
+    let content = end - 1;
     let mut position = 4;
     let mut has_id = false;
-    while depth > 0 {
-        let end = ends[depth - 1];
-        // Within a frame, so the byte at `end - 1` is the terminating zero.
-        let kind = *bytes.get(position).ok_or(Fault::Malformed("an element is cut off"))?;
-        position += 1;
-        if kind == 0 {
-            if position != end {
-                return Err(Fault::Malformed("a document ends before its length"));
-            }
-            depth -= 1;
-            continue;
-        }
-        let content = end - 1;
-        let name = cstring(bytes, position, content)?;
-        has_id |= depth == 1 && name == b"_id";
-        position += name.len() + 1;
-        let size = match kind {
-            0x03 | 0x04 => {
-                push(&mut ends, &mut depth, frame(bytes, position, content)?)?;
-                4
-            }
-            0x0f => {
-                let total = length(bytes, position, content)?;
-                let scope = position + 4 + string(bytes, position + 4, content)?;
-                if frame(bytes, scope, content)? != position + total {
-                    return Err(Fault::Malformed("code with scope has a wrong length"));
-                }
-                push(&mut ends, &mut depth, position + total)?;
-                scope + 4 - position
-            }
-            _ => plain(bytes, kind, position, content)?,
+    while position < content {
+        let (kind, name, value) = element(bytes, position, content)?;
+        has_id |= name == b"_id";
+        // Most documents are flat: what others need is not even set up for them.
+        position = match kind {
+            0x03 | 0x04 | 0x0f => nested(bytes, kind, value, content)?,
+            _ => value + plain(bytes, kind, value, content)?,
         };
-        position += size;
-        if position > ends[depth - 1] - 1 {
-            return Err(Fault::Malformed("a value is longer than its document"));
-        }
+    }
+    if position != content {
+        return Err(Fault::Malformed("a value is longer than its document"));
     }
     if bytes.len() + if has_id { 0 } else { ADDED_ID } > MAX_DOCUMENT_BYTES {
         return Err(Fault::TooLarge);
     }
     Ok(Facts { has_id })
+}
+
+/// Checks the document, array or scope at `at`, whatever lies in it; where its value ends.
+fn nested(bytes: &[u8], kind: u8, at: usize, content: usize) -> Result<usize, Fault> {
+    // Where each open document ends: one past its terminating zero.
+    let mut ends = [0usize; MAX_DEPTH];
+    // The first level is the payload itself.
+    let mut depth = 1;
+    let mut position = open(bytes, kind, at, content, (&mut ends, &mut depth))?;
+    let whole = ends[1];
+    while depth > 1 {
+        let content = ends[depth - 1] - 1;
+        if position >= content {
+            if position > content {
+                return Err(Fault::Malformed("a value is longer than its document"));
+            }
+            position += 1;
+            depth -= 1;
+            continue;
+        }
+        let (kind, _, value) = element(bytes, position, content)?;
+        position = match kind {
+            0x03 | 0x04 | 0x0f => open(bytes, kind, value, content, (&mut ends, &mut depth))?,
+            _ => value + plain(bytes, kind, value, content)?,
+        };
+    }
+    debug_assert_eq!(position, whole);
+    Ok(whole)
+}
+
+/// The type and the name of the element at `at`, and where its value begins.
+#[inline]
+fn element(bytes: &[u8], at: usize, content: usize) -> Result<(u8, &[u8], usize), Fault> {
+    let kind = *bytes.get(at).ok_or(Fault::Malformed("an element is cut off"))?;
+    if kind == 0 {
+        return Err(Fault::Malformed("a document ends before its length"));
+    }
+    let name = cstring(bytes, at + 1, content)?;
+    Ok((kind, name, at + 1 + name.len() + 1))
+}
+
+/// Goes into the document, array or code with scope at `at`: where its first element begins.
+fn open(bytes: &[u8], kind: u8, at: usize, content: usize, (ends, depth): (&mut [usize; MAX_DEPTH], &mut usize)) -> Result<usize, Fault> {
+    if kind != 0x0f {
+        push(ends, depth, frame(bytes, at, content)?)?;
+        return Ok(at + 4);
+    }
+    let total = length(bytes, at, content)?;
+    let scope = at + 4 + string(bytes, at + 4, content)?;
+    if frame(bytes, scope, content)? != at + total {
+        return Err(Fault::Malformed("code with scope has a wrong length"));
+    }
+    push(ends, depth, at + total)?;
+    Ok(scope + 4)
 }
 
 fn push(ends: &mut [usize; MAX_DEPTH], depth: &mut usize, end: usize) -> Result<(), Fault> {
@@ -138,9 +165,19 @@ fn frame(bytes: &[u8], at: usize, end: usize) -> Result<usize, Fault> {
 /// The UTF-8 text at `at` up to a zero that lies before `end`.
 fn cstring(bytes: &[u8], at: usize, end: usize) -> Result<&[u8], Fault> {
     let rest = bytes.get(at..end).ok_or(Fault::Malformed("a name is cut off"))?;
-    let size = rest.iter().position(|byte| *byte == 0).ok_or(Fault::Malformed("a name has no end"))?;
-    utf8(&rest[..size])?;
-    Ok(&rest[..size])
+    // Names are short: one look at each byte is the least there is.
+    let mut any = 0;
+    for (size, byte) in rest.iter().enumerate() {
+        if *byte == 0 {
+            let name = &rest[..size];
+            if any >= 0x80 {
+                utf8(name)?;
+            }
+            return Ok(name);
+        }
+        any |= *byte;
+    }
+    Err(Fault::Malformed("a name has no end"))
 }
 
 /// The size of the string value at `at`, length and terminating zero included.

@@ -19,6 +19,7 @@ mod desire;
 mod fitness;
 mod follow;
 mod lease;
+mod logs;
 mod moving;
 mod peers;
 mod queue;

@@ -22,8 +22,9 @@ use tracing::{debug, warn};
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
 /// More passes than any plan needs; beyond it something changes as fast as we act.
 pub(super) const PASSES: usize = 16;
-/// How soon an execution that is starting is looked at again; doubled each time, up to about a second.
-const STARTING: Duration = Duration::from_millis(30);
+/// How soon an execution that is starting is looked at again; doubled each time, up to about a second. Its event, which
+/// is only a hint, comes long before.
+const STARTING: Duration = Duration::from_millis(250);
 /// How soon a holder whose lease is not trusted looks again.
 const UNTRUSTED: Duration = Duration::from_millis(500);
 /// Counters alone are written at most this often.
@@ -131,7 +132,7 @@ impl Controller {
             memory.starting = if starting { memory.starting.saturating_add(1) } else { 0 };
             starts = memory.starting;
         });
-        let starting = starting.then(|| STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(5)));
+        let starting = starting.then(|| STARTING.saturating_mul(1 << (starts.saturating_sub(1)).min(2)));
         Ok(match pass.wait.into_iter().chain(starting).min() {
             Some(delay) => Outcome::Again(delay),
             None if pass.failure.is_some() => Outcome::Again(RETRY.cap),
@@ -308,7 +309,12 @@ impl Controller {
             kept,
         };
         self.deps.executor.share(pass.id, status.admitted.live_executions);
-        if worth_writing(old, &status, now) {
+        // What was admitted a moment ago and has only begun says soon how it goes: one write for both.
+        let soon = starting
+            && pass.failure.is_none()
+            && old.is_some_and(|old| old.conditions.is_empty() && old.kept == status.kept)
+            && self.memory().get(pass.id).is_none_or(|memory| memory.starting == 0);
+        if !soon && worth_writing(old, &status, now) {
             self.put_status(status, record.as_ref()).await?;
         }
         Ok(starting)

@@ -44,6 +44,7 @@ impl Controller {
         }
         self.vital(tasks, "the executor's listener", ends(), self.clone().listen_to_executor(stop.clone()));
         self.vital(tasks, "the reports' listener", ends(), self.clone().listen_to_reports(stop.clone()));
+        self.vital(tasks, "the answers to who asks for logs", ends(), self.clone().answer_logs(stop.clone()));
         self.vital(tasks, "the resync", ends(), self.clone().resync_now_and_then(stop.clone()));
     }
 

@@ -77,7 +77,14 @@ pub struct ConfigReader {
     configs: Configs,
     names: Names,
     connections: Arc<[String]>,
-    cache: Arc<Mutex<HashMap<PipelineId, (VersionName, CheckedConfig)>>>,
+    cache: Arc<Mutex<HashMap<PipelineId, Cached>>>,
+}
+
+/// A config that was read, and the revision of the object that it came from.
+struct Cached {
+    version: VersionName,
+    revision: u64,
+    checked: CheckedConfig,
 }
 
 impl ConfigReader {
@@ -86,19 +93,20 @@ impl ConfigReader {
         Self { configs, names, connections: connections.into(), cache: Arc::default() }
     }
 
-    /// The version of `id`, checked; from the cache only where it has the digest `wanted`. Without a `wanted` digest the
-    /// object is read anew.
+    /// The version of `id`, checked; from the cache without a question only where it has the digest `wanted`, else only
+    /// where the object is still the same.
     pub async fn read(&self, id: &PipelineId, version: &VersionName, wanted: Option<&str>) -> Result<CheckedConfig, ConfigError> {
-        if let Some(wanted) = wanted {
-            let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((cached, checked)) = cache.get(id)
-                && cached == version
-                && checked.digest == wanted
-            {
-                return Ok(checked.clone());
-            }
+        let cached = self.cached(id, version);
+        if let Some((_, checked)) = cached.as_ref().filter(|(_, checked)| wanted == Some(checked.digest.as_str())) {
+            return Ok(checked.clone());
         }
-        let stored = self.configs.get(id, version).await?;
+        let stored = match cached.filter(|_| wanted.is_none()) {
+            Some((revision, checked)) => match self.configs.get_other(id, version, (revision, &checked.digest)).await? {
+                Some(stored) => stored,
+                None => return Ok(checked),
+            },
+            None => self.configs.get(id, version).await?,
+        };
         if let Some(wanted) = wanted.filter(|wanted| *wanted != stored.digest) {
             return Err(ConfigError::Differs { found: stored.digest, wanted: wanted.to_owned() });
         }
@@ -109,8 +117,14 @@ impl ConfigReader {
         };
         let checked = CheckedConfig { config: Arc::new(config), digest: stored.digest, warnings: problems.into() };
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.insert(id.clone(), (version.clone(), checked.clone()));
+        cache.insert(id.clone(), Cached { version: version.clone(), revision: stored.revision, checked: checked.clone() });
         Ok(checked)
+    }
+
+    fn cached(&self, id: &PipelineId, version: &VersionName) -> Option<(u64, CheckedConfig)> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = cache.get(id).filter(|cached| cached.version == *version)?;
+        Some((cached.revision, cached.checked.clone()))
     }
 
     /// Drops what is cached of `id`, because the pipeline is gone.

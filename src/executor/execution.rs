@@ -73,15 +73,16 @@ pub struct ExecutionHandle {
 
 /// Runs `spec` until it is stopped. Returns `Ok` after a graceful stop.
 pub async fn run_execution(spec: &ExecutionSpec, deps: &ExecutionDeps, handle: ExecutionHandle) -> Result<(), ExecutionError> {
-    let read = deps.configs.read(&spec.id, &spec.version, Some(&spec.digest));
+    // Boxed: none of its room is needed once it is read.
+    let read = Box::pin(deps.configs.read(&spec.id, &spec.version, Some(&spec.digest)));
     let checked = tokio::select! {
         checked = read => checked.map_err(|source| ExecutionError::Config { version: spec.version.to_string(), source })?,
         () = handle.stop.cancelled() => return Ok(()),
     };
-    let database = deps.databases.get(&checked.config.output.connection).await?;
+    let database = Box::pin(deps.databases.get(&checked.config.output.connection)).await?;
     let mut previous = Vec::with_capacity(spec.previous.len());
     for left in &spec.previous {
-        previous.push(Way { previous: left.clone(), database: deps.databases.of(&left.place).await });
+        previous.push(Way { previous: left.clone(), database: Box::pin(deps.databases.of(&left.place)).await });
     }
     let job = Job {
         id: spec.id.clone(),

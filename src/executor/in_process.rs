@@ -27,7 +27,7 @@ pub struct InProcess {
 
 /// What the tasks share with the backend.
 struct Shared {
-    deps: ExecutionDeps,
+    deps: Arc<ExecutionDeps>,
     slots: Mutex<HashMap<PipelineId, Slot>>,
     events: broadcast::Sender<PipelineId>,
 }
@@ -35,7 +35,7 @@ struct Shared {
 /// What there is of one pipeline.
 struct Slot {
     /// What it was last started as.
-    spec: ExecutionSpec,
+    spec: Arc<ExecutionSpec>,
     /// What runs it; `None` where it was stopped.
     running: Option<Running>,
     /// Executions before it that have not ended: one that goes on until `running` runs, and those that end.
@@ -74,11 +74,11 @@ impl InProcess {
 
     /// The same with something else to run: a test's execution that panics or does not end.
     pub fn with(deps: ExecutionDeps, attempt: Attempt) -> Self {
-        let shared = Shared { deps, slots: Mutex::default(), events: broadcast::channel(1024).0 };
+        let shared = Shared { deps: Arc::new(deps), slots: Mutex::default(), events: broadcast::channel(1024).0 };
         Self { shared: Arc::new(shared), attempt, serials: AtomicU64::new(0), tasks: TaskTracker::new() }
     }
 
-    fn start(&self, spec: &ExecutionSpec, live: u32) -> Running {
+    fn start(&self, spec: &Arc<ExecutionSpec>, live: u32) -> Running {
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         let (running, supervisor) = Supervisor::new(serial, spec, self.shared.deps.clone(), self.attempt.clone(), self.shared.clone());
         running.share(live);
@@ -89,7 +89,7 @@ impl InProcess {
     }
 
     /// Begins to make `spec` run in `slot`.
-    fn begin(&self, slot: &mut Slot, spec: &ExecutionSpec) {
+    fn begin(&self, slot: &mut Slot, spec: &Arc<ExecutionSpec>) {
         slot.destroyed = false;
         if slot.spec.fingerprint == spec.fingerprint && slot.running.is_some() {
             slot.spec = spec.clone();
@@ -162,6 +162,7 @@ impl Executor for InProcess {
     fn ensure<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
         Box::pin(async move {
             let mut slots = self.shared.slots();
+            let spec = &Arc::new(spec.clone());
             let new = || Slot { spec: spec.clone(), running: None, older: Vec::new(), destroyed: false, live: 1 };
             self.begin(slots.entry(spec.id.clone()).or_insert_with(new), spec);
             Ok(())

@@ -3,6 +3,7 @@
 //! A backend's own report (tasks, labels) is the truth after a restart, never the controller's memory. `list` sees this
 //! installation's executions only. The backend is chosen in exactly one `match` on `executor.kind`, in `app`.
 
+pub mod answers;
 pub mod config_reader;
 pub mod execution;
 pub mod fake;
@@ -10,7 +11,7 @@ pub mod in_process;
 pub mod standalone;
 pub mod supervise;
 
-use crate::pipeline::{id::PipelineId, report::ExecutionReport, spec::ExecutionSpec, spec::Fingerprint};
+use crate::pipeline::{id::PipelineId, logs::LogLine, report::ExecutionReport, spec::ExecutionSpec, spec::Fingerprint};
 use std::{future::Future, pin::Pin};
 use tokio::sync::broadcast;
 
@@ -59,6 +60,11 @@ pub trait Executor: Send + Sync + 'static {
     fn share(&self, id: &PipelineId, live: u32);
     /// Ids of pipelines whose executions changed by themselves: hints only, lossy.
     fn events(&self) -> broadcast::Receiver<PipelineId>;
+    /// The last log lines, at most `last` of each (0 for all), that the backend kept of executions of `id` that have ended
+    /// and were processes of their own; those that run answer for themselves, and so does this process for its tasks.
+    fn ended_logs<'a>(&'a self, _id: &'a PipelineId, _last: u32) -> BoxFuture<'a, Result<Vec<LogLine>, ExecutorError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
     /// Ends everything gracefully because the process ends; what outlives a controller by design stays.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! spec ─▶ in-process backend ─▶ run_execution, supervised as in a controller
-//! status bucket, own key ─watched─▶ live executions, proof          reports ─▶ {ns}-reports.{process}
+//! status bucket, own key ─watched─▶ live executions      reports ─▶ {ns}-reports.{process}      log lines ─▶ who asks
 //! ```
 //!
 //! It runs its spec until it is told to stop. What the status admits beside the limits (another version, a pause) is
@@ -11,14 +11,14 @@
 //! tried again here with growing delays; one that lies in the config or the settings ends the process, see [`Ended`].
 
 use super::execution::{ExecutionDeps, run_execution};
-use super::{Executor, in_process::InProcess, supervise::Attempt};
+use super::{BoxFuture, Executor, answers::answer_logs, in_process::InProcess, supervise::Attempt};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::health::{Check, Health, View, execution_check};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::{ExecutionPhase, ExecutionReport, Report};
 use crate::pipeline::spec::ExecutionSpec;
 use crate::pipeline::status::{Phase, PipelineStatus};
-use crate::store::{Store, StoreError, WatchHealth, reports::hostname, watch::watch_key};
+use crate::store::{Store, StoreError, WatchHealth, logs::Answering, reports::hostname, watch::watch_key};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -124,6 +124,9 @@ impl Standalone {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().follow(ending.clone()));
         tasks.spawn(self.clone().report(ending.clone()));
+        let answering = Answering { process: self.process, host: self.host.clone() };
+        let nothing = |_, _| Box::pin(async { Vec::new() }) as BoxFuture<'static, _>;
+        tasks.spawn(answer_logs(self.store.logs.clone(), Some(self.spec.id.clone()), answering, nothing, ending.clone()));
         let died = tokio::select! {
             () = stop.cancelled() => false,
             () = self.failures.believed.cancelled() => false,
@@ -142,7 +145,7 @@ impl Standalone {
         info!(pipeline = %id, "execution process stopped");
         match (hopeless, died) {
             (Some(message), _) => Err(Ended::Hopeless(message)),
-            (None, true) => Err(Ended::Died("the listener to the status, or reporting")),
+            (None, true) => Err(Ended::Died("the listener to the status, reporting or answering")),
             (None, false) => Ok(()),
         }
     }
@@ -154,7 +157,9 @@ impl Standalone {
         let Some(status) = known.as_ref() else { return self.spec.clone() };
         let same = status.admitted.spec.as_ref().filter(|spec| spec.fingerprint == self.spec.fingerprint);
         let proven = self.spec.proven || status.kept.proven.contains(&self.spec.digest);
-        ExecutionSpec { proven, ..same.unwrap_or(&self.spec).clone() }
+        let previous = same.unwrap_or(&self.spec).previous.clone();
+        // What the fingerprint covers stays as this process was told: a digest that is not the config's must show.
+        ExecutionSpec { proven, previous, ..self.spec.clone() }
     }
 
     /// Reads the status whenever it may have changed.

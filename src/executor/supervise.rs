@@ -26,7 +26,7 @@ const LOOK: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_mil
 
 /// What runs one attempt of an execution: [`super::execution::run_execution`], or a test's stand-in.
 pub type Attempt =
-    Arc<dyn Fn(ExecutionSpec, ExecutionDeps, ExecutionHandle) -> BoxFuture<'static, Result<(), ExecutionError>> + Send + Sync>;
+    Arc<dyn Fn(Arc<ExecutionSpec>, Arc<ExecutionDeps>, ExecutionHandle) -> BoxFuture<'static, Result<(), ExecutionError>> + Send + Sync>;
 
 /// Who is told what becomes of an execution.
 pub(super) trait Life: Send + Sync + 'static {
@@ -42,8 +42,8 @@ pub(super) trait Life: Send + Sync + 'static {
 pub(super) struct Running {
     /// Tells it from any other of the process.
     pub serial: u64,
-    /// What it runs.
-    pub spec: ExecutionSpec,
+    /// What it runs; shared by all that know of it.
+    pub spec: Arc<ExecutionSpec>,
     /// Whether it has ever run well.
     pub ran: Arc<AtomicBool>,
     state: Arc<ExecutionState>,
@@ -97,8 +97,8 @@ impl Running {
 /// Runs one execution until it is stopped.
 pub(super) struct Supervisor<L: Life> {
     serial: u64,
-    spec: ExecutionSpec,
-    deps: ExecutionDeps,
+    spec: Arc<ExecutionSpec>,
+    deps: Arc<ExecutionDeps>,
     attempt: Attempt,
     handle: ExecutionHandle,
     failure: Arc<Mutex<Option<Trouble>>>,
@@ -108,7 +108,7 @@ pub(super) struct Supervisor<L: Life> {
 
 impl<L: Life> Supervisor<L> {
     /// An execution, and the future that runs it.
-    pub fn new(serial: u64, spec: &ExecutionSpec, deps: ExecutionDeps, attempt: Attempt, life: Arc<L>) -> (Running, Self) {
+    pub fn new(serial: u64, spec: &Arc<ExecutionSpec>, deps: Arc<ExecutionDeps>, attempt: Attempt, life: Arc<L>) -> (Running, Self) {
         let (live, live_receiver) = watch::channel(1);
         let running = Running {
             serial,

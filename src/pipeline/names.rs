@@ -31,6 +31,8 @@ pub struct NameTemplates {
     pub consumer: String,
     /// The subject of state requests.
     pub states: String,
+    /// Core NATS subject prefix of requests for log lines.
+    pub logs: String,
 }
 
 impl Default for NameTemplates {
@@ -47,6 +49,7 @@ impl Default for NameTemplates {
             closed: "{ns}-closed.{id}".into(),
             consumer: "default".into(),
             states: "{ns}.states".into(),
+            logs: "{ns}-logs".into(),
         }
     }
 }
@@ -140,6 +143,11 @@ impl Names {
     /// The durable consumer.
     pub fn consumer(&self) -> String {
         self.of(&self.templates.consumer)
+    }
+
+    /// The subject of requests for the log lines of a pipeline, or of `*`.
+    pub fn logs(&self, id: &str) -> String {
+        format!("{}.{id}", self.of(&self.templates.logs))
     }
 
     /// The subject of state requests.

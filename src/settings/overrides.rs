@@ -56,6 +56,7 @@ pub(super) const PATHS: &[&str] = &[
     "names.closed",
     "names.consumer",
     "names.states",
+    "names.logs",
 ];
 
 /// Lays the variables over `root`. Empty ones count as not set.

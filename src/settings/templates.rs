@@ -27,7 +27,7 @@ enum Use {
 pub(super) fn read(fields: &mut Fields<'_>, names: &mut NameTemplates, report: &mut Report) {
     let mut written = Vec::new();
     let mut faulty = false;
-    let slots: [(&'static str, &mut String, Use); 11] = [
+    let slots: [(&'static str, &mut String, Use); 12] = [
         ("entries", &mut names.entries, Use::Store),
         ("configs", &mut names.configs, Use::Store),
         ("status", &mut names.status, Use::Store),
@@ -39,6 +39,7 @@ pub(super) fn read(fields: &mut Fields<'_>, names: &mut NameTemplates, report: &
         ("closed", &mut names.closed, Use::PipelineSubject),
         ("consumer", &mut names.consumer, Use::Durable),
         ("states", &mut names.states, Use::Subject),
+        ("logs", &mut names.logs, Use::Subject),
     ];
     for (name, slot, usage) in slots {
         let Some(taken) = fields.string(name, report) else { continue };
@@ -88,6 +89,7 @@ fn collisions(names: &NameTemplates, written: &[(&str, Taken<String>)], report: 
         ("reports", format!("{}.>", names.reports)),
         ("dead_letters", format!("{}.>", names.dead_letters)),
         ("states", names.states.clone()),
+        ("logs", format!("{}.>", names.logs)),
     ];
     let buckets = [("entries", &names.entries), ("status", &names.status), ("lease", &names.lease)];
     let mut pairs = Vec::new();

@@ -100,11 +100,25 @@ impl Configs {
     pub async fn get(&self, id: &PipelineId, version: &VersionName) -> Result<StoredConfig, StoreError> {
         let name = format!("{id}/{version}");
         let (meta, revision) = self.meta(&name).await?;
-        let sum = self.check(&name, &meta)?;
-        let read = tokio::time::timeout(TIMEOUT, self.chunks(&name, &meta)).await;
-        let bytes = read.map_err(|_| Failure::TimedOut.during(self.reading(&name)))??;
+        self.content(&name, &meta, revision).await
+    }
+
+    /// As [`Self::get`], where it is not the object of this revision and digest, which was read before: `None` where it is.
+    pub async fn get_other(&self, id: &PipelineId, version: &VersionName, known: (u64, &str)) -> Result<Option<StoredConfig>, StoreError> {
+        let name = format!("{id}/{version}");
+        let (meta, revision) = self.meta(&name).await?;
+        if revision == known.0 && sum(&meta.digest).is_some_and(|sum| written(&sum) == known.1) {
+            return Ok(None);
+        }
+        self.content(&name, &meta, revision).await.map(Some)
+    }
+
+    async fn content(&self, name: &str, meta: &Meta, revision: u64) -> Result<StoredConfig, StoreError> {
+        let sum = self.check(name, meta)?;
+        let read = tokio::time::timeout(TIMEOUT, self.chunks(name, meta)).await;
+        let bytes = read.map_err(|_| Failure::TimedOut.during(self.reading(name)))??;
         if Sha256::digest(&bytes).as_slice() != sum {
-            return Err(self.unfit(&name, Unfit::DigestMismatch, "its bytes do not have its digest"));
+            return Err(self.unfit(name, Unfit::DigestMismatch, "its bytes do not have its digest"));
         }
         Ok(StoredConfig { bytes, digest: written(&sum), revision })
     }

@@ -11,6 +11,7 @@ mod connect;
 pub mod entries;
 pub mod error;
 pub mod lease;
+pub mod logs;
 mod pause;
 pub mod payloads;
 mod prepare;
@@ -54,6 +55,8 @@ pub struct Store {
     pub reports: Reports,
     /// Requests for a pipeline's state.
     pub states: States,
+    /// Requests for log lines, and their answers.
+    pub logs: logs::Logs,
     /// Payloads too large for their dead letters.
     pub payloads: Payloads,
     /// The pipelines' streams and durables.
@@ -77,6 +80,7 @@ impl Store {
             lease: LeaseStore::new(client.clone(), &names.lease()),
             reports: Reports::new(client.clone(), names.clone()),
             states: States::new(client.clone(), &names),
+            logs: logs::Logs::new(client.clone(), names.clone()),
             payloads: Payloads::new(client.clone(), &names.dead_letter_objects()),
             streams: Streams::new(client.clone(), names.clone()),
             replicas: settings.jetstream.replicas,

@@ -3,10 +3,13 @@
 //! `cli::run` calls [`init`] once, before anything can log. A line never holds a secret, because no secret type can be
 //! formatted; the libraries below us are kept to warnings, since they log what we report ourselves.
 
+use super::tail::{Tail, TailLayer};
 use std::io;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 
 /// What the libraries may say unless the filter names them.
 const QUIET: [&str; 5] = ["async_nats", "mongodb", "hyper", "rustls", "hickory_resolver"];
@@ -42,24 +45,25 @@ pub enum LogsError {
     Taken(#[source] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Sends what passes the filter `level` to stderr from now on.
+/// Sends what passes the filter `level` to stderr from now on, and keeps the last lines of each pipeline.
 pub fn init(format: Format, level: &str) -> Result<(), LogsError> {
     let filter = filter(level)?;
+    let tail = TailLayer(Tail::shared());
     match format {
-        Format::Text { colors } => tracing::subscriber::set_global_default(text(filter, colors, io::stderr)),
-        Format::Json => tracing::subscriber::set_global_default(json(filter, io::stderr)),
+        Format::Text { colors } => tracing::subscriber::set_global_default(text(filter, colors, io::stderr).with(tail)),
+        Format::Json => tracing::subscriber::set_global_default(json(filter, io::stderr).with(tail)),
     }
     .map_err(LogsError::Taken)
 }
 
-fn text<W>(filter: EnvFilter, colors: bool, writer: W) -> impl tracing::Subscriber + Send + Sync
+fn text<W>(filter: EnvFilter, colors: bool, writer: W) -> impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colors).with_target(false).finish()
 }
 
-fn json<W>(filter: EnvFilter, writer: W) -> impl tracing::Subscriber + Send + Sync
+fn json<W>(filter: EnvFilter, writer: W) -> impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {

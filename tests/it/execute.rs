@@ -150,6 +150,9 @@ async fn an_execution_process_runs_what_was_admitted_and_drains_when_it_is_told_
     assert_eq!(executing.report().await["fingerprint"], spec["fingerprint"]);
     let moved = |report: &Value| ["last_write_ms", "last_pull_ms"].iter().all(|field| report[field].as_u64().is_some_and(|at| at > 0));
     eventually("it says when it pulled and wrote", SOON, || async { moved(&executing.report().await) }).await;
+    // Nobody but the process itself is there to say what it logged.
+    let logs = stage.controller.cli_ok(&["logs", "metrics", "-o", "json"]).await;
+    assert!(logs.lines().any(|line| line.contains("collector started")), "{logs}");
     // In the middle of a load: what it has fetched is written and acknowledged before it ends.
     stage.send(2_000..6_000).await;
     executing.process.signal("TERM");

@@ -1,8 +1,12 @@
 //! The image that executions run in: small, the same whenever it is built, hardened; and the test engine itself.
 
-use crate::support::{Docker, temp_dir};
+use crate::support::{Docker, Mongo, Nats, Sluice, eventually, random_name, temp_dir};
+use bson::doc;
+use futures_util::{StreamExt, stream};
 use serde_json::Value;
-use std::process::Command;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
+
+const LONG: Duration = Duration::from_secs(120);
 
 /// Builds the image of this very binary and returns its id.
 fn build(docker: &Docker, name: &str) -> String {
@@ -41,6 +45,66 @@ async fn the_image_runs_without_root_without_capabilities_and_on_a_read_only_dis
     let hardened =
         ["run", "--rm", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pids-limit=64", &image, "--version"];
     assert_eq!(docker.cli(&hardened).await, format!("sluice {}", env!("CARGO_PKG_VERSION")));
+}
+
+/// What a container needs beside its spec: the settings that a controller has, and a secret, readable by the user inside.
+fn mounted(controller: &Sluice, canary: &str, dir: &Path) {
+    let settings = fs::read_to_string(controller.dir.join("sluice.yml")).unwrap();
+    let settings = settings.replace("listen: '127.0.0.1:0'", "listen: '127.0.0.1:8080', token_file: token");
+    assert!(settings.contains("token_file"), "{settings}");
+    for (name, text) in [("sluice.yml", settings.as_str()), ("token", canary)] {
+        fs::write(dir.join(name), text).unwrap();
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o444)).unwrap();
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hardened_container_of_the_image_runs_a_pipeline_and_drains_when_it_is_stopped() {
+    require!("docker", "nats-server", "database");
+    let docker = Docker::shared().await;
+    let image = docker.image().await;
+    let (nats, mongo) = (Nats::start_on(docker.gateway()).await, Mongo::start_on(docker.gateway()).await);
+    let mut controller = Sluice::start(&nats, &mongo).await;
+    let file = controller.dir.join("metrics.yml");
+    fs::write(&file, "schema: 1\noutput:\n  mongodb:\n    collection: metrics\n    batching: {count: 500, linger: 20ms}\n").unwrap();
+    controller.cli_ok(&["publish", "metrics", "-f", &file.display().to_string(), "--wait"]).await;
+    let status: Value = serde_json::from_str(&controller.get("/api/v1/pipelines/metrics").await.1).unwrap();
+    assert!(controller.sigterm().await.success());
+    let spec = &status["admitted"]["spec"];
+
+    let (dir, canary, name) = (temp_dir("container"), "canary-51b2c7", random_name("sluice-image"));
+    mounted(&controller, canary, dir.path());
+    let label = format!("sluice-test={name}");
+    let _cleaning = docker.clean(&label);
+    let mut run: Vec<String> =
+        ["run", "--detach", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"].map(Into::into).into();
+    run.extend(["--pids-limit=64", "--memory=256m", "--user=65532:65532", "--health-interval=1s"].map(Into::into));
+    run.extend([format!("--name={name}"), format!("--label={label}"), format!("--env=SLUICE_SPEC={spec}")]);
+    run.extend([format!("--volume={}:/etc/sluice:ro", dir.path().display()), image, "execute".into()]);
+    run.extend(["id", "version", "digest", "fingerprint"].map(|field| format!("--{field}={}", spec[field].as_str().unwrap())));
+    docker.cli(&run.iter().map(String::as_str).collect::<Vec<_>>()).await;
+
+    eventually("the container is healthy", LONG, || async {
+        docker.cli(&["inspect", "--format", "{{.State.Health.Status}}", &name]).await == "healthy"
+    })
+    .await;
+    let jetstream = nats.jetstream().await;
+    let sends = (0..5_000_i64).map(|n| {
+        let (jetstream, payload) = (&jetstream, doc! {"n": n}.to_vec().unwrap());
+        async move { jetstream.publish("alpha.metrics", payload.into()).await.unwrap().await.unwrap() }
+    });
+    stream::iter(sends).buffer_unordered(500).collect::<Vec<_>>().await;
+    eventually("documents arrive", LONG, || async { mongo.count("metrics").await > 0 }).await;
+    docker.cli(&["stop", "--time=60", &name]).await;
+    let inspected = docker.cli(&["inspect", &name]).await;
+    let container: Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(container[0]["State"]["ExitCode"], 0, "{}", docker.cli(&["logs", &name]).await);
+    assert!(!inspected.contains(canary), "a secret is in what inspect shows");
+    let stream = jetstream.get_stream("alpha_metrics").await.unwrap();
+    let held = stream.consumer_info("default").await.unwrap().num_ack_pending;
+    let waiting = stream.get_info().await.unwrap().state.messages;
+    assert_eq!((held, mongo.count("metrics").await + waiting), (0, 5_000));
 }
 
 #[tokio::test(flavor = "multi_thread")]

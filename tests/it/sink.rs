@@ -1,9 +1,9 @@
 //! The sink against a real database: what is stored, what is refused, and what a failure is told to be.
 
-use crate::support::{Mongo, Proxy};
+use crate::support::{Mongo, Proxy, eventually};
 use bson::{Document as Bson, doc, oid::ObjectId};
 use sluice::collector::sink::{
-    Collection, CommandFailure, Database, Databases, Document, DocumentFailure, FailureKind, InsertReply, MAX_COMMAND_BYTES, OpenError,
+    Age, Collection, CommandFailure, Database, Databases, Document, DocumentFailure, FailureKind, InsertReply, MAX_COMMAND_BYTES, OpenError,
 };
 use sluice::pipeline::config::{Batching, Granularity, OutputConfig, TimeSeries, WriteConcern};
 use sluice::pipeline::spec::Target;
@@ -42,7 +42,7 @@ fn target(mongo: &Mongo, collection: &str) -> Target {
 }
 
 async fn open(mongo: &Mongo, collection: &str) -> Collection {
-    Collection::open(database(&mongo.url()).await, &target(mongo, collection), &output(None)).await.unwrap()
+    Collection::open(database(&mongo.url()).await, &target(mongo, collection), &output(None), Age::Recent).await.unwrap()
 }
 
 fn id(number: usize) -> [u8; 12] {
@@ -151,7 +151,8 @@ async fn a_server_that_stalls_is_given_up_and_one_that_is_away_is_not_found() {
         return crate::support::skipped("the server of SLUICE_TEST_MONGO_URL is not ours to kill");
     }
     let proxy = Proxy::start(mongo.port()).await;
-    let collection = Collection::open(database(&mongo.url_through(&proxy)).await, &target(&mongo, "a"), &output(None)).await.unwrap();
+    let collection =
+        Collection::open(database(&mongo.url_through(&proxy)).await, &target(&mongo, "a"), &output(None), Age::Recent).await.unwrap();
     proxy.stall();
     let failure = failed(collection.insert(&[plain(1)]).await);
     assert!(matches!(failure.kind, FailureKind::Timeout | FailureKind::Network), "{failure:?}");
@@ -174,7 +175,7 @@ async fn a_time_series_collection_is_created_with_its_options_and_its_kind_is_he
     let database = database(&mongo.url()).await;
     let opened = |name: &'static str, wanted: Option<TimeSeries>| {
         let (database, target) = (database.clone(), target(&mongo, name));
-        async move { Collection::open(database, &target, &output(wanted)).await }
+        async move { Collection::open(database, &target, &output(wanted), Age::Recent).await }
     };
     let collection = opened("t", Some(series())).await.unwrap();
     opened("t", Some(series())).await.unwrap();
@@ -201,6 +202,39 @@ async fn a_time_series_collection_is_created_with_its_options_and_its_kind_is_he
     opened("n", None).await.unwrap();
     let Err(OpenError::KindDiffers(said)) = opened("n", Some(series())).await else { panic!("opened") };
     assert!(said.contains("a normal collection") && said.contains("a time-series collection"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_that_many_open_at_once_are_all_there_afterwards() {
+    require!("database");
+    let mongo = Mongo::start().await;
+    let database = database(&mongo.url()).await;
+    let opened = (0..40).map(|number| {
+        // Every one is opened twice.
+        let (database, target) = (database.clone(), target(&mongo, &format!("c{}", number / 2)));
+        async move { Collection::open(database, &target, &output(None), Age::Recent).await.map(|_| ()) }
+    });
+    for opened in futures_util::future::join_all(opened).await {
+        opened.unwrap();
+    }
+    let names = mongo.client().await.database(mongo.database()).list_collection_names().await.unwrap();
+    assert_eq!(names.iter().filter(|name| name.starts_with('c')).count(), 20, "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_kind_is_noticed_at_once_when_asked_anew_and_soon_otherwise() {
+    require!("database");
+    let mongo = Mongo::start().await;
+    let database = database(&mongo.url()).await;
+    let opened = async |age| Collection::open(database.clone(), &target(&mongo, "a"), &output(None), age).await.map(|_| ());
+    opened(Age::Recent).await.unwrap();
+    opened(Age::Recent).await.unwrap();
+    let raw = mongo.client().await.database(mongo.database());
+    raw.collection::<Bson>("a").drop().await.unwrap();
+    raw.run_command(doc! {"create": "a", "timeseries": {"timeField": "ts"}}).await.unwrap();
+    assert!(matches!(opened(Age::Anew).await, Err(OpenError::KindDiffers(_))));
+    let noticed = || async { matches!(opened(Age::Recent).await, Err(OpenError::KindDiffers(_))) };
+    eventually("another kind is noticed", Duration::from_secs(20), noticed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,16 +12,15 @@ use crate::pipeline::moves::Delivered;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
-/// A payload shares the client's read buffer of 64 KiB with whatever arrived beside it. Where fewer messages than this come
-/// together, each small one gets bytes of its own: in an outage it would otherwise hold many times what the budget counts.
-const SPARSE: usize = 64;
-/// Larger ones are not worth a copy.
-const SMALL: usize = 16 << 10;
+/// A payload shares the client's read buffer of 64 KiB with whatever arrived beside it. Where less than this comes together,
+/// each payload gets bytes of its own: in an outage it would otherwise hold many times what the budget counts.
+const SPARSE: u64 = 32 << 10;
 
 impl Driver {
     pub(super) fn arrive(&mut self, deliveries: Vec<Delivery>) {
         self.state.pulled();
         self.pulls_work();
+        self.supervision.stirred();
         let mut fell = false;
         for delivery in &deliveries {
             fell |= delivery.consumer_sequence <= self.last_delivery;
@@ -63,11 +62,9 @@ impl Driver {
         let mut again = 0;
         self.arrivals.clear();
         self.arrivals.reserve(deliveries.len());
-        let sparse = deliveries.len() < SPARSE;
+        let together = deliveries.iter().map(|delivery| delivery.bytes).sum();
         for mut delivery in deliveries.drain(..) {
-            if sparse && delivery.message.payload.len() < SMALL {
-                delivery.message.payload = Bytes::copy_from_slice(&delivery.message.payload);
-            }
+            keep_alone(&mut delivery.message.payload, together);
             again += u64::from(delivery.delivered > 1);
             let checked = payload::inspect(&delivery.message.payload);
             let id = match checked {
@@ -120,6 +117,13 @@ impl Driver {
     }
 }
 
+/// Gives a payload bytes of its own where little arrived `together` with it, in bytes as budgets count them.
+fn keep_alone(payload: &mut Bytes, together: u64) {
+    if together < SPARSE {
+        *payload = Bytes::copy_from_slice(payload);
+    }
+}
+
 /// The ObjectId of a payload without an `_id`.
 fn identity_of(identities: &Identities, delivery: &Delivery, measurement: bool) -> Identity {
     if measurement {
@@ -152,4 +156,56 @@ fn note_of(fault: Fault) -> Note {
         Fault::TooLarge => Reason::TooLarge,
     };
     Note { reason, code: None, detail: fault.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// What the client reads into.
+    const BUFFER: usize = 64 << 10;
+
+    /// A read buffer that tells whether anybody still holds it.
+    struct Buffer {
+        bytes: Vec<u8>,
+        _alive: Arc<()>,
+    }
+
+    impl AsRef<[u8]> for Buffer {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+
+    /// The bytes that messages of `size` bytes hold, `together` at a time, by the bytes that budgets count of them.
+    fn held_by_counted(size: usize, together: usize) -> f64 {
+        let (alive, mut held, mut copied) = (Arc::new(()), Vec::new(), 0);
+        let rounds = 50;
+        for _ in 0..rounds {
+            // Each time they come, others' messages fill the rest of the buffer, and are gone soon.
+            let buffer = Bytes::from_owner(Buffer { bytes: vec![0; BUFFER], _alive: alive.clone() });
+            let area = buffer.as_ptr_range();
+            for number in 0..together {
+                let mut payload = buffer.slice(number * size..(number + 1) * size);
+                keep_alone(&mut payload, (size * together) as u64);
+                copied += if area.contains(&payload.as_ptr()) { 0 } else { payload.len() };
+                held.push(payload);
+            }
+        }
+        let buffers = (Arc::strong_count(&alive) - 1) * BUFFER;
+        (buffers + copied) as f64 / (rounds * together * size) as f64
+    }
+
+    #[test]
+    fn what_is_held_for_long_is_about_what_the_budget_counts_however_sparsely_it_came() {
+        for size in [100, 200, 1000, 8000, 30_000] {
+            for together in [1, 2, 8, 50, 150, 300, 600].into_iter().filter(|together| together * size <= BUFFER) {
+                let ratio = held_by_counted(size, together);
+                assert!((1.0..=2.0).contains(&ratio), "{together} at a time of {size} bytes hold {ratio} times what is counted");
+            }
+        }
+        assert_eq!(held_by_counted(200, 10), 1.0, "sparse ones have bytes of their own");
+        assert!(held_by_counted(1000, 60) > 1.0, "what fills a buffer is not copied");
+    }
 }

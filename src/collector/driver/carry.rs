@@ -187,7 +187,7 @@ impl Driver {
         // The stream is certain: nothing arrives in the core before it is.
         let identities = self.identities.clone().unwrap_or_else(|| Identities::new(&self.job.stream, self.supervision.stream_created_ns));
         let letter = Letter {
-            message: delivery.message.clone(),
+            message: (&delivery.message).into(),
             identity: identity::hex(&message_identity(&identities, delivery)),
             note,
             pipeline: self.job.id.to_string(),
@@ -215,12 +215,7 @@ impl Driver {
     }
 
     fn release(&mut self, entries: Vec<Entry>) {
-        let mut bytes = 0;
-        for entry in &entries {
-            if let Some(slot) = self.slots.take(entry.slot) {
-                bytes += slot.delivery.bytes;
-            }
-        }
+        let bytes = entries.iter().map(|entry| self.slots.free(entry.slot)).sum();
         self.deps.budget.give(bytes);
         self.core.recycle(entries);
     }

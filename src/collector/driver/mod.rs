@@ -63,21 +63,26 @@ impl Drop for Ending {
 
 /// Runs until `stop`, then writes what it holds within `job.shutdown_grace` and returns. `live` says how many
 /// executions share the durable, for the effective batch.
-pub async fn run(
+pub fn run(
     job: Job,
     deps: Deps,
     state: Arc<ExecutionState>,
     live: watch::Receiver<u32>,
     stop: CancellationToken,
-) -> Result<(), CollectorError> {
-    let _ending = Ending(state.clone());
-    let Some(source) = subscribe(&job, &deps, &state, &stop).await else { return Ok(()) };
-    let mut driver = Driver::new(job, deps, state, source, *live.borrow());
-    info!("collector started");
-    driver.run(live, stop).await;
-    let totals = driver.core.totals();
-    info!(received = driver.received, written = totals.written, dead_lettered = totals.dead_lettered, "collector stopped");
-    Ok(())
+) -> impl Future<Output = Result<(), CollectorError>> + Send {
+    // A future keeps room for everything that ever was in it, next to what it was moved to: thousands of idle pipelines pay
+    // for that, so what is large is boxed at once.
+    let work = Box::new((job, deps));
+    async move {
+        let _ending = Ending(state.clone());
+        let Some(source) = Box::pin(subscribe(&work.0, &work.1, &state, &stop)).await else { return Ok(()) };
+        let mut driver = Driver::new(*work, state, source, *live.borrow());
+        info!("collector started");
+        driver.run(live, stop).await;
+        let totals = driver.core.totals();
+        info!(received = driver.received, written = totals.written, dead_lettered = totals.dead_lettered, "collector stopped");
+        Ok(())
+    }
 }
 
 /// The source; `None` where it was stopped before there was one.
@@ -156,7 +161,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(job: Job, deps: Deps, state: Arc<ExecutionState>, source: Source, live: u32) -> Self {
+    fn new((job, deps): (Job, Deps), state: Arc<ExecutionState>, source: Source, live: u32) -> Box<Self> {
         let batching = &job.output.batching;
         let batches = Batches {
             count: batching.count,
@@ -168,7 +173,7 @@ impl Driver {
         };
         let limits = Limits { live: live.max(1), ..UNKNOWN_LIMITS };
         let letters = DeadLetters::new(deps.nats.clone(), &job.dead_letter_stream, &job.dead_letter_prefix, &job.dead_letter_objects);
-        Self {
+        Box::new(Self {
             formers: Formers::new(deps.previous.clone()),
             core: Core::new(batches, limits, job.proven, rand::random()),
             supervision: Supervision::new(job.output.time_series.is_some()),
@@ -200,7 +205,7 @@ impl Driver {
             rest_until: None,
             arrivals: Vec::new(),
             replies: Vec::new(),
-        }
+        })
     }
 
     async fn run(&mut self, mut live: watch::Receiver<u32>, stop: CancellationToken) {
@@ -209,7 +214,7 @@ impl Driver {
         tokio::pin!(sleep);
         // Stream, durable and target are asked for at once; the first pull follows as soon as the target is known to be good.
         self.feed(Event::Tick);
-        self.carry_out().await;
+        self.act().await;
         self.supervise();
         while !self.finished {
             let deadline = self.rest_until.map_or(self.next_deadline(), |rest| rest.min(self.next_deadline())).into();
@@ -244,9 +249,16 @@ impl Driver {
                 }
                 Woken::Time => self.feed(Event::Tick),
             }
-            self.carry_out().await;
+            self.act().await;
             self.supervise();
             self.show();
+        }
+    }
+
+    /// Carries out what is due. Boxed while there is anything: an idle pipeline has no room for it.
+    async fn act(&mut self) {
+        if !self.effects.is_empty() {
+            Box::pin(self.carry_out()).await;
         }
     }
 

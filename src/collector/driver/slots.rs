@@ -50,12 +50,13 @@ impl Slots {
         self.slots.get_mut(number as usize)?.as_mut()
     }
 
-    pub(super) fn take(&mut self, number: u32) -> Option<Slot> {
-        let slot = self.slots.get_mut(number as usize)?.take();
-        if slot.is_some() {
-            self.free.push(number);
-        }
-        slot
+    /// Frees a slot, dropping what it holds where it lies; the bytes that budgets counted of it.
+    pub(super) fn free(&mut self, number: u32) -> u64 {
+        let Some(place) = self.slots.get_mut(number as usize) else { return 0 };
+        let Some(bytes) = place.as_ref().map(|slot| slot.delivery.bytes) else { return 0 };
+        *place = None;
+        self.free.push(number);
+        bytes
     }
 
     /// What budgets count of all that is held.

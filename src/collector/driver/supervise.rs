@@ -6,7 +6,7 @@ use super::{Driver, nanos};
 use crate::collector::classify::Class;
 use crate::collector::core::{Event, Limits, Target};
 use crate::collector::identity::Identities;
-use crate::collector::sink::{Collection, OpenError};
+use crate::collector::sink::{Age, Collection, OpenError};
 use crate::collector::source::{ConsumerFacts, SourceError, SourceErrorKind};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::report::EffectiveLimits;
@@ -16,6 +16,8 @@ use tracing::{info, warn};
 
 /// How often consumer and stream are looked at.
 const RESYNC: Duration = Duration::from_secs(30);
+/// The same while nothing happens; whatever arrives after a longer silence than [`RESYNC`] is a reason to look at once.
+const IDLE_RESYNC: Duration = Duration::from_secs(120);
 /// How often a normal collection is looked at; a time-series collection, which comes back as a normal one when it was
 /// dropped, as often as the consumer.
 const NORMAL_RESYNC: Duration = Duration::from_secs(300);
@@ -31,6 +33,8 @@ pub(super) struct Supervision {
     asking: bool,
     ask_at: Instant,
     ask_failures: u32,
+    /// When the last answer came.
+    asked: Option<Instant>,
     /// Set by a doubt that came while a question was under way: its answer may be older than the doubt.
     doubted: bool,
     /// The highest sequence seen when the question was asked: an intact stream's last one is no lower.
@@ -54,6 +58,7 @@ impl Supervision {
             asking: false,
             ask_at: now,
             ask_failures: 0,
+            asked: None,
             doubted: false,
             asked_above: 0,
             goings: 0,
@@ -69,6 +74,14 @@ impl Supervision {
     /// Something failed: ask before the next turn.
     pub(super) fn ask_soon(&mut self) {
         self.ask_at = self.ask_at.min(Instant::now() + ASK.first);
+    }
+
+    /// Something arrived: what was last heard of the consumer must not be as old as it may be while nothing does.
+    pub(super) fn stirred(&mut self) {
+        if self.asked.is_some_and(|asked| asked.elapsed() > RESYNC) {
+            self.asked = None;
+            self.ask_at = Instant::now();
+        }
     }
 
     /// When something is to be asked; far away while everything is being asked.
@@ -92,13 +105,15 @@ impl Driver {
             self.supervision.doubted = false;
             self.supervision.asked_above = self.highest;
             let question = self.source.inspector();
-            let work = async move { Done::Asked(question.info().await) };
+            let work = async move { Done::Asked(work::ask(question).await) };
             self.work.spawn(work::guarded(work, || Done::Asked(Err(work::asking_panicked()))));
         }
         if !self.supervision.opening && now >= self.supervision.open_at {
             self.supervision.opening = true;
+            // After a bad answer, one that was asked for since.
+            let age = if self.supervision.open_failures > 0 { Age::Anew } else { Age::Recent };
             let (database, target, output) = (self.deps.database.clone(), self.job.target.clone(), self.job.output.clone());
-            let work = async move { Done::Opened(Collection::open(database, &target, &output).await) };
+            let work = async move { Done::Opened(Collection::open(database, &target, &output, age).await) };
             self.work.spawn(work::guarded(work, || Done::Opened(Err(work::panicked("opening the collection").into()))));
         }
     }
@@ -131,7 +146,13 @@ impl Driver {
             return;
         }
         // Without markers only answers say how late what arrives can be.
-        let again = if self.source.mute() { ASK_MUTE.min(facts.ack_wait / 8) } else { RESYNC };
+        let idle = facts.num_pending == 0 && facts.num_ack_pending == 0 && self.core.in_hand() == 0;
+        let again = match (self.source.mute(), idle) {
+            (true, _) => ASK_MUTE.min(facts.ack_wait / 8),
+            (false, true) => IDLE_RESYNC,
+            (false, false) => RESYNC,
+        };
+        self.supervision.asked = Some(Instant::now());
         self.supervision.ask_at = Instant::now() + jittered(again);
         self.same_stream(&facts);
         if self.words.source.take().is_some() {

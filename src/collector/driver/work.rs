@@ -8,7 +8,7 @@ use crate::collector::core::GroupId;
 use crate::collector::dead_letters::{DeadLetterError, DeadLetterErrorKind, DeadLetters, Poison, Reason, Stored};
 use crate::collector::former::{Doubtful, Formers, Unasked};
 use crate::collector::sink::{Collection, CommandFailure, FailureKind, InsertCommand, InsertReply, OpenError};
-use crate::collector::source::{ConsumerFacts, SourceError, SourceErrorKind};
+use crate::collector::source::{ConsumerFacts, Inspector, SourceError, SourceErrorKind};
 use bson::{RawBson, RawDocument, oid::ObjectId};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// What a task ended with.
 #[derive(Debug)]
@@ -47,6 +48,17 @@ fn late() -> CommandFailure {
 
 pub(super) fn asking_panicked() -> SourceError {
     SourceError { kind: SourceErrorKind::Unavailable, code: None, message: "asking the consumer panicked: a bug of sluice".into() }
+}
+
+/// Questions that are under way at the same time take some KiB each: where a thousand pipelines ask together, most of them
+/// wait a moment.
+static ASKING: Semaphore = Semaphore::const_new(128);
+/// For so long at most: answers may be late, too.
+const ASKING_WAIT: Duration = Duration::from_secs(1);
+
+pub(super) async fn ask(question: Inspector) -> Result<ConsumerFacts, SourceError> {
+    let _turn = tokio::time::timeout(ASKING_WAIT, ASKING.acquire()).await;
+    Box::pin(question.info()).await
 }
 
 /// Sends the command, unless the process was suspended until the leases of its messages had ended at `until`: another may

@@ -3,6 +3,7 @@
 //! No secret leaves this file: what the driver says about a connection string is not passed on, since it quotes it.
 
 use super::failure::{CommandFailure, FailureKind, may_be_unknown_host, shorten};
+use super::listing::Listings;
 use super::tls;
 use crate::pipeline::config::WRITE_TIMEOUT;
 use crate::pipeline::moves::Place;
@@ -116,6 +117,7 @@ pub struct Database {
     hosts: Vec<String>,
     /// Why the last look at a server failed; the driver tells nobody else, and a failed selection has only a text.
     cause: Arc<Mutex<Option<Cause>>>,
+    listings: Listings,
 }
 
 #[derive(Debug, Clone)]
@@ -151,11 +153,15 @@ impl Database {
         let client = mongodb::Client::with_options(options).map_err(|error| CommandFailure::from_driver(&error).message)?;
         // Read by now; a combined file of certificate and key goes again.
         drop(files);
-        Ok(Self { client, hosts, cause })
+        Ok(Self { client, hosts, cause, listings: Listings::default() })
     }
 
     pub(super) fn client(&self) -> &mongodb::Client {
         &self.client
+    }
+
+    pub(super) fn listings(&self) -> &Listings {
+        &self.listings
     }
 
     /// Asks the server whether it is there.

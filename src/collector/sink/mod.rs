@@ -10,6 +10,7 @@ mod existing;
 mod failure;
 mod former;
 mod kind;
+mod listing;
 mod open;
 mod reply;
 mod tls;
@@ -19,6 +20,7 @@ pub use connect::{ConnectionError, Database, Databases};
 pub use existing::{Existing, existing};
 pub use failure::{CommandFailure, FailureKind};
 pub use former::Former;
+pub use listing::Age;
 pub use reply::{DocumentFailure, InsertReply};
 
 use crate::pipeline::config::{OutputConfig, WRITE_TIMEOUT};
@@ -87,14 +89,16 @@ pub struct Collection {
 impl Collection {
     /// Creates the collection of `target` where it is missing (time-series with its options, else a normal one), and
     /// checks that it is of the kind that `output` says. Also called by resyncs: a dropped time-series collection comes
-    /// back as a normal one with the next insert.
-    pub async fn open(database: Arc<Database>, target: &Target, output: &OutputConfig) -> Result<Self, OpenError> {
+    /// back as a normal one with the next insert. `age`: how old what is known of the collection may be; all that ask about
+    /// a database at about the same time share one listing of it.
+    pub async fn open(database: Arc<Database>, target: &Target, output: &OutputConfig, age: Age) -> Result<Self, OpenError> {
         let handle = database.client().database(&target.database);
         let prologue = command::prologue(&target.collection, &output.write_concern, WRITE_TIMEOUT).into();
         let collection = Self { database, handle, name: target.collection.clone(), prologue };
-        match open::ensure(&collection.handle, &collection.name, output.time_series.as_ref()).await {
+        let listings = collection.database.listings();
+        match open::ensure(&collection.handle, listings, &collection.name, output.time_series.as_ref(), age).await {
             Ok(()) => Ok(collection),
-            Err(OpenError::Failed(failure)) => Err(collection.database.explain(failure).await.into()),
+            Err(OpenError::Failed(failure)) => Err(Box::pin(collection.database.explain(failure)).await.into()),
             Err(differs) => Err(differs),
         }
     }

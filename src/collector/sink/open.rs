@@ -4,30 +4,49 @@
 //! reported with what it is and what the config says.
 
 use super::failure::{CommandFailure, FailureKind};
+use super::listing::{Age, Fields, Found, Listings};
 use super::{OpenError, connect::bounded};
 use crate::pipeline::config::TimeSeries;
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::Database;
 
 /// The collection exists.
 const NAMESPACE_EXISTS: i32 = 48;
 /// Not allowed.
-const UNAUTHORIZED: i32 = 13;
+pub(super) const UNAUTHORIZED: i32 = 13;
 
-pub(super) async fn ensure(database: &Database, name: &str, wanted: Option<&TimeSeries>) -> Result<(), OpenError> {
-    if let Some(found) = look(database, name).await? {
+/// `age`: how old what is known of the collection may be. What commands need room for is boxed: a thousand that wait for the
+/// listing of another have none.
+pub(super) async fn ensure(
+    database: &Database,
+    listings: &Listings,
+    name: &str,
+    wanted: Option<&TimeSeries>,
+    age: Age,
+) -> Result<(), OpenError> {
+    if let Some(found) = listings.look(database, name, age).await? {
         return check(name, &found, wanted);
     }
-    match bounded(database.run_command(create_command(name, wanted))).await {
+    match Box::pin(bounded(database.run_command(create_command(name, wanted)))).await {
+        // It is as we said.
+        Ok(_) if wanted.is_none() => return Ok(()),
         Ok(_) => {}
         // Somebody else made it meanwhile, or we may not list what we do not own.
         Err(failure) if failure.code == Some(NAMESPACE_EXISTS) => {}
         Err(failure) => return Err(failure.into()),
     }
-    match look(database, name).await? {
+    // By its name: what others know may be older than it.
+    match Box::pin(find(database, name)).await? {
         Some(found) => check(name, &found, wanted),
         None => Err(CommandFailure::new(FailureKind::Other, format!("the collection '{name}' was created and is not there")).into()),
     }
+}
+
+/// What the collection is, by its name.
+pub(super) async fn find(database: &Database, name: &str) -> Result<Option<Found>, CommandFailure> {
+    let Some(entry) = look(database, name).await? else { return Ok(None) };
+    let entry = RawDocumentBuf::try_from(&entry).map_err(|error| CommandFailure::new(FailureKind::Other, error.to_string()))?;
+    Ok(Some(Found::read(&entry)))
 }
 
 /// The collection as `listCollections` shows it.
@@ -66,32 +85,25 @@ fn create_command(name: &str, wanted: Option<&TimeSeries>) -> Document {
     command
 }
 
-fn check(name: &str, found: &Document, wanted: Option<&TimeSeries>) -> Result<(), OpenError> {
-    let kind = found.get_str("type").unwrap_or("collection");
-    match (kind, wanted) {
-        ("collection", None) => Ok(()),
-        ("timeseries", Some(wanted)) => check_fields(name, found, wanted),
-        (kind, wanted) => {
-            let wanted = if wanted.is_some() { "a time-series collection" } else { "a normal collection" };
-            let is = match kind {
-                "collection" => "a normal collection",
-                "timeseries" => "a time-series collection",
-                "view" => "a view",
-                _ => "of a kind that is not known here",
-            };
-            Err(OpenError::KindDiffers(format!("the collection '{name}' is {is}, and the config says {wanted}")))
-        }
-    }
+fn check(name: &str, found: &Found, wanted: Option<&TimeSeries>) -> Result<(), OpenError> {
+    let is = match (found, wanted) {
+        (Found::Normal, None) => return Ok(()),
+        (Found::TimeSeries(fields), Some(wanted)) => return check_fields(name, fields.as_ref(), wanted),
+        (Found::Normal, _) => "a normal collection",
+        (Found::TimeSeries(_), _) => "a time-series collection",
+        (Found::View, _) => "a view",
+        (Found::Unknown, _) => "of a kind that is not known here",
+    };
+    let wanted = if wanted.is_some() { "a time-series collection" } else { "a normal collection" };
+    Err(OpenError::KindDiffers(format!("the collection '{name}' is {is}, and the config says {wanted}")))
 }
 
 /// `time_field` and `meta_field` cannot be changed afterwards; without options (a listing by name only) nothing is said.
-fn check_fields(name: &str, found: &Document, wanted: &TimeSeries) -> Result<(), OpenError> {
-    let Ok(series) = found.get_document("options").and_then(|options| options.get_document("timeseries")) else {
-        return Ok(());
-    };
+fn check_fields(name: &str, found: Option<&Fields>, wanted: &TimeSeries) -> Result<(), OpenError> {
+    let Some(Fields { time_field, meta_field }) = found else { return Ok(()) };
     let fields = [
-        ("time_field", series.get_str("timeField").ok(), Some(wanted.time_field.as_str())),
-        ("meta_field", series.get_str("metaField").ok(), wanted.meta_field.as_deref()),
+        ("time_field", time_field.as_deref(), Some(wanted.time_field.as_str())),
+        ("meta_field", meta_field.as_deref(), wanted.meta_field.as_deref()),
     ];
     for (field, is, wanted) in fields {
         if is != wanted {
@@ -136,7 +148,10 @@ mod tests {
 
     #[test]
     fn another_kind_is_reported_with_both() {
-        let said = |found: Document, wanted: Option<&TimeSeries>| check("m", &found, wanted).map_err(|error| error.to_string());
+        let said = |found: Document, wanted: Option<&TimeSeries>| {
+            let found = Found::read(&RawDocumentBuf::try_from(&found).unwrap());
+            check("m", &found, wanted).map_err(|error| error.to_string())
+        };
         let kind = "the collection 'm' is a view, and the config says a normal collection";
         assert_eq!(said(doc! {"type": "view"}, None), Err(kind.into()));
         let kind = "the collection 'm' is a normal collection, and the config says a time-series collection";

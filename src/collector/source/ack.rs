@@ -77,6 +77,31 @@ impl AckSubject {
         Some((read, (count == names + 5).then_some(PREFIX.len() + starts[names])))
     }
 
+    /// Reads `subject` where it is `front` and the numbers, and nothing behind them: as nearly every subject is, once one was
+    /// seen.
+    pub(super) fn after(front: &str, subject: &str) -> Option<Self> {
+        let rest = subject.as_bytes().strip_prefix(front.as_bytes())?;
+        let mut numbers = [0u64; 5];
+        let mut at = 0;
+        for number in &mut numbers {
+            // A dot between two of them.
+            if at > 0 && rest.get(at - 1) != Some(&b'.') {
+                return None;
+            }
+            let begin = at;
+            while let Some(digit) = rest.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9) {
+                *number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
+                at += 1;
+            }
+            if at == begin {
+                return None;
+            }
+            at += 1;
+        }
+        let [delivered, stream_sequence, consumer_sequence, published_ns, pending] = numbers;
+        (at == rest.len() + 1).then_some(Self { delivered, stream_sequence, consumer_sequence, published_ns, pending })
+    }
+
     /// The subject again, from what stood in front of the numbers.
     pub(super) fn subject(&self, front: &str) -> String {
         let Self { delivered, stream_sequence, consumer_sequence, published_ns, pending } = self;
@@ -116,7 +141,36 @@ mod tests {
         assert_eq!(front, None, "what stands behind the numbers is not made again");
     }
 
+    #[test]
+    fn a_front_that_is_known_is_a_shorter_way_to_the_same() {
+        let front = "$JS.ACK.s.c.";
+        assert_eq!(AckSubject::after(front, "$JS.ACK.s.c.2.100.101.1794361635123456789.7"), Some(READ));
+        for subject in [
+            "$JS.ACK.s.c.2.100.101.1794361635123456789",
+            "$JS.ACK.s.c.2.100.101.1794361635123456789.",
+            "$JS.ACK.s.c.2.100.101.1794361635123456789.7.token",
+            "$JS.ACK.s.c.2.100..1794361635123456789.7",
+            "$JS.ACK.s.c.2x100.101.1794361635123456789.7",
+            "$JS.ACK.s.d.2.100.101.1794361635123456789.7",
+            "$JS.ACK.s.c.99999999999999999999.100.101.1794361635123456789.7",
+            "$JS.ACK.s.c.",
+        ] {
+            assert_eq!(AckSubject::after(front, subject), None, "{subject}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_shorter_way_finds_what_the_long_one_does(numbers in any::<[u64; 5]>(), tail in "[0-9.]{0,3}") {
+            let [a, b, c, d, e] = numbers;
+            let subject = format!("$JS.ACK.s.c.{a}.{b}.{c}.{d}.{e}{tail}");
+            if let Some(read) = AckSubject::after("$JS.ACK.s.c.", &subject) {
+                prop_assert_eq!(Some(read), AckSubject::parse(&subject));
+            } else {
+                prop_assert!(!tail.is_empty());
+            }
+        }
+
         #[test]
         fn no_subject_is_too_strange(subject in any::<String>(), tail in "[0-9.]{0,40}") {
             AckSubject::parse(&subject);

@@ -284,10 +284,16 @@ impl Inbox {
 
     fn delivery(&mut self, message: Message) -> Option<Delivery> {
         let reply = message.reply.as_deref()?;
-        let (ack, front) = AckSubject::read(reply)?;
-        if self.front.is_none() {
-            self.front = front.and_then(|front| reply.get(..front)).map(Box::from);
-        }
+        let (ack, whole) = match self.front.as_deref().and_then(|front| AckSubject::after(front, reply)) {
+            Some(ack) => (ack, true),
+            None => {
+                let (ack, front) = AckSubject::read(reply)?;
+                if self.front.is_none() {
+                    self.front = front.and_then(|front| reply.get(..front)).map(Box::from);
+                }
+                (ack, front.is_some())
+            }
+        };
         Some(Delivery {
             sequence: ack.stream_sequence,
             consumer_sequence: ack.consumer_sequence,
@@ -295,8 +301,8 @@ impl Inbox {
             delivered: ack.delivered,
             pending: ack.pending,
             bytes: message.length as u64,
-            message,
-            reply_can_be_made: front.is_some(),
+            message: message.into(),
+            reply_can_be_made: whole,
             lease_from: self.floor,
         })
     }

@@ -19,7 +19,7 @@ pub use error::{SourceError, SourceErrorKind};
 pub use facts::ConsumerFacts;
 
 use async_nats::connection::State;
-use async_nats::{Client, Message, Subject};
+use async_nats::{Client, HeaderMap, Message, Subject};
 use bytes::Bytes;
 use inbox::Inbox;
 use std::time::{Duration, Instant};
@@ -49,13 +49,42 @@ pub struct Delivery {
     /// How many messages were waiting behind it.
     pub pending: u64,
     /// The message; its `reply` is what acknowledges it. See [`Source::take_reply`].
-    pub message: Message,
+    pub message: Held,
     /// Whether its `reply` says nothing but the numbers above.
     pub(crate) reply_can_be_made: bool,
     /// A moment no later than the server's delivery, from which `ack_wait` is to be counted.
     pub lease_from: Instant,
     /// What it counts in byte budgets: payload, headers and subjects.
     pub bytes: u64,
+}
+
+/// What is kept of a message. The rest that the client says of it is of no use any more, and would only be moved about with
+/// it, several times a message.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Where it was published to.
+    pub subject: Subject,
+    /// Where its acknowledgement goes.
+    pub reply: Option<Subject>,
+    /// Its bytes.
+    pub payload: Bytes,
+    /// Boxed: few messages have any.
+    pub headers: Option<Box<HeaderMap>>,
+}
+
+impl From<Message> for Held {
+    fn from(message: Message) -> Self {
+        let Message { subject, reply, payload, headers, .. } = message;
+        Self { subject, reply, payload, headers: headers.map(Box::new) }
+    }
+}
+
+impl From<&Held> for Message {
+    fn from(held: &Held) -> Self {
+        let Held { subject, reply, payload, headers } = held.clone();
+        let length = subject.len() + reply.as_ref().map_or(0, |reply| reply.len()) + payload.len();
+        Self { subject, reply, payload, headers: headers.map(|headers| *headers), status: None, description: None, length }
+    }
 }
 
 /// What happened.

@@ -5,6 +5,7 @@ mod dlq;
 mod dlq_act;
 mod edit;
 mod history;
+mod logs;
 mod offline;
 mod run;
 mod secrets;
