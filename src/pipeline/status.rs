@@ -148,7 +148,7 @@ impl Kept {
 }
 
 /// A derived config, and what it was derived from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DerivedFrom {
     /// The digest of what entry and settings alone say: another one means that they say something else.
     pub base: String,
