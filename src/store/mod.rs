@@ -16,6 +16,7 @@ mod pause;
 pub mod payloads;
 mod prepare;
 pub mod reports;
+mod safety;
 pub mod states;
 pub mod status;
 pub mod streams;

@@ -8,6 +8,7 @@ use super::api::TIMEOUT;
 use super::error::{StoreError, StoreErrorKind};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::names::Names;
+use crate::pipeline::report::ExecutionReport;
 use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -20,6 +21,13 @@ pub struct State {
     pub buffer_size: u64,
     /// Whether there is an execution of the pipeline, starting or running.
     pub running: bool,
+}
+
+impl State {
+    /// What executions with these reports hold together.
+    pub fn of(reports: &[ExecutionReport]) -> Self {
+        Self { buffer_size: reports.iter().map(|report| report.counters.buffered).sum(), running: !reports.is_empty() }
+    }
 }
 
 /// A request that waits for an answer.
