@@ -6,7 +6,7 @@ pub use execute::execute;
 
 use crate::collector::{ByteBudget, sink::Databases};
 use crate::controller::{self, Controller};
-use crate::executor::{Executor, config_reader::ConfigReader, execution::ExecutionDeps, in_process::InProcess};
+use crate::executor::{Executor, config_reader::ConfigReader, docker::DockerExecutor, execution::ExecutionDeps, in_process::InProcess};
 use crate::http;
 use crate::pipeline::health::{Check, Health, View};
 use crate::pipeline::{id::PipelineId, report::ExecutionReport, status::PipelineStatus};
@@ -38,20 +38,26 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     shown.connected.get_or_init(|| ());
     let execution = execution_deps(&settings, &store, &metrics);
     let (configs, databases) = (execution.configs.clone(), execution.databases.clone());
-    let executor: Arc<dyn Executor> = match settings.executor.kind {
-        ExecutorKind::InProcess => Arc::new(InProcess::new(execution)),
+    let backend = |kind: ExecutorKind, installation: uuid::Uuid| -> Arc<dyn Executor> {
+        match kind {
+            ExecutorKind::InProcess => Arc::new(InProcess::new(execution.clone())),
+            ExecutorKind::Docker => Arc::new(DockerExecutor::new(settings.clone(), installation)),
+        }
     };
     let controller = loop {
-        let deps = controller::Deps {
-            store: store.clone(),
-            executor: executor.clone(),
-            configs: configs.clone(),
-            databases: databases.clone(),
-            settings: settings.clone(),
-            metrics: metrics.clone(),
-        };
         let started = async {
             store.prepare().await?;
+            let installation = store.status.installation().await?;
+            let deps = controller::Deps {
+                store: store.clone(),
+                executor: backend(settings.executor.kind, installation),
+                retired: settings.executor.retire.iter().map(|kind| backend(*kind, installation)).collect(),
+                installation,
+                configs: configs.clone(),
+                databases: databases.clone(),
+                settings: settings.clone(),
+                metrics: metrics.clone(),
+            };
             Controller::new(deps).await
         };
         let error = tokio::select! {

@@ -83,3 +83,14 @@ fn watch_signals(stop: CancellationToken) -> std::io::Result<impl Future<Output 
         std::process::exit(code);
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_which_a_vital_part_has_died_exits_with_1_and_says_which() {
+        let failure = failure(&anyhow::Error::from(crate::controller::Died("a worker")));
+        assert!(failure.exit() == Exit::Failed && failure.to_string().contains("a worker ended by itself"), "{failure}");
+    }
+}

@@ -9,6 +9,7 @@ use super::failure::Failure;
 use super::list::{EntryView, Overview, is_note, is_trouble, notes, overviews};
 use super::output::{Tone, clean};
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::instance::Instance;
 use crate::pipeline::report::{Counters, EffectiveLimits};
 use crate::pipeline::status::{Condition, ConditionType};
 use crate::store::{Operation, Store, StoreErrorKind};
@@ -61,6 +62,8 @@ pub struct View {
     counters: Counters,
     /// Limits in force.
     limits: EffectiveLimits,
+    /// The containers, where there are any.
+    containers: Vec<Instance>,
     /// The conditions, each with its remedy.
     conditions: Vec<ConditionView>,
     /// When the controller wrote the status.
@@ -151,6 +154,7 @@ fn view(id: String, overview: Overview, previous: &Sample, now: &Sample, dead: &
         dead_letters: dead.get(&id).copied().unwrap_or(0),
         counters: observed.counters,
         limits: observed.limits,
+        containers: observed.instances,
         conditions: conditions.into_iter().map(|condition| ConditionView { remedy: condition.reason.remedy(), condition }).collect(),
         updated,
         controller: false,
@@ -220,13 +224,27 @@ fn detail(context: &Context, view: &View) -> Result<(), Failure> {
     line("oldest", &view.oldest_unacknowledged_seconds.map_or("-".into(), seconds))?;
     line("rate", &view.rate.map_or("-".into(), |rate| format!("{rate:.0} messages/s")))?;
     let counters = &view.counters;
-    line("written", &format!("{} (received {}, duplicates {})", counters.written, counters.received, counters.duplicates))?;
+    let since = "by the executions that run, since each began";
+    line("written", &format!("{} (received {}, duplicates {}; {since})", counters.written, counters.received, counters.duplicates))?;
     line("dead letters", &view.dead_letters.to_string())?;
+    for container in &view.containers {
+        line("container", &container_line(container))?;
+    }
     let conditions: Vec<Condition> = view.conditions.iter().map(|view| view.condition.clone()).collect();
     for (text, tone) in condition_lines(&conditions, true) {
         out.line(&out.paint(&text, tone))?;
     }
     Ok(())
+}
+
+/// A container as a line: its name is what `docker logs` and `docker inspect` take.
+fn container_line(container: &Instance) -> String {
+    let since = container
+        .since
+        .map_or(String::new(), |since| format!(" for {}", humantime::format_duration(Duration::from_secs(age(since).as_secs()))));
+    let code = container.exit_code.map_or(String::new(), |code| format!(", exit code {code}"));
+    let restarts = if container.restarts > 0 { format!(", started again {} times", container.restarts) } else { String::new() };
+    format!("{} {}{since}{code}{restarts}", container.name, container.state.as_str())
 }
 
 /// The conditions as lines, each that needs it with its remedy below; `all` or only what is wrong.

@@ -244,7 +244,10 @@ impl DeadLetters {
             let bucket = match jetstream.get_object_store(&self.objects).await {
                 Ok(bucket) => bucket,
                 Err(_) => {
+                    // Payloads are kept as safe as the dead letters that refer to them.
+                    let letters = jetstream.get_stream(&self.stream).await.map_err(|error| unavailable(error.to_string()))?;
                     let config = object_store::Config {
+                        num_replicas: letters.cached_info().config.num_replicas,
                         bucket: self.objects.clone(),
                         description: Some("payloads of Sluice's dead letters that are too large for a message".into()),
                         ..object_store::Config::default()

@@ -279,6 +279,11 @@ impl Controller {
     /// Removes the status: nothing is left of the pipeline.
     pub(super) async fn forget(&self, id: &PipelineId, record: Option<&StatusRecord>) -> Result<(), Failure> {
         if let Some(record) = record {
+            // The marker comes back as a hint: by then nothing is to be remembered that could be written again.
+            self.recall(id, |memory| {
+                memory.status = None;
+                memory.stale = true;
+            });
             let removed = self
                 .as_holder(async { Ok(self.deps.store.status.clone().guarded(self.guard()?).delete(id, record.revision).await?) })
                 .await;

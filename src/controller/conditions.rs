@@ -24,6 +24,8 @@ pub(super) struct Facts<'a> {
     pub left: Option<&'a Finding>,
     /// All live executions.
     pub reports: &'a [ExecutionReport],
+    /// What the backend itself sees in the way.
+    pub troubles: &'a [Finding],
     pub now: Timestamp,
 }
 
@@ -31,6 +33,9 @@ pub(super) struct Facts<'a> {
 pub(super) fn conditions(facts: &Facts<'_>, old: &[Condition]) -> Vec<Condition> {
     let mut new = vec![valid(facts), ready(facts), progressing(facts)];
     let mut advice: Vec<Finding> = facts.desire.advice.iter().chain(facts.advice).chain(facts.left).cloned().collect();
+    // What is no reason for any of the three is said all the same: a replica that fails, an engine that is away.
+    let told = |finding: &&Finding| !new.iter().any(|(_, status, told)| !status && told.reason == finding.reason);
+    advice.extend(facts.troubles.iter().filter(told).cloned());
     for report in facts.reports {
         if report.limits.limited {
             let message = format!("batches of {} because max_ack_pending is {}", report.limits.batch_count, report.limits.max_ack_pending);
@@ -80,9 +85,11 @@ fn ready(facts: &Facts<'_>) -> New {
 
 /// What is said of a pipeline whose wish cannot be known.
 fn goes_on(facts: &Facts<'_>) -> String {
-    match facts.reports.first() {
-        Some(report) => format!("version {} goes on running", report.version),
-        None => "nothing runs".to_owned(),
+    let fails = |report: &&ExecutionReport| report.troubles.iter().any(|trouble| trouble.reason == Reason::ExecutionFailed);
+    match (facts.reports.iter().find(|report| !fails(report)), facts.reports.first()) {
+        (Some(report), _) => format!("version {} goes on running", report.version),
+        (None, Some(report)) => format!("version {} cannot run", report.version),
+        (None, None) => "nothing runs".to_owned(),
     }
 }
 
@@ -91,13 +98,18 @@ fn running(facts: &Facts<'_>, version: &str, right: impl Fn(&ExecutionReport) ->
         return (false, failure.reason, goes_on(facts));
     }
     let right: Vec<_> = facts.reports.iter().filter(|report| right(report)).collect();
-    let Some(best) = right.iter().find(|report| report.phase == ExecutionPhase::Running).or(right.first()) else {
-        return (false, Reason::InProgress, format!("version {version} is about to start"));
+    let best = right.iter().find(|report| report.phase == ExecutionPhase::Running).or(right.first());
+    let Some(best) = best else {
+        return match facts.troubles.first() {
+            Some(Finding { reason, message }) => (false, *reason, message.clone()),
+            None => (false, Reason::InProgress, format!("version {version} is about to start")),
+        };
     };
-    match (best.phase, best.troubles.first()) {
-        (ExecutionPhase::Running, _) => (true, Reason::AsDesired, String::new()),
-        (_, Some(trouble)) => (false, trouble.reason, trouble.message.clone()),
-        (_, None) => (false, Reason::InProgress, format!("version {version} is starting")),
+    match (best.phase, best.troubles.first(), facts.troubles.first()) {
+        (ExecutionPhase::Running, ..) => (true, Reason::AsDesired, String::new()),
+        (_, Some(trouble), _) => (false, trouble.reason, trouble.message.clone()),
+        (_, None, Some(Finding { reason, message })) => (false, *reason, message.clone()),
+        (_, None, None) => (false, Reason::InProgress, format!("version {version} is starting")),
     }
 }
 
@@ -120,7 +132,10 @@ fn progressing(facts: &Facts<'_>) -> New {
         Phase::Run | Phase::Drain => match trouble() {
             Some(trouble) => new(false, trouble.reason, &trouble.message),
             None if facts.reports.iter().any(|report| report.phase == ExecutionPhase::Running) => new(true, Reason::AsDesired, ""),
-            None => new(false, Reason::InProgress, "no execution runs yet"),
+            None => match facts.troubles.first() {
+                Some(Finding { reason, message }) => new(false, *reason, message),
+                None => new(false, Reason::InProgress, "no execution runs yet"),
+            },
         },
         Phase::Switch => new(false, Reason::InProgress, facts.switching.unwrap_or("the old target is finished before the new one begins")),
         Phase::Stopped | Phase::Absent => match (&facts.desire.wish, facts.desire.trouble.as_ref().or(facts.failure)) {

@@ -188,7 +188,7 @@ impl Controller {
             desire.advice.push(Finding::new(Reason::ConfigOverwritten, message));
         }
         let limit = self.deps.settings.executor.max_replicas;
-        if entry.replicas > 1 {
+        if entry.replicas > 1 && !self.deps.executor.shared() {
             desire.advice.push(Finding::new(Reason::ReplicasIgnored, format!("replicas is {}; every controller runs one", entry.replicas)));
         }
         if config.output.time_series.is_some() {
@@ -223,7 +223,7 @@ impl Controller {
             fingerprint: Fingerprint(String::new()),
         };
         desire.summary.version = Some(spec.version.to_string());
-        desire.wish = Wish::Run(Box::new(spec.seal("")));
+        desire.wish = Wish::Run(Box::new(spec.seal(self.deps.settings.execution_image())));
         desire.config = Some(checked);
         Ok(())
     }

@@ -4,9 +4,9 @@
 
 use super::desire::{Desire, Finding};
 use super::reconcile::Failure;
-use crate::pipeline::names::subject_matches;
 use crate::pipeline::plan::Wish;
 use crate::pipeline::status::{Kept, Reason};
+use crate::pipeline::subject::covers;
 use crate::store::{PipelineStream, StoreError, StoreErrorKind, error::Unfit};
 
 /// Errors that lie in the stream itself become findings.
@@ -50,7 +50,7 @@ pub(super) fn advice_on(stream: &PipelineStream, desire: &Desire) -> Vec<Finding
         }
     }
     if let Some((wanted, _)) = &desire.create {
-        let heard = |subject: &String| stream.subjects.iter().any(|pattern| pattern == subject || subject_matches(pattern, subject));
+        let heard = |subject: &String| stream.subjects.iter().any(|pattern| covers(pattern, subject));
         let missing: Vec<_> = wanted.subjects.iter().filter(|subject| !heard(subject)).map(String::as_str).collect();
         if !missing.is_empty() {
             let message = format!("stream {} does not listen on {}", stream.name, missing.join(", "));

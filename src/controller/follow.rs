@@ -7,7 +7,7 @@ use super::Controller;
 use super::reconcile::{Failure, Outcome, PASSES};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, LOOK_AGAIN, Role, Wish, plan};
-use crate::store::StatusRecord;
+use crate::store::{Operation, StatusRecord};
 use jiff::Timestamp;
 use tracing::info;
 
@@ -39,6 +39,10 @@ impl Controller {
     pub(super) async fn end_forgotten(&self, id: &PipelineId, role: Role) -> Result<(), Failure> {
         let looks_only = role == Role::Looker;
         if looks_only || self.deps.executor.observe(id).await?.is_none() || !self.deps.store.status.removed(id).await? {
+            return Ok(());
+        }
+        if self.deps.store.entries.get(id).await?.is_some_and(|entry| entry.operation == Operation::Put) {
+            // Somebody deleted the status alone: the holder writes it again.
             return Ok(());
         }
         info!(pipeline = %id, "the pipeline was deleted meanwhile; what runs of it ends");

@@ -26,11 +26,14 @@ mod queue;
 mod reconcile;
 mod report;
 mod resync;
+mod retire;
 mod role;
+mod seen;
 mod states;
 mod triggers;
 mod view;
 mod vital;
+mod written;
 
 pub use vital::Died;
 
@@ -39,7 +42,7 @@ use crate::executor::{Executor, ExecutorError, config_reader::ConfigReader};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::Action;
 use crate::pipeline::report::ExecutionReport;
-use crate::pipeline::status::Phase;
+use crate::pipeline::status::{Phase, PipelineStatus};
 use crate::settings::Settings;
 use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth, reports::hostname};
 use crate::telemetry::metrics::Metrics;
@@ -61,6 +64,10 @@ pub struct Deps {
     pub store: Store,
     /// Who runs executions.
     pub executor: Arc<dyn Executor>,
+    /// Who ran them before, and is emptied.
+    pub retired: Vec<Arc<dyn Executor>>,
+    /// The installation's id, as the store has it.
+    pub installation: uuid::Uuid,
     /// Reads and checks configs; the executor's own, so that each is read once.
     pub configs: ConfigReader,
     /// MongoDB connections, for targets.
@@ -129,9 +136,9 @@ struct Watches {
 }
 
 impl Controller {
-    /// Reads the installation's id and every status. Errors: NATS does not answer or refuses.
+    /// Reads every status. Errors: NATS does not answer or refuses.
     pub async fn new(deps: Deps) -> Result<Arc<Self>, StoreError> {
-        let installation = deps.store.status.installation().await?;
+        let installation = deps.installation;
         let memory = deps.store.status.list().await?.into_iter().map(|record| {
             let id = record.status.id.clone();
             (id, Memory { status: Some(record), ..Memory::default() })
@@ -160,6 +167,10 @@ impl Controller {
     /// task that must not end has ended; the rest was ended as gracefully.
     pub async fn run(self: &Arc<Self>, stop: CancellationToken) -> Result<(), Died> {
         info!(controller = %self.process, installation = %self.installation, "controller started");
+        for executor in self.deps.retired.iter().chain([&self.deps.executor]) {
+            let holding = self.holding.clone();
+            executor.permit(Arc::new(move || holding.epoch().is_some()));
+        }
         self.resume().await;
         // Deciding ends first, so that another controller takes over while the executions here finish.
         let deciding = stop.child_token();
@@ -195,15 +206,25 @@ impl Controller {
         self.dead.get().map_or(Ok(()), |died| Err(*died))
     }
 
-    /// Starts at once what the status says is to run: the fast way back after a restart, before anything is decided.
+    /// Starts at once what the status says is to run: the fast way back after a restart, before anything is decided. What
+    /// is admitted and never ran stands beside what did, as it did before the restart. Where the very config that is
+    /// admitted is gone, nothing runs instead: an older version was not asked for, and what comes waits in the stream.
     async fn resume(&self) {
         let starts = self.may_resume().await;
-        let admitted: Vec<_> = {
+        let known: Vec<_> = {
             let memory = self.memory();
-            memory.iter().filter_map(|(id, memory)| Some((id.clone(), memory.status.as_ref()?.status.admitted.clone()))).collect()
+            let status = |memory: &Memory| Some(memory.status.as_ref()?.status.clone());
+            memory.iter().filter_map(|(id, memory)| Some((id.clone(), status(memory)?))).collect()
         };
-        for (id, admitted) in admitted {
+        for (id, PipelineStatus { admitted, kept, .. }) in known {
             if let (true, Phase::Run | Phase::Drain, Some(spec)) = (starts, admitted.phase, &admitted.spec) {
+                // Two targets never overlap.
+                let before = kept.ran.filter(|ran| ran.fingerprint != spec.fingerprint && ran.target == spec.target);
+                if let Some(before) = &before
+                    && let Err(error) = self.deps.executor.go_on(before).await
+                {
+                    warn!(pipeline = %id, %error, "the version that ran before could not be started");
+                }
                 match self.deps.executor.ensure(spec).await {
                     Ok(()) => self.deps.executor.share(&id, admitted.live_executions),
                     Err(error) => warn!(pipeline = %id, %error, "execution could not be started"),

@@ -7,16 +7,20 @@ use super::Controller;
 use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
 use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit, waits_for};
+use super::seen::Seen;
+use super::written::{summary, worth_writing};
+use crate::executor::ExecutorError;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::history::remembered;
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::plan::{Action, Deliveries, Execution, LOOK_AGAIN, Pause, Role, Stream, Wish, World, needs_stream, plan};
-use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
-use crate::pipeline::status::{Admitted, Kept, ObservedSummary, Phase, PipelineStatus, Reason};
+use crate::pipeline::plan::{Action, Deliveries, LOOK_AGAIN, Pause, Role, Stream, Wish, needs_stream, plan};
+use crate::pipeline::report::ExecutionPhase;
+use crate::pipeline::spec::ExecutionSpec;
+use crate::pipeline::status::{Kept, ObservedSummary, Phase, PipelineStatus, Reason};
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
 use jiff::Timestamp;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::{debug, warn};
 
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
@@ -27,8 +31,6 @@ pub(super) const PASSES: usize = 16;
 const STARTING: Duration = Duration::from_millis(250);
 /// How soon a holder whose lease is not trusted looks again.
 const UNTRUSTED: Duration = Duration::from_millis(500);
-/// Counters alone are written at most this often.
-const COUNTERS_EVERY: i64 = 10;
 
 /// How a reconcile ended.
 pub(super) enum Outcome {
@@ -46,7 +48,7 @@ pub(super) enum Failure {
     Store(#[from] StoreError),
     /// The backend.
     #[error("{0}")]
-    Executor(#[from] crate::executor::ExecutorError),
+    Executor(#[from] ExecutorError),
     /// The lease ran out in the middle: another controller decides.
     #[error("the lease is not held any more")]
     NotHolder,
@@ -86,26 +88,34 @@ impl Controller {
 
     async fn reconcile(&self, id: &PipelineId) -> Result<Outcome, Failure> {
         let role = self.role();
+        let known = self.memory().get(id).and_then(|memory| memory.status.clone());
         let mut record = self.status_of(id).await?;
         if role != Role::Holder && self.holding.nominal() {
             // The lease is ours and not trusted at the moment: a renewal is on its way, and nobody else decides.
             return Ok(Outcome::Again(UNTRUSTED));
         }
+        if let (None, Some(lost), Role::Holder) = (&record, known, role) {
+            // Somebody deleted it. What deletion will need, and what is proven, nobody else knows.
+            warn!(pipeline = %id, "the status is gone and is written again as it was");
+            self.recall(id, |memory| memory.status = Some(lost.clone()));
+            record = Some(self.put_status(lost.status, None).await?);
+        }
         if record.is_none() {
-            self.end_forgotten(id, role).await?;
+            match self.end_forgotten(id, role).await {
+                // A backend that is away keeps nobody from being told so.
+                Err(Failure::Executor(_)) => {}
+                ended => ended?,
+            }
         }
         if role != Role::Holder {
             return self.follow(id, record.as_ref(), role).await;
         }
         let desire = self.desire(id, record.as_ref().map(|record| &record.status)).await?;
-        if record.is_none() && matches!(desire.wish, Wish::Deleted) {
+        if record.is_none() && (matches!(desire.wish, Wish::Deleted) || desire.summary.status == "absent") {
             // Nothing was ever admitted, and nothing is to be.
-            return Ok(Outcome::Converged);
+            return self.orphan(id).await;
         }
-        if record.is_none() && desire.summary.status == "absent" {
-            return Ok(Outcome::Converged);
-        }
-        let mut pass = Pass { id, desire, failure: None, stream: None, left: None, wait: None };
+        let mut pass = Pass { id, desire, failure: None, stream: None, left: None, wait: None, engine: None };
         let mut forgotten = false;
         for _ in 0..PASSES {
             match self.pass(&mut pass, &mut record).await {
@@ -119,6 +129,11 @@ impl Controller {
                     pass.failure = Some(finding);
                     break;
                 }
+                // What is known is said; what there is to do waits until the backend answers.
+                Err(Failure::Executor(error)) => {
+                    pass.engine = Some(error);
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -126,6 +141,9 @@ impl Controller {
             return Ok(Outcome::Converged);
         }
         let starting = self.write_status(&pass, record).await?;
+        if let Some(error) = pass.engine {
+            return Err(Failure::Executor(error));
+        }
         let mut starts = 0;
         self.remember(id, |memory| {
             memory.reconciled = Some(pass.desire.summary.revision);
@@ -236,29 +254,20 @@ impl Controller {
         }
     }
 
-    /// What is there, and what all live executions report.
-    pub(super) async fn world(&self, id: &PipelineId, status: Option<&PipelineStatus>, stream: Option<Stream>) -> Result<Seen, Failure> {
-        let observed = self.deps.executor.observe(id).await?;
-        let mut reports = self.peers.of(id, self.process);
-        let admitted = status.map_or(Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }, |status| status.admitted.clone());
-        let right = |report: &ExecutionReport| admitted.spec.as_ref().is_some_and(|spec| spec.fingerprint == report.fingerprint);
-        let elsewhere = reports.iter().any(|report| report.phase == ExecutionPhase::Running && right(report));
-        let own = observed.as_ref().map_or(&[][..], |observed| &observed.reports);
-        // Others' executions say themselves when they have started.
-        let starting = own.iter().any(|own| own.phase == ExecutionPhase::Starting && own.troubles.is_empty());
-        reports.extend(own.iter().cloned());
-        let recorded = status.map_or(0, |status| status.admitted.live_executions);
-        let live = self.peers.live(reports.len(), recorded, Instant::now());
-        let known = status.is_some_and(|status| !status.kept.undecided);
-        let execution = observed.map(|observed| Execution { fingerprint: observed.fingerprint, running: observed.running });
-        Ok(Seen { world: World { known, admitted, execution, live, elsewhere, stream, given_up: Vec::new() }, reports, starting })
-    }
-
     /// Writes the status where it says something new; whether an execution is still starting.
     async fn write_status(&self, pass: &Pass<'_>, record: Option<StatusRecord>) -> Result<bool, Failure> {
         let now = Timestamp::now();
         let old = record.as_ref().map(|record| &record.status);
-        let Seen { world, reports, starting } = self.world(pass.id, old, None).await?;
+        let (observed, engine) = match self.deps.executor.observe(pass.id).await {
+            Ok(observed) => (observed, pass.engine.as_ref().map(|error| Finding::new(error.reason, error.message.clone()))),
+            Err(error) => (None, Some(Finding::new(error.reason, error.message))),
+        };
+        let Seen { world, reports, mut instances, mut troubles, starting } = self.seen(pass.id, old, None, observed);
+        if let Some(engine) = engine {
+            // What was seen last, until there is an answer.
+            instances = old.map(|status| status.observed.instances.clone()).unwrap_or_default();
+            troubles.insert(0, engine);
+        }
         // A first status that nothing was admitted for stops nothing that runs.
         let mut kept = old.map_or_else(|| Kept { undecided: true, ..Kept::default() }, |status| status.kept.clone());
         self.keep(&mut kept, pass);
@@ -273,6 +282,12 @@ impl Controller {
             if let Some(spec) = spec.filter(|spec| !kept.proven.contains(&spec.digest)) {
                 kept.proven.push(spec.digest.clone());
             }
+        }
+        let runs = |spec: &&ExecutionSpec| {
+            reports.iter().any(|report| report.fingerprint == spec.fingerprint && report.phase == ExecutionPhase::Running)
+        };
+        if let Some(spec) = world.admitted.spec.as_ref().filter(runs) {
+            kept.ran = Some(spec.clone());
         }
         let excess = kept.proven.len().saturating_sub(8);
         kept.proven.drain(..excess);
@@ -290,6 +305,7 @@ impl Controller {
             switching: switching.as_deref(),
             left: pass.left.as_ref(),
             reports: &reports,
+            troubles: &troubles,
             now,
         };
         let mut admitted = world.admitted.clone();
@@ -304,7 +320,7 @@ impl Controller {
             desired: pass.desire.summary.clone(),
             history: remembered(history, before, &conditions, now),
             conditions,
-            observed: summary(&reports),
+            observed: ObservedSummary { instances, ..summary(&reports) },
             admitted,
             kept,
         };
@@ -333,50 +349,12 @@ pub(super) struct Pass<'a> {
     pub left: Option<Finding>,
     /// When to look again.
     pub wait: Option<Duration>,
-}
-
-/// What is there, and what is said of it.
-pub(super) struct Seen {
-    pub world: World,
-    /// All live executions, the own one included.
-    pub reports: Vec<ExecutionReport>,
-    /// Whether the own execution is starting without trouble.
-    pub starting: bool,
+    /// Why the backend could not be asked.
+    pub engine: Option<ExecutorError>,
 }
 
 enum Step {
     Done,
     Acted,
     Forgotten,
-}
-
-fn summary(reports: &[ExecutionReport]) -> ObservedSummary {
-    let best = reports.iter().find(|report| report.phase == ExecutionPhase::Running).or(reports.first());
-    let sum = |of: fn(&Counters) -> u64| reports.iter().map(|report| of(&report.counters)).sum();
-    ObservedSummary {
-        version: best.map(|report| report.version.clone()),
-        fingerprint: best.map(|report| report.fingerprint.clone()),
-        executions: reports.len().try_into().unwrap_or(u32::MAX),
-        limits: best.map(|report| report.limits).unwrap_or_default(),
-        counters: Counters {
-            received: sum(|counters| counters.received),
-            written: sum(|counters| counters.written),
-            duplicates: sum(|counters| counters.duplicates),
-            dead_lettered: sum(|counters| counters.dead_lettered),
-            redelivered: sum(|counters| counters.redelivered),
-            expired: sum(|counters| counters.expired),
-            buffered: sum(|counters| counters.buffered),
-        },
-    }
-}
-
-/// Whether `new` says more than `old`: counters alone count only now and then.
-fn worth_writing(old: Option<&PipelineStatus>, new: &PipelineStatus, now: Timestamp) -> bool {
-    let Some(old) = old else { return true };
-    if old == new {
-        return false;
-    }
-    let mut quiet = new.clone();
-    quiet.observed.counters = old.observed.counters;
-    quiet != *old || now.duration_since(old.updated).as_secs() >= COUNTERS_EVERY
 }

@@ -90,6 +90,10 @@ impl Controller {
     }
 
     async fn own_reports(&self) -> HashMap<Key, ExecutionReport> {
+        // Executions that are processes of their own report themselves.
+        if self.deps.executor.shared() {
+            return HashMap::new();
+        }
         match self.deps.executor.list().await {
             // The newest comes first and is the one to keep where two run the same.
             Ok(observed) => {

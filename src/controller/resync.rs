@@ -88,7 +88,10 @@ impl Controller {
                 let runs_right = status.is_none_or(|status| match (&status.admitted.spec, status.admitted.phase) {
                     _ if role == Role::Looker => true,
                     (Some(spec), Phase::Run | Phase::Drain) => {
-                        execution.is_some_and(|execution| execution.running && execution.fingerprint == spec.fingerprint)
+                        let enough = |replicas: Option<u32>| replicas.is_none_or(|replicas| replicas == spec.replicas.max(1));
+                        execution.is_some_and(|execution| {
+                            execution.running && execution.fingerprint == spec.fingerprint && enough(execution.replicas)
+                        })
                     }
                     (_, Phase::Absent) => execution.is_none(),
                     _ => execution.is_none_or(|execution| !execution.running),

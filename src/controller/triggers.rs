@@ -44,6 +44,7 @@ impl Controller {
         }
         self.vital(tasks, "the executor's listener", ends(), self.clone().listen_to_executor(stop.clone()));
         self.vital(tasks, "the reports' listener", ends(), self.clone().listen_to_reports(stop.clone()));
+        self.vital(tasks, "the emptying of retired backends", ends(), self.clone().retire(stop.clone()));
         self.vital(tasks, "the answers to who asks for logs", ends(), self.clone().answer_logs(stop.clone()));
         self.vital(tasks, "the resync", ends(), self.clone().resync_now_and_then(stop.clone()));
     }
@@ -55,22 +56,24 @@ impl Controller {
                 () = stop.cancelled() => return,
             };
             match event {
-                Some(WatchEvent::Changed(key)) => self.hint(bucket, &key),
+                Some(WatchEvent::Changed(key)) => self.hint(bucket, &key, false),
+                Some(WatchEvent::Removed(key)) => self.hint(bucket, &key, true),
                 Some(WatchEvent::Restarted) => self.restarted(bucket),
                 None => return,
             }
         }
     }
 
-    fn hint(&self, bucket: Bucket, key: &str) {
+    fn hint(&self, bucket: Bucket, key: &str, removed: bool) {
         // The installation's id and the like; objects are named `id/version`.
         if key.starts_with('_') {
             return;
         }
         let name = key.split('/').next().unwrap_or(key);
         match PipelineId::parse(name) {
-            // The holder writes the status itself; another's write shows in its compare-and-set.
-            Ok(_) if bucket == Bucket::Status && self.holding.epoch().is_some() => {}
+            // The holder writes the status itself; another's write shows in its compare-and-set, which may be far away
+            // where somebody deletes it.
+            Ok(_) if bucket == Bucket::Status && !removed && self.holding.epoch().is_some() => {}
             Ok(id) => {
                 if bucket == Bucket::Status {
                     self.recall(&id, Memory::hinted);

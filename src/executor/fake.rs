@@ -1,7 +1,7 @@
 //! A scriptable backend for tests of the controller: it keeps what it was told, and fails or hangs where a test says so.
 
 use super::{BoxFuture, Executor, ExecutorError, Observed};
-use crate::pipeline::{id::PipelineId, spec::ExecutionSpec};
+use crate::pipeline::{id::PipelineId, spec::ExecutionSpec, status::Reason};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,12 +26,13 @@ struct State {
 /// The scriptable backend.
 pub struct Fake {
     state: Mutex<State>,
-    events: broadcast::Sender<PipelineId>,
+    /// `None` once a test has closed it.
+    events: Mutex<Option<broadcast::Sender<PipelineId>>>,
 }
 
 impl Default for Fake {
     fn default() -> Self {
-        Self { state: Mutex::default(), events: broadcast::channel(64).0 }
+        Self { state: Mutex::default(), events: Mutex::new(Some(broadcast::channel(64).0)) }
     }
 }
 
@@ -53,8 +54,15 @@ impl Fake {
     /// Makes an execution vanish or appear behind the controller's back, and says so as a hint.
     pub fn drift(&self, id: &PipelineId, change: impl FnOnce(&mut BTreeMap<PipelineId, Observed>)) {
         change(&mut self.state().executions);
-        // Only a hint: without a receiver nobody needs it.
-        let _ = self.events.send(id.clone());
+        if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Only a hint: without a receiver nobody needs it.
+            let _ = events.send(id.clone());
+        }
+    }
+
+    /// Closes the channel of events, as no backend does that works.
+    pub fn close_events(&self) {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     async fn step(&self, call: String) -> Result<(), ExecutorError> {
@@ -64,7 +72,9 @@ impl Fake {
             state.script.pop_front()
         };
         match step {
-            Some(Script::Fail(retry)) => Err(ExecutorError { message: "the script says so".into(), retry }),
+            Some(Script::Fail(retry)) => {
+                Err(ExecutorError { message: "the script says so".into(), retry, reason: Reason::ExecutionFailed })
+            }
             Some(Script::Delay(delay)) => {
                 tokio::time::sleep(delay).await;
                 Ok(())
@@ -78,10 +88,22 @@ impl Executor for Fake {
     fn ensure<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
         Box::pin(async move {
             self.step(format!("ensure {} {}", spec.id, spec.version)).await?;
-            let observed = Observed { id: spec.id.clone(), fingerprint: spec.fingerprint.clone(), running: true, reports: Vec::new() };
+            let observed = Observed {
+                id: spec.id.clone(),
+                fingerprint: spec.fingerprint.clone(),
+                running: true,
+                reports: Vec::new(),
+                replicas: None,
+                instances: Vec::new(),
+                troubles: Vec::new(),
+            };
             self.state().executions.insert(spec.id.clone(), observed);
             Ok(())
         })
+    }
+
+    fn go_on<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
+        Box::pin(async move { self.step(format!("go on {} {}", spec.id, spec.version)).await })
     }
 
     fn stop<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>> {
@@ -113,7 +135,9 @@ impl Executor for Fake {
     fn share(&self, _id: &PipelineId, _live: u32) {}
 
     fn events(&self) -> broadcast::Receiver<PipelineId> {
-        self.events.subscribe()
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of a closed channel every receiver is at its end.
+        events.as_ref().map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe)
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

@@ -62,7 +62,15 @@ impl Slot {
         // What only ends is nothing that could go on under any fingerprint.
         let going_on = self.running.is_some() || !running;
         let fingerprint = if going_on { self.spec.fingerprint.clone() } else { Fingerprint(String::new()) };
-        Observed { id: self.spec.id.clone(), fingerprint, running, reports: self.all().map(Running::report).collect() }
+        Observed {
+            id: self.spec.id.clone(),
+            fingerprint,
+            running,
+            reports: self.all().map(Running::report).collect(),
+            replicas: None,
+            instances: Vec::new(),
+            troubles: Vec::new(),
+        }
     }
 }
 
@@ -165,6 +173,21 @@ impl Executor for InProcess {
             let spec = &Arc::new(spec.clone());
             let new = || Slot { spec: spec.clone(), running: None, older: Vec::new(), destroyed: false, live: 1 };
             self.begin(slots.entry(spec.id.clone()).or_insert_with(new), spec);
+            Ok(())
+        })
+    }
+
+    fn go_on<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
+        Box::pin(async move {
+            let mut slots = self.shared.slots();
+            if !slots.contains_key(&spec.id) {
+                let spec = Arc::new(spec.clone());
+                let running = self.start(&spec, 1);
+                // It did run, before: so it is what the next one takes over from.
+                running.ran.store(true, Ordering::Relaxed);
+                let id = spec.id.clone();
+                slots.insert(id, Slot { spec, running: Some(running), older: Vec::new(), destroyed: false, live: 1 });
+            }
             Ok(())
         })
     }

@@ -5,14 +5,19 @@
 
 pub mod answers;
 pub mod config_reader;
+pub mod docker;
 pub mod execution;
 pub mod fake;
 pub mod in_process;
+pub mod names;
 pub mod standalone;
 pub mod supervise;
 
-use crate::pipeline::{id::PipelineId, logs::LogLine, report::ExecutionReport, spec::ExecutionSpec, spec::Fingerprint};
-use std::{future::Future, pin::Pin};
+use crate::pipeline::instance::{Instance, InstanceState};
+use crate::pipeline::report::{ExecutionPhase, ExecutionReport, Trouble};
+use crate::pipeline::status::Reason;
+use crate::pipeline::{id::PipelineId, logs::LogLine, spec::ExecutionSpec, spec::Fingerprint};
+use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::sync::broadcast;
 
 /// An error of a backend.
@@ -23,6 +28,8 @@ pub struct ExecutorError {
     pub message: String,
     /// Whether a retry can help.
     pub retry: bool,
+    /// What the status gives as the reason.
+    pub reason: Reason,
 }
 
 /// What a backend has for a pipeline.
@@ -37,7 +44,27 @@ pub struct Observed {
     /// What its executions say of themselves, where the backend can ask them; the newest first. While a version
     /// takes over from another, both are listed.
     pub reports: Vec<ExecutionReport>,
+    /// How many replicas there are or are being made, where the backend has them.
+    pub replicas: Option<u32>,
+    /// The containers, where the backend has them.
+    pub instances: Vec<Instance>,
+    /// What the backend itself sees in the way: an image that is missing, an exit code. Executions say the rest.
+    pub troubles: Vec<Trouble>,
 }
+
+impl Observed {
+    /// Whether `fingerprint` runs well, as far as the backend can tell.
+    pub fn ready(&self, fingerprint: &Fingerprint) -> bool {
+        let reported = |report: &ExecutionReport| report.fingerprint == *fingerprint && report.phase == ExecutionPhase::Running;
+        let healthy = |one: &Instance| one.fingerprint == *fingerprint && one.state == InstanceState::Running;
+        self.running
+            && self.fingerprint == *fingerprint
+            && (self.reports.iter().any(reported) || !self.instances.is_empty() && self.instances.iter().all(healthy))
+    }
+}
+
+/// Says at any moment whether this process may change what executions there are.
+pub type Permit = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// A future of a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -48,6 +75,11 @@ pub trait Executor: Send + Sync + 'static {
     /// Makes exactly `spec` run. Another fingerprint of the same pipeline goes on until the new one runs, and is then
     /// stopped gracefully; with another target it is stopped first, and ensuring again afterwards starts the new one.
     fn ensure<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>>;
+    /// Makes `spec`, which ran well before this process began, go on until what is ensured next runs. Only a backend whose
+    /// executions end with the process has anything to do, and only where there is nothing of the pipeline yet.
+    fn go_on<'a>(&'a self, _spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
+        Box::pin(async { Ok(()) })
+    }
     /// Stops the executions of `id` gracefully and keeps them; observed as running until they have ended. Nothing there is no error.
     fn stop<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>>;
     /// Leaves nothing of the executions of `id`, gracefully. Nothing there is no error.
@@ -60,6 +92,13 @@ pub trait Executor: Send + Sync + 'static {
     fn share(&self, id: &PipelineId, live: u32);
     /// Ids of pipelines whose executions changed by themselves: hints only, lossy.
     fn events(&self) -> broadcast::Receiver<PipelineId>;
+    /// Whether there is one set of executions for all controllers, which the holder of the lease alone changes: what
+    /// the backend makes outlives this process. Else every controller runs its own.
+    fn shared(&self) -> bool {
+        false
+    }
+    /// Makes a shared backend ask before each change; a change that is not permitted is not made.
+    fn permit(&self, _permit: Permit) {}
     /// The last log lines, at most `last` of each (0 for all), that the backend kept of executions of `id` that have ended
     /// and were processes of their own; those that run answer for themselves, and so does this process for its tasks.
     fn ended_logs<'a>(&'a self, _id: &'a PipelineId, _last: u32) -> BoxFuture<'a, Result<Vec<LogLine>, ExecutorError>> {

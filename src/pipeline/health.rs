@@ -44,7 +44,7 @@ pub trait View: Send + Sync {
     fn statuses(&self) -> Vec<PipelineStatus>;
     /// The status document of one pipeline.
     fn status(&self, id: &PipelineId) -> Option<PipelineStatus>;
-    /// The executions of this process.
+    /// The executions of this process, as of the last look at them, at most a second ago.
     fn executions(&self) -> Vec<ExecutionReport>;
 }
 

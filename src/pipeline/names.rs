@@ -156,21 +156,6 @@ impl Names {
     }
 }
 
-/// Whether a literal `subject` is matched by `pattern`, which may hold the wildcards `*` and `>`
-/// (<https://docs.nats.io/nats-concepts/subjects>).
-pub fn subject_matches(pattern: &str, subject: &str) -> bool {
-    let mut subject = subject.split('.');
-    for token in pattern.split('.') {
-        match (token, subject.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(_)) => {}
-            (token, Some(word)) if token == word => {}
-            _ => return false,
-        }
-    }
-    subject.next().is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,15 +170,5 @@ mod tests {
         assert_eq!(names.closed(&id), "alpha-closed.metrics");
         assert_eq!(names.states(), "alpha.states");
         assert_eq!(names.dead_letter_prefix(&id), "alpha-dlq.metrics");
-    }
-
-    #[test]
-    fn wildcards_match_as_nats_matches_them() {
-        assert!(subject_matches("a.*", "a.b"));
-        assert!(subject_matches("a.>", "a.b.c"));
-        assert!(!subject_matches("a.>", "a"));
-        assert!(!subject_matches("a.*", "a.b.c"));
-        assert!(!subject_matches("a.b", "a"));
-        assert!(subject_matches(">", "a"));
     }
 }

@@ -6,6 +6,7 @@
 use super::config::OnDelete;
 use super::history::Transition;
 use super::id::{PipelineId, VersionName};
+use super::instance::Instance;
 use super::moves::Moves;
 use super::report::{Counters, EffectiveLimits};
 use super::spec::{ExecutionSpec, Fingerprint};
@@ -95,6 +96,9 @@ pub struct ObservedSummary {
     pub limits: EffectiveLimits,
     /// Counters, summed over the live executions, since they started.
     pub counters: Counters,
+    /// The containers, where there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<Instance>,
 }
 
 /// What deletion needs, kept while the pipeline lives because the entry is gone by then.
@@ -119,6 +123,9 @@ pub struct Kept {
     pub entry_revision: u64,
     /// The last version that was good, with its digest.
     pub last_good: Option<(VersionName, String)>,
+    /// What last ran well. Where another spec is admitted and cannot run, this one goes on, after a restart too.
+    #[serde(default)]
+    pub ran: Option<ExecutionSpec>,
     /// The config digests that have ever stored a document, newest last, at most 8.
     pub proven: Vec<String>,
     /// When the drain began.
@@ -304,6 +311,18 @@ reasons! {
     MemoryLimited => "raise `limits.memory`, or run more processes",
     /// The execution ended in an error and is started again.
     ExecutionFailed => "look at the message; it is started again with growing delays",
+    /// The engine that runs the executions cannot be reached.
+    EngineUnavailable => "what runs goes on; look after the engine, or correct `executor.docker.host` in the settings",
+    /// The engine refuses what is asked of it.
+    EngineRefuses => "look at the message; correct `executor.docker` in the settings, or the engine",
+    /// The engine does not have the image of executions and cannot get it.
+    ImageMissing => "load or build the image on the engine, or correct `executor.docker.image` and its registry",
+    /// The engine's health check of an execution fails.
+    ExecutionUnhealthy => "look at `sluice status ID` and `sluice logs ID`; it goes on by itself once what it needs is there",
+    /// The execution needed more memory than it may have, and was killed.
+    ExecutionOutOfMemory => "raise `executor.docker.memory`, or lower the config's batches",
+    /// The execution ended because of its settings or config; a restart alone does not help.
+    ExecutionMisconfigured => "look at `sluice logs ID`; correct the settings or the config; it is tried again every minute",
     /// The entry's `replicas` have no effect with this executor.
     ReplicasIgnored => "in-process, run more controllers instead",
     /// Waiting messages are written before the stream goes.

@@ -39,6 +39,19 @@ pub fn overlap(a: &str, b: &str) -> bool {
     }
 }
 
+/// Whether `pattern` matches every literal subject that `subject` does.
+pub fn covers(pattern: &str, subject: &str) -> bool {
+    let (mut pattern, mut subject) = (pattern.split('.'), subject.split('.'));
+    loop {
+        match (pattern.next(), subject.next()) {
+            (None, None) | (Some(">"), Some(_)) => return true,
+            (Some("*"), Some(part)) if part != ">" => {}
+            (Some(x), Some(y)) if x == y => {}
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +63,16 @@ mod tests {
         }
         for (a, b) in [("a", "b"), ("a.>", "a"), ("a.*", "a.b.c"), ("a.b", "a"), ("*.x", "a.y")] {
             assert!(!overlap(a, b) && !overlap(b, a), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_what_it_matches_and_no_wider_pattern() {
+        for (pattern, subject) in [("a.b", "a.b"), ("a.*", "a.b"), ("a.>", "a.b.c"), (">", "a"), ("a.>", "a.*"), ("a.>", "a.>")] {
+            assert!(covers(pattern, subject), "{pattern} {subject}");
+        }
+        for (pattern, subject) in [("a.b", "a.*"), ("a.*", "a.>"), ("a.b", "a.>"), ("a.>", "a"), ("a.*", "a.b.c"), ("a.b", "a")] {
+            assert!(!covers(pattern, subject), "{pattern} {subject}");
         }
     }
 

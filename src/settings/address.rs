@@ -98,7 +98,8 @@ fn has_port(host: &str) -> bool {
     host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'))
 }
 
-fn is_host(host: &str) -> bool {
+/// Whether `host` is a name or an address, with or without a port.
+pub(super) fn is_host(host: &str) -> bool {
     let (name, port) = match has_port(host) {
         true => host.rsplit_once(':').unwrap_or((host, "")),
         false => (host, "1"),
@@ -113,6 +114,30 @@ fn is_host(host: &str) -> bool {
 
 fn is_port(port: &str) -> bool {
     port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+/// Whether `address` (a host, with or without a scheme and a port) means the machine that asks.
+pub(super) fn is_loopback(address: &str) -> bool {
+    let host = address.split_once("://").map_or(address, |(_, host)| host);
+    let name = if has_port(host) { host.rsplit_once(':').map_or(host, |(name, _)| name) } else { host };
+    let name = name.trim_matches(['[', ']']).to_lowercase();
+    let unspecified = |ip: std::net::IpAddr| ip.to_canonical().is_loopback() || ip.is_unspecified();
+    name == "localhost" || name.ends_with(".localhost") || name.parse().is_ok_and(unspecified)
+}
+
+/// A connection string with other hosts and all else as it is. The options that a `mongodb+srv` one finds in the DNS are
+/// lost, but for TLS, which it means.
+pub(super) fn with_hosts(text: &str, hosts: &[String]) -> String {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("mongodb", text));
+    let (before, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let (credentials, place) = before.rsplit_once('@').map_or((String::new(), before), |(user, place)| (format!("{user}@"), place));
+    let database = place.split_once('/').map_or("", |(_, database)| database);
+    let mut options = options.to_owned();
+    if scheme == "mongodb+srv" && !options.to_lowercase().contains("tls=") {
+        options = if options.is_empty() { "tls=true".into() } else { format!("{options}&tls=true") };
+    }
+    let options = if options.is_empty() { options } else { format!("?{options}") };
+    format!("mongodb://{credentials}{}/{database}{options}", hosts.join(","))
 }
 
 /// Undoes percent encoding.
@@ -149,6 +174,19 @@ mod tests {
         for wrong in ["", "http://h", "nats://", "nats://h:0", "nats://h:99999", "nats://a b", "nats://[x]:1", "nats://%zz@h", "nats://h/x"]
         {
             assert!(nats(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_execution_reaches_other_hosts_with_the_same_words() {
+        let hosts = ["x:1".to_owned(), "y:2".to_owned()];
+        assert_eq!(with_hosts("mongodb://u:p@a:1,b/db?w=1", &hosts), "mongodb://u:p@x:1,y:2/db?w=1");
+        assert_eq!(with_hosts("mongodb+srv://c.example", &hosts), "mongodb://x:1,y:2/?tls=true");
+        for own in ["localhost", "nats://127.0.0.1:4222", "127.9.9.9:1", "[::1]:4222", "tls://[::1]", "0.0.0.0:1", "LOCALHOST:1"] {
+            assert!(is_loopback(own), "{own}");
+        }
+        for other in ["host.docker.internal:4222", "nats://10.0.0.1:4222", "[fd00::1]:1", "localhost.example"] {
+            assert!(!is_loopback(other), "{other}");
         }
     }
 

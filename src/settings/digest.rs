@@ -2,7 +2,7 @@
 //!
 //! The hash is part of every fingerprint: a changed address restarts executions, a changed password does not.
 
-use super::{MongoConnection, Settings, TlsSettings, address};
+use super::{ExecutorKind, MongoConnection, Settings, TlsSettings, address, docker};
 use crate::pipeline::spec::hex;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -35,6 +35,14 @@ impl Settings {
             hash.tls(&connection.tls);
         }
         hash.add(&self.names.dead_letters);
+        // A container gets all of its settings when it is made; a task shares those of its process.
+        if self.executor.kind == ExecutorKind::Docker {
+            hash.add("docker");
+            hash.add(&self.limits.memory.to_string());
+            hash.add(&self.executor.shutdown_grace.as_millis().to_string());
+            hash.add(&self.log.level);
+            hash.list(&docker::profile(&self.executor.docker));
+        }
         hex(&hash.0.finalize()[..8])
     }
 }

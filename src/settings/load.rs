@@ -4,7 +4,7 @@
 //! settings, with the environment handed in so that tests own it.
 
 use super::secrets::Files;
-use super::{Settings, overrides, validate, values};
+use super::{Settings, docker, overrides, validate, values};
 use crate::pipeline::document::{self, Node, Place, Value};
 use crate::pipeline::fields::Report;
 use crate::pipeline::problem::{Problem, Problems, Severity};
@@ -48,6 +48,7 @@ pub fn load(file: Option<&Path>, env: &[(String, String)], set: &[String]) -> Re
     }
     overrides::environment(&mut root, env, &mut report);
     overrides::arguments(&mut root, set, &mut report);
+    docker::conventions(&mut root, env);
     let base = file.as_deref().and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
     let settings = validate::settings(&root, &Files { base }, &mut report);
     if report.failed() {

@@ -4,6 +4,8 @@
 
 mod address;
 mod digest;
+mod docker;
+mod execution;
 pub mod load;
 mod overrides;
 mod secrets;
@@ -12,6 +14,9 @@ mod templates;
 mod tests;
 mod validate;
 mod values;
+
+pub use docker::{ContainerUser, DockerSettings, ExecutionAddresses, PullPolicy, RegistrySettings};
+pub use execution::{ExecutionFiles, FileContent, SecretFile};
 
 use crate::pipeline::config::OnDelete;
 use crate::pipeline::id::Namespace;
@@ -130,6 +135,10 @@ pub struct ExecutorSettings {
     pub max_replicas: u32,
     /// How long an execution may take to write what it holds when it is stopped; default 25 s.
     pub shutdown_grace: Duration,
+    /// Backends that are emptied once what they ran is started by this one.
+    pub retire: Vec<ExecutorKind>,
+    /// The Docker backend's own.
+    pub docker: DockerSettings,
 }
 
 /// `executor.kind`.
@@ -137,6 +146,8 @@ pub struct ExecutorSettings {
 pub enum ExecutorKind {
     /// Tasks in the controller's own process.
     InProcess,
+    /// Containers on a Docker engine.
+    Docker,
 }
 
 impl ExecutorKind {
@@ -144,6 +155,7 @@ impl ExecutorKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InProcess => "in_process",
+            Self::Docker => "docker",
         }
     }
 
@@ -151,6 +163,7 @@ impl ExecutorKind {
     pub fn per_process(self) -> bool {
         match self {
             Self::InProcess => true,
+            Self::Docker => false,
         }
     }
 }
@@ -227,7 +240,13 @@ impl Default for Settings {
                 tls: TlsSettings::default(),
             },
             mongodb: MongoSettings { connections: BTreeMap::from([("default".to_owned(), MongoConnection::default())]) },
-            executor: ExecutorSettings { kind: ExecutorKind::InProcess, max_replicas: 8, shutdown_grace: Duration::from_secs(25) },
+            executor: ExecutorSettings {
+                kind: ExecutorKind::InProcess,
+                max_replicas: 8,
+                shutdown_grace: Duration::from_secs(25),
+                retire: Vec::new(),
+                docker: DockerSettings::default(),
+            },
             limits: LimitSettings { memory: 256 << 20 },
             jetstream: JetStreamSettings { replicas: 1 },
             pipelines: PipelineDefaults {

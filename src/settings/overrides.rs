@@ -34,6 +34,34 @@ pub(super) const PATHS: &[&str] = &[
     "executor.kind",
     "executor.max_replicas",
     "executor.shutdown_grace",
+    "executor.retire",
+    "executor.docker.host",
+    "executor.docker.tls.required",
+    "executor.docker.tls.ca_file",
+    "executor.docker.tls.cert_file",
+    "executor.docker.tls.key_file",
+    "executor.docker.timeout",
+    "executor.docker.parallel",
+    "executor.docker.image",
+    "executor.docker.pull",
+    "executor.docker.registry.server",
+    "executor.docker.registry.username",
+    "executor.docker.registry.password",
+    "executor.docker.registry.password_file",
+    "executor.docker.user",
+    "executor.docker.memory",
+    "executor.docker.cpus",
+    "executor.docker.pids",
+    "executor.docker.open_files",
+    "executor.docker.log_size",
+    "executor.docker.log_files",
+    "executor.docker.network",
+    "executor.docker.extra_hosts",
+    "executor.docker.dns",
+    "executor.docker.health_interval",
+    "executor.docker.secrets.host_dir",
+    "executor.docker.execution.nats.urls",
+    "executor.docker.execution.mongodb.connections.*.hosts",
     "limits.memory",
     "jetstream.replicas",
     "pipelines.on_delete",
@@ -83,7 +111,7 @@ pub(super) fn environment(root: &mut Node, env: &[(String, String)], report: &mu
     put_all(root, layer);
 }
 
-/// Variables that are no settings: those that name the file and the cache, those of tests, and those that Kubernetes
+/// Variables that are no settings: those that name the file, the cache and an execution, those of tests, and those that Kubernetes
 /// puts into every pod for services whose name begins with `sluice`, which nobody can keep it from doing.
 fn is_not_ours(rest: &str, value: &str) -> bool {
     let port = rest.rsplit_once("_PORT_").is_some_and(|(_, tail)| tail.starts_with(|c: char| c.is_ascii_digit()));

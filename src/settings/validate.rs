@@ -7,7 +7,7 @@ use super::secrets::{Files, warn_inline};
 use super::{
     ExecutorKind, ExecutorSettings, HttpSettings, LogFormat, LogSettings, MongoConnection, NatsSettings, PipelineDefaults, Settings,
 };
-use super::{address, templates};
+use super::{address, docker, templates};
 use crate::pipeline::config::{DEFAULT_ACK_WAIT, ON_DELETE, WRITE_TIMEOUT, check_database, longest_period};
 use crate::pipeline::document::{Node, shown};
 use crate::pipeline::fields::{Fields, Report, Taken, nearest};
@@ -33,7 +33,8 @@ pub(super) fn settings(root: &Node, files: &Files, report: &mut Report) -> Setti
             settings.mongodb.connections = connections(named, files, report);
         }
     });
-    section(&mut root, "executor", report, |fields, report| executor(fields, &mut settings.executor, report));
+    let mut kind = None;
+    section(&mut root, "executor", report, |fields, report| kind = executor(fields, &mut settings.executor, files, report));
     section(&mut root, "limits", report, |fields, report| {
         if let Some(taken) = fields.bytes("memory", (1 << 20)..=u64::MAX, report) {
             settings.limits.memory = taken.value;
@@ -49,6 +50,9 @@ pub(super) fn settings(root: &Node, files: &Files, report: &mut Report) -> Setti
     section(&mut root, "log", report, |fields, report| log(fields, &mut settings.log, report));
     section(&mut root, "names", report, |fields, report| templates::read(fields, &mut settings.names, report));
     root.finish(report);
+    if let Some(kind) = &kind {
+        docker::check(&settings, kind, report);
+    }
     settings
 }
 
@@ -198,14 +202,33 @@ fn connection(name: &Taken<String>, fields: &mut Fields<'_>, files: &Files, repo
     connection
 }
 
-fn executor(fields: &mut Fields<'_>, executor: &mut ExecutorSettings, report: &mut Report) {
-    let kinds = [("in_process", Some(ExecutorKind::InProcess)), ("docker", None), ("kubernetes", None)];
-    if let Some(taken) = fields.word("kind", &kinds, report) {
+const KINDS: [(&str, Option<ExecutorKind>); 3] =
+    [("in_process", Some(ExecutorKind::InProcess)), ("docker", Some(ExecutorKind::Docker)), ("kubernetes", None)];
+const NOT_BUILT: (&str, &str) = ("this executor is not built in this release yet", "use in_process or docker");
+
+/// Reads the section; where the kind was chosen, if it was.
+fn executor(fields: &mut Fields<'_>, executor: &mut ExecutorSettings, files: &Files, report: &mut Report) -> Option<Taken<ExecutorKind>> {
+    let mut chosen = None;
+    if let Some(taken) = fields.word("kind", &KINDS, report) {
         match taken.value {
-            Some(kind) => executor.kind = kind,
-            None => taken.error(report, "this executor is not built in this release yet", "use in_process"),
+            Some(kind) => {
+                executor.kind = kind;
+                chosen = Some(taken.map(|_| kind));
+            }
+            None => taken.error(report, NOT_BUILT.0, NOT_BUILT.1),
         }
     }
+    for taken in fields.strings("retire", report).map(|taken| taken.value).unwrap_or_default() {
+        match KINDS.iter().find(|(word, _)| *word == taken.value) {
+            Some((_, Some(kind))) if *kind == executor.kind => {
+                taken.error(report, "this is the executor that runs everything", "remove it, or choose another kind");
+            }
+            Some((_, Some(kind))) => executor.retire.push(*kind),
+            Some((_, None)) => taken.error(report, NOT_BUILT.0, NOT_BUILT.1),
+            None => taken.error(report, format!("'{}' is not known", shown(&taken.value)), "one of in_process, docker"),
+        }
+    }
+    docker::read(fields, &mut executor.docker, files, report);
     if let Some(replicas) = fields.integer("max_replicas", 1..=1000, report).and_then(|taken| u32::try_from(taken.value).ok()) {
         executor.max_replicas = replicas;
     }
@@ -216,6 +239,7 @@ fn executor(fields: &mut Fields<'_>, executor: &mut ExecutorSettings, report: &m
             taken.warning(report, message, "what is not written in time is delivered again later; allow at least 10s");
         }
     }
+    chosen
 }
 
 fn pipelines(fields: &mut Fields<'_>, pipelines: &mut PipelineDefaults, report: &mut Report) {

@@ -8,7 +8,8 @@ use super::error::{StoreError, StoreErrorKind, Unfit};
 use super::safety::unsafe_settings;
 use crate::pipeline::created::{CREATED_BY, CREATED_FOR, metadata};
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::names::{Names, subject_matches};
+use crate::pipeline::names::Names;
+use crate::pipeline::subject::covers;
 use async_nats::Client;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -208,7 +209,7 @@ impl Streams {
             Err(failure) => return Err(during(failure)),
         };
         let mut stream = observed(&info, id).map_err(during)?;
-        let listens = |wanted: &str| stream.subjects.iter().any(|subject| subject_matches(subject, wanted));
+        let listens = |wanted: &str| stream.subjects.iter().any(|subject| covers(subject, wanted));
         if !listens(&self.names.subject(id)) && !listens(&self.names.closed(id)) {
             let message = format!(
                 "stream {name} listens on {} and not on {}: it belongs to something else",

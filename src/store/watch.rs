@@ -6,15 +6,16 @@
 //! new one, and [`WatchEvent::Restarted`] says so once it stands: who reads the bucket after that event has missed
 //! nothing. Hints are coalesced while the receiver is busy, so a slow receiver costs bounded memory and blocks nobody.
 
-use super::api::{Api, TIMEOUT};
+use super::api::{Api, TIMEOUT, operation};
 use super::collect::Delivery;
 use super::configs::object_name;
+use super::entries::Operation;
 use crate::pipeline::backoff::Backoff;
 use async_nats::connection::State;
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,8 +38,10 @@ const WAITING: usize = 10_000;
 /// What a watch says. Only a hint: what counts is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// Something happened to this key (a bucket's whole key, or `id/version` of an object).
+    /// Something was written under this key (a bucket's whole key, or `id/version` of an object).
     Changed(String),
+    /// The same, and it was a marker: what was under this key of a bucket was deleted or purged.
+    Removed(String),
     /// The watch was made anew (or for the first time: this is always the first event): anything may have happened
     /// before it.
     Restarted,
@@ -101,7 +104,7 @@ fn spawn(
     let filter = format!("{prefix}{keys}");
     let watch = Watch { api: Api::new(client.clone()), client, stream, prefix, filter, objects, health };
     tokio::spawn(async move {
-        let mut outbox = Outbox { events, changed: BTreeSet::new(), restarted: false };
+        let mut outbox = Outbox { events, changed: BTreeMap::new(), restarted: false };
         tokio::select! {
             () = stop.cancelled() => {}
             () = watch.supervise(&mut outbox) => {}
@@ -233,7 +236,7 @@ impl Watch {
         let subject = message.subject.as_str();
         let token = subject.strip_prefix(&self.prefix).unwrap_or(subject);
         match if self.objects { object_name(token) } else { Some(token.to_owned()) } {
-            Some(key) => outbox.changed(key),
+            Some(key) => outbox.changed(key, !self.objects && removes(message)),
             None => tracing::debug!(subject, "left out an object with an unreadable name"),
         }
         true
@@ -244,6 +247,12 @@ impl Watch {
     }
 }
 
+/// Whether the message is a marker in a bucket.
+fn removes(message: &Message) -> bool {
+    let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str().to_owned());
+    operation(header) != Operation::Put
+}
+
 fn last_delivered(message: &Message) -> Option<u64> {
     message.headers.as_ref()?.get("Nats-Last-Consumer")?.as_str().parse().ok()
 }
@@ -251,13 +260,14 @@ fn last_delivered(message: &Message) -> Option<u64> {
 /// Hints on their way to the receiver.
 struct Outbox {
     events: mpsc::Sender<WatchEvent>,
-    changed: BTreeSet<String>,
+    /// Keys, and whether the last that was written there is a marker.
+    changed: BTreeMap<String, bool>,
     restarted: bool,
 }
 
 impl Outbox {
-    fn changed(&mut self, key: String) {
-        self.changed.insert(key);
+    fn changed(&mut self, key: String, removed: bool) {
+        self.changed.insert(key, removed);
         if self.changed.len() > WAITING {
             self.restarted();
         }
@@ -275,8 +285,8 @@ impl Outbox {
             let Ok(permit) = self.events.reserve().await else { return };
             if std::mem::take(&mut self.restarted) {
                 permit.send(WatchEvent::Restarted);
-            } else if let Some(key) = self.changed.pop_first() {
-                permit.send(WatchEvent::Changed(key));
+            } else if let Some((key, removed)) = self.changed.pop_first() {
+                permit.send(if removed { WatchEvent::Removed(key) } else { WatchEvent::Changed(key) });
             }
         }
         self.events.closed().await;

@@ -140,5 +140,5 @@ impl Transfer {
 
 /// Whether a stream that listens on `pattern` takes `subject`.
 fn takes(pattern: &str, subject: &str) -> bool {
-    crate::pipeline::names::subject_matches(pattern, subject)
+    crate::pipeline::subject::covers(pattern, subject)
 }

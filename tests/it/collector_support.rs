@@ -26,7 +26,12 @@ pub struct World {
 
 impl World {
     pub async fn start(max_ack_pending: i64) -> Self {
-        let (nats, mongo) = tokio::join!(Nats::start(), Mongo::start_durable());
+        Self::on(Nats::start().await, max_ack_pending).await
+    }
+
+    /// On a nats-server that takes clients without credentials, too.
+    pub async fn on(nats: Nats, max_ack_pending: i64) -> Self {
+        let mongo = Mongo::start_durable().await;
         let client = nats.client().await;
         let jetstream = jetstream::new(client.clone());
         let config = stream::Config {
@@ -66,6 +71,25 @@ impl World {
 
     /// Runs a collector on the stream.
     pub async fn run(&self, output: OutputConfig, proven: bool) -> Running {
+        self.run_on(self.nats.client().await, output, proven).await
+    }
+
+    /// The same with a client of the test's own.
+    pub async fn run_on(&self, client: async_nats::Client, output: OutputConfig, proven: bool) -> Running {
+        let (job, deps) = self.job(client, output, proven).await;
+        let budget = deps.budget.clone();
+        let state = Arc::new(ExecutionState::default());
+        let stop = CancellationToken::new();
+        let (live, receiver) = watch::channel(1);
+        let task = tokio::spawn({
+            let (state, stop) = (state.clone(), stop.clone());
+            async move { collector::run(job, deps, state, receiver, stop).await.expect("the collector ends well") }
+        });
+        Running { state, stop, budget, _live: live, task }
+    }
+
+    /// What a collector on the stream is to do, and what it works with.
+    pub async fn job(&self, client: async_nats::Client, output: OutputConfig, proven: bool) -> (Job, Deps) {
         let connection = MongoConnection { url: Secret::new(self.mongo.url()), ..MongoConnection::default() };
         let databases = Databases::new(&MongoSettings { connections: BTreeMap::from([("default".to_owned(), connection)]) });
         let target = databases.target("default", output.database.as_deref(), COLLECTION).expect("a target");
@@ -85,21 +109,13 @@ impl World {
             shutdown_grace: Duration::from_secs(10),
         };
         let deps = Deps {
-            nats: self.nats.client().await,
+            nats: client,
             database: databases.get("default").await.expect("a database"),
             previous: Vec::new(),
             budget: Arc::new(ByteBudget::new(256 << 20)),
             metrics: metrics.pipeline(&id),
         };
-        let budget = deps.budget.clone();
-        let state = Arc::new(ExecutionState::default());
-        let stop = CancellationToken::new();
-        let (live, receiver) = watch::channel(1);
-        let task = tokio::spawn({
-            let (state, stop) = (state.clone(), stop.clone());
-            async move { collector::run(job, deps, state, receiver, stop).await.expect("the collector ends well") }
-        });
-        Running { state, stop, budget, _live: live, task }
+        (job, deps)
     }
 
     /// Publishes documents, pipelined; returns once all are acknowledged.

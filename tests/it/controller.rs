@@ -1,119 +1,20 @@
 //! The controller against a real nats-server, with the scriptable backend in place of executions: what it decides,
 //! admits and says, and that it recovers from what fails.
 
+use crate::controller_support::{CONFIG, Rig, SOON, id, invalid};
 use crate::support::{Nats, eventually, random_name};
-use sluice::collector::sink::Databases;
-use sluice::controller::{Controller, Deps};
-use sluice::executor::{Executor, config_reader::ConfigReader, fake::Fake, fake::Script};
+use sluice::executor::{Executor, fake::Script};
 use sluice::http::View;
 use sluice::pipeline::entry::{Edit, EntryStatus, edited};
-use sluice::pipeline::id::{Namespace, PipelineId, VersionName};
-use sluice::pipeline::status::{ConditionType, Phase, PipelineStatus, Reason};
-use sluice::settings::Settings;
-use sluice::store::Store;
-use sluice::telemetry::metrics::Metrics;
+use sluice::pipeline::id::VersionName;
+use sluice::pipeline::status::{Phase, PipelineStatus, Reason};
 use std::{sync::Arc, time::Duration};
-use tokio_util::sync::CancellationToken;
-
-const CONFIG: &str = "schema: 1\noutput:\n  mongodb:\n    database: example\n    collection: COLLECTION\n";
-const SOON: Duration = Duration::from_secs(10);
-
-/// A controller with the scriptable backend, in a namespace of its own.
-struct Rig {
-    controller: Arc<Controller>,
-    fake: Arc<Fake>,
-    store: Store,
-    stop: CancellationToken,
-    task: Option<tokio::task::JoinHandle<()>>,
-}
-
-impl Rig {
-    async fn start(nats: &Nats) -> Self {
-        Self::start_in(nats, &random_name("ns"), Arc::default()).await
-    }
-
-    async fn start_in(nats: &Nats, namespace: &str, fake: Arc<Fake>) -> Self {
-        let mut settings = Settings { namespace: Namespace::parse(namespace).unwrap(), ..Settings::default() };
-        settings.nats.urls = vec![nats.url()];
-        let store = Store::connect(&settings).await.unwrap();
-        store.prepare().await.unwrap();
-        let deps = Deps {
-            store: store.clone(),
-            executor: fake.clone(),
-            configs: ConfigReader::new(store.configs.clone(), store.names.clone(), vec!["default".into()]),
-            databases: Arc::new(Databases::new(&settings.mongodb)),
-            settings: Arc::new(settings),
-            metrics: Metrics::shared(),
-        };
-        let controller = Controller::new(deps).await.unwrap();
-        let stop = CancellationToken::new();
-        let (running, token) = (controller.clone(), stop.clone());
-        let task = Some(tokio::spawn(async move { running.run(token).await.unwrap() }));
-        Self { controller, fake, store, stop, task }
-    }
-
-    async fn end(&mut self) {
-        self.stop.cancel();
-        self.task.take().unwrap().await.unwrap();
-    }
-
-    /// Stores a config writing to `collection` and publishes it.
-    async fn publish(&self, id: &PipelineId, version: &str, collection: &str) {
-        let name = VersionName::parse(version).unwrap();
-        let config = CONFIG.replace("COLLECTION", collection);
-        let digest = self.store.configs.put(id, &name, config.into()).await.unwrap();
-        self.edit(id, Edit { status: Some(EntryStatus::Published), version: Some((name, digest)), ..Edit::default() }).await;
-    }
-
-    async fn edit(&self, id: &PipelineId, edit: Edit) {
-        let old = self.store.entries.get(id).await.unwrap();
-        let value = edited(old.as_ref().map(|old| &old.value[..]), &edit);
-        self.store.entries.put(id, value.into(), old.map_or(0, |old| old.revision)).await.unwrap();
-    }
-
-    async fn set(&self, id: &PipelineId, status: EntryStatus) {
-        self.edit(id, Edit { status: Some(status), ..Edit::default() }).await;
-    }
-
-    async fn raw(&self, id: &PipelineId, value: &'static [u8]) {
-        let old = self.store.entries.get(id).await.unwrap();
-        self.store.entries.put(id, value.into(), old.map_or(0, |old| old.revision)).await.unwrap();
-    }
-
-    async fn remove(&self, id: &PipelineId) {
-        let revision = self.store.entries.get(id).await.unwrap().unwrap().revision;
-        self.store.entries.delete(id, revision).await.unwrap();
-    }
-
-    async fn called(&self, call: &str) {
-        eventually(&format!("{call} is called"), SOON, || async { self.fake.calls().iter().any(|made| made == call) }).await;
-    }
-
-    async fn status_is(&self, what: &str, id: &PipelineId, right: impl Fn(&PipelineStatus) -> bool) {
-        eventually(what, SOON, || async {
-            let record = self.store.status.get(id).await.unwrap();
-            record.is_some_and(|record| right(&record.status))
-        })
-        .await;
-    }
-}
-
-fn id(name: &str) -> PipelineId {
-    PipelineId::parse(name).unwrap()
-}
-
-fn invalid(status: &PipelineStatus, reason: Reason) -> bool {
-    status.conditions.iter().any(|condition| condition.kind == ConditionType::Valid && !condition.status && condition.reason == reason)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_goes_through_its_life_by_edits_of_one_entry() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let mut rig = Rig::start(&nats).await;
-    let id = id("metrics");
-    rig.publish(&id, "1", "metrics").await;
-    rig.called("ensure metrics 1").await;
+    let (mut rig, id) = Rig::running(&nats).await;
     rig.status_is("run is admitted", &id, |status| status.admitted.phase == Phase::Run && status.epoch > 0).await;
     rig.set(&id, EntryStatus::Paused).await;
     rig.called("stop metrics").await;
@@ -135,10 +36,7 @@ async fn a_pipeline_goes_through_its_life_by_edits_of_one_entry() {
 async fn what_cannot_run_leaves_what_runs_alone_and_says_why() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let mut rig = Rig::start(&nats).await;
-    let id = id("metrics");
-    rig.publish(&id, "1", "metrics").await;
-    rig.called("ensure metrics 1").await;
+    let (mut rig, id) = Rig::running(&nats).await;
     let runs = |status: &PipelineStatus| {
         status.admitted.phase == Phase::Run && status.admitted.spec.as_ref().is_some_and(|spec| spec.version.as_str() == "1")
     };
@@ -154,7 +52,7 @@ async fn what_cannot_run_leaves_what_runs_alone_and_says_why() {
     rig.status_is("another digest is reported", &id, |status| invalid(status, Reason::DigestDiffers) && runs(status)).await;
     rig.raw(&id, br#"{"status":"published","version":"1"}"#).await;
     rig.status_is("it is well again", &id, |status| status.conditions.iter().all(|condition| !invalid(status, condition.reason))).await;
-    assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
+    assert!(!rig.stopped_anything(), "{:?}", rig.fake.calls());
     assert!(rig.controller.status(&id).is_some());
     rig.end().await;
 }
@@ -180,10 +78,7 @@ async fn a_failing_backend_is_tried_again_and_drift_is_repaired() {
 async fn a_bucket_that_comes_back_empty_stops_and_deletes_nothing() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let mut rig = Rig::start(&nats).await;
-    let id = id("metrics");
-    rig.publish(&id, "1", "metrics").await;
-    rig.called("ensure metrics 1").await;
+    let (mut rig, id) = Rig::running(&nats).await;
     let jetstream = nats.jetstream().await;
     jetstream.delete_key_value(rig.store.names.entries()).await.unwrap();
     rig.store.prepare().await.unwrap();
@@ -192,11 +87,11 @@ async fn a_bucket_that_comes_back_empty_stops_and_deletes_nothing() {
     })
     .await;
     assert!(!rig.controller.health().ready, "{:?}", rig.controller.health());
-    assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
+    assert!(!rig.stopped_anything(), "{:?}", rig.fake.calls());
     // Any client's marker in the new bucket says nothing of what was published in the old one.
     rig.store.entries.delete(&id, 0).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
+    assert!(!rig.stopped_anything(), "{:?}", rig.fake.calls());
     // The marker of `sluice delete` names the bucket that it means.
     let marker = rig.store.entries.get(&id).await.unwrap().unwrap().revision;
     let meant = rig.store.status.get(&id).await.unwrap().unwrap().status.kept.bucket_created.unwrap();
@@ -210,10 +105,7 @@ async fn a_bucket_that_comes_back_empty_stops_and_deletes_nothing() {
 async fn an_unreadable_entry_in_the_middle_of_a_drain_opens_the_stream_and_what_ran_goes_on() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let mut rig = Rig::start(&nats).await;
-    let id = id("metrics");
-    rig.publish(&id, "1", "metrics").await;
-    rig.called("ensure metrics 1").await;
+    let (mut rig, id) = Rig::running(&nats).await;
     let jetstream = nats.jetstream().await;
     jetstream.publish(rig.store.names.subject(&id), "x".into()).await.unwrap().await.unwrap();
     rig.remove(&id).await;
@@ -226,7 +118,7 @@ async fn an_unreadable_entry_in_the_middle_of_a_drain_opens_the_stream_and_what_
     eventually("the stream is open", SOON, || async { subjects().await == [rig.store.names.subject(&id)] }).await;
     rig.status_is("it runs again", &id, |status| status.admitted.phase == Phase::Run && invalid(status, Reason::EntryUnreadable)).await;
     jetstream.publish(rig.store.names.subject(&id), "y".into()).await.unwrap().await.unwrap();
-    assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
+    assert!(!rig.stopped_anything(), "{:?}", rig.fake.calls());
     rig.end().await;
 }
 
@@ -263,7 +155,7 @@ async fn a_status_that_was_lost_or_damaged_stops_nothing_and_comes_back() {
         })
         .await;
     }
-    assert!(!rig.fake.calls().iter().any(|call| call.starts_with("stop") || call.starts_with("destroy")), "{:?}", rig.fake.calls());
+    assert!(!rig.stopped_anything(), "{:?}", rig.fake.calls());
     rig.end().await;
 }
 
@@ -354,10 +246,7 @@ async fn a_second_controller_stands_by_and_takes_over_when_the_first_stops() {
 async fn a_restarted_nats_server_is_met_again_and_edits_are_followed() {
     require!("nats-server");
     let mut nats = Nats::start().await;
-    let mut rig = Rig::start(&nats).await;
-    let id = id("metrics");
-    rig.publish(&id, "1", "metrics").await;
-    rig.called("ensure metrics 1").await;
+    let (mut rig, id) = Rig::running(&nats).await;
     nats.kill9();
     tokio::time::sleep(Duration::from_millis(300)).await;
     nats.restart().await;
@@ -368,5 +257,30 @@ async fn a_restarted_nats_server_is_met_again_and_edits_are_followed() {
     })
     .await;
     eventually("stop is called", Duration::from_secs(40), || async { rig.fake.calls().contains(&"stop metrics".to_owned()) }).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_key_that_somebody_deletes_is_written_again_at_once_and_as_it_was() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (mut rig, id) = Rig::running(&nats).await;
+    rig.status_is("it is settled", &id, |status| status.kept.stream_created.is_some() && status.kept.entry.is_some()).await;
+    let before = rig.store.status.get(&id).await.unwrap().unwrap().status;
+    let statuses = nats.jetstream().await.get_key_value(rig.store.names.status()).await.unwrap();
+    for purged in [false, true] {
+        if purged {
+            statuses.purge("metrics").await.unwrap();
+        } else {
+            statuses.delete("metrics").await.unwrap();
+        }
+        rig.status_is("it is back", &id, |status| (&status.admitted, &status.kept) == (&before.admitted, &before.kept)).await;
+    }
+    assert!(!rig.stopped_anything(), "{:?}", rig.fake.calls());
+    // The controller's own removal is not undone.
+    rig.remove(&id).await;
+    eventually("nothing is left", SOON, || async { rig.store.status.get(&id).await.unwrap().is_none() }).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(rig.store.status.get(&id).await.unwrap().is_none() && rig.controller.status(&id).is_none());
     rig.end().await;
 }

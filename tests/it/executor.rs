@@ -18,22 +18,29 @@ use sluice::telemetry::metrics::Metrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const SOON: Duration = Duration::from_secs(20);
-const SUBJECT: &str = "it.metrics";
-const PLAIN: &str = "schema: 1\noutput:\n  mongodb: {collection: metrics, batching: {count: 1000, period: 1s, linger: 20ms}}\n";
+/// Longer than anything takes on a slow machine.
+pub const SOON: Duration = Duration::from_secs(60);
+pub const SUBJECT: &str = "it.metrics";
+pub const PLAIN: &str = "schema: 1\noutput:\n  mongodb: {collection: metrics, batching: {count: 1000, period: 1s, linger: 20ms}}\n";
 const SERIES: &str = "schema: 1\noutput:\n  mongodb: {collection: metrics, time_series: {time_field: at}}\n";
 
 /// Real servers with a stream, and what executions on them work with.
-struct World {
-    nats: Nats,
-    mongo: Mongo,
-    store: Store,
-    deps: ExecutionDeps,
+pub struct World {
+    pub nats: Nats,
+    pub mongo: Mongo,
+    pub store: Store,
+    pub deps: ExecutionDeps,
+    pub settings: Settings,
 }
 
 impl World {
     async fn start() -> Self {
         let (nats, mongo) = tokio::join!(Nats::start(), Mongo::start());
+        Self::on(nats, mongo).await
+    }
+
+    /// The same on servers that are there.
+    pub async fn on(nats: Nats, mongo: Mongo) -> Self {
         let mut settings = Settings { namespace: Namespace::parse("it").unwrap(), ..Settings::default() };
         settings.nats.urls = vec![nats.url()];
         let database = Some(mongo.database().to_owned());
@@ -58,30 +65,33 @@ impl World {
             names: store.names.clone(),
             shutdown_grace: Duration::from_secs(5),
         };
-        Self { nats, mongo, store, deps }
+        Self { nats, mongo, store, deps, settings }
     }
 
     /// Stores `config` under `version`, and what runs it.
-    async fn version(&self, version: &str, config: &str) -> ExecutionSpec {
+    pub async fn version(&self, version: &str, config: &str) -> ExecutionSpec {
         let name = VersionName::parse(version).unwrap();
+        for id in fifty_names() {
+            self.store.configs.put(&id, &name, config.to_owned().into()).await.unwrap();
+        }
         let digest = self.store.configs.put(&id(), &name, config.to_owned().into()).await.unwrap();
         let target = self.deps.databases.target("default", Some(self.mongo.database()), "metrics").unwrap();
         spec(version, &digest, target)
     }
 
-    async fn send(&self, numbers: std::ops::Range<i64>) {
+    pub async fn send(&self, numbers: std::ops::Range<i64>) {
         let jetstream: jetstream::Context = self.nats.jetstream().await;
         for n in numbers {
             jetstream.publish(SUBJECT, doc! {"n": n}.to_vec().unwrap().into()).await.unwrap().await.unwrap();
         }
     }
 
-    async fn stored(&self, count: u64) {
+    pub async fn stored(&self, count: u64) {
         eventually(&format!("{count} documents are stored"), SOON, || async { self.mongo.count("metrics").await == count }).await;
     }
 }
 
-fn id() -> PipelineId {
+pub fn id() -> PipelineId {
     PipelineId::parse("metrics").unwrap()
 }
 
@@ -108,17 +118,19 @@ fn spec(version: &str, digest: &str, target: Target) -> ExecutionSpec {
     spec.seal("")
 }
 
-async fn observed(backend: &dyn Executor) -> Option<Observed> {
+pub async fn observed(backend: &dyn Executor) -> Option<Observed> {
     backend.observe(&id()).await.unwrap()
 }
 
 /// Waits until exactly `spec` runs and nothing else.
-async fn runs(backend: &dyn Executor, spec: &ExecutionSpec) {
+pub async fn runs(backend: &dyn Executor, spec: &ExecutionSpec) {
     eventually(&format!("version {} runs alone", spec.version), SOON, || async {
         let all = backend.list().await.unwrap();
         let right = |one: &Observed| {
             let alone = one.reports.iter().all(|report| report.fingerprint == spec.fingerprint && report.phase == ExecutionPhase::Running);
-            one.running && one.fingerprint == spec.fingerprint && alone && one.reports.len() <= 1
+            let live = one.instances.iter().filter(|one| one.fingerprint == spec.fingerprint && one.state.is_live()).count();
+            let containers = live == one.instances.len() && one.replicas.is_none_or(|replicas| replicas as usize == live);
+            one.running && one.fingerprint == spec.fingerprint && alone && one.reports.len() <= 1 && containers && one.troubles.is_empty()
         };
         all.len() == 1 && all.iter().all(right) && observed(backend).await.as_ref() == all.first()
     })
@@ -126,7 +138,7 @@ async fn runs(backend: &dyn Executor, spec: &ExecutionSpec) {
 }
 
 /// What every backend promises; `one` and `two` are versions of one pipeline with the same target.
-async fn keeps_the_contract(backend: &dyn Executor, one: &ExecutionSpec, two: &ExecutionSpec) {
+pub async fn keeps_the_contract(backend: &dyn Executor, one: &ExecutionSpec, two: &ExecutionSpec) {
     assert!(backend.list().await.unwrap().is_empty(), "nothing is there at first");
     backend.stop(&id()).await.unwrap();
     backend.destroy(&id()).await.unwrap();
@@ -166,7 +178,44 @@ async fn keeps_the_contract(backend: &dyn Executor, one: &ExecutionSpec, two: &E
     assert_eq!(observed(backend).await, None);
     backend.ensure(one).await.unwrap();
     runs(backend, one).await;
+
+    many_and_hostile_names_at_once(backend, one).await;
     backend.shutdown().await;
+}
+
+/// Fifty names, every kind that an entry may have: alike in lower case, as long as allowed, alike but for their last
+/// letter, and what shells and flags are made of.
+pub fn fifty_names() -> Vec<PipelineId> {
+    let hostile = ["P1", "p-1", "p_1", "0--privileged", "KV", &"x".repeat(63), &format!("{}y", "x".repeat(62))].map(str::to_owned);
+    let names = (0..43).map(|n| format!("p{n}")).chain(hostile);
+    names.map(|name| PipelineId::parse(&name).unwrap()).collect()
+}
+
+/// Fifty pipelines are started and destroyed at once, and each is itself.
+async fn many_and_hostile_names_at_once(backend: &dyn Executor, like: &ExecutionSpec) {
+    let specs: Vec<_> = fifty_names().into_iter().map(|id| ExecutionSpec { id, ..like.clone() }.seal("")).collect();
+    for spec in &specs {
+        backend.ensure(spec).await.unwrap();
+    }
+    eventually("all run", 3 * SOON, || async {
+        let all = backend.list().await.unwrap();
+        let right = |spec: &ExecutionSpec| {
+            all.iter().any(|one| {
+                one.id == spec.id
+                    && one.running
+                    && one.fingerprint == spec.fingerprint
+                    && one.troubles.is_empty()
+                    && one.replicas.is_none_or(|_| one.instances.len() == 1 && one.instances[0].state.is_live())
+            })
+        };
+        all.len() == specs.len() + 1 && specs.iter().all(right)
+    })
+    .await;
+    for spec in &specs {
+        backend.destroy(&spec.id).await.unwrap();
+    }
+    eventually("the one from before is left alone", 3 * SOON, || async { backend.list().await.unwrap().len() == 1 }).await;
+    runs(backend, like).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,10 +9,14 @@ mod support;
 
 mod cli;
 mod collector;
+mod collector_edges;
 mod collector_support;
 mod controller;
+mod controller_stream;
+mod controller_support;
 mod controllers;
 mod dead_letters;
+mod docker;
 mod entries;
 mod execute;
 mod executor;

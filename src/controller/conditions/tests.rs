@@ -3,7 +3,7 @@
 use super::*;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::{Counters, EffectiveLimits, Trouble};
-use crate::pipeline::spec::Fingerprint;
+use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
 use crate::pipeline::status::DesiredSummary;
 use std::time::Duration;
 
@@ -23,6 +23,15 @@ fn desire(wish: Wish, trouble: Option<Finding>) -> Desire {
         config: None,
         derived: None,
     }
+}
+
+fn spec() -> ExecutionSpec {
+    serde_json::from_value(serde_json::json!({
+        "schema": 1, "installation": uuid::Uuid::nil(), "namespace": "alpha", "id": "metrics", "version": "1", "digest": "SHA-256=abc",
+        "stream": "s", "consumer": "default", "target": {"hosts": ["db:27017"], "database": "example", "collection": "metrics"},
+        "replicas": 1, "proven": false, "settings_digest": "s", "fingerprint": "right"
+    }))
+    .unwrap()
 }
 
 fn report(phase: ExecutionPhase, trouble: Option<Reason>) -> ExecutionReport {
@@ -47,12 +56,22 @@ struct Case {
     left: Option<Finding>,
     failure: Option<Finding>,
     reports: Vec<ExecutionReport>,
+    troubles: Vec<Finding>,
     now: Timestamp,
 }
 
 impl Case {
     fn new(wish: Wish, phase: Phase, reports: Vec<ExecutionReport>) -> Self {
-        Self { desire: desire(wish, None), phase, kept: Kept::default(), left: None, failure: None, reports, now: NOW }
+        Self {
+            desire: desire(wish, None),
+            phase,
+            kept: Kept::default(),
+            left: None,
+            failure: None,
+            reports,
+            troubles: Vec::new(),
+            now: NOW,
+        }
     }
 
     fn conditions(&self, old: &[Condition]) -> Vec<Condition> {
@@ -65,6 +84,7 @@ impl Case {
             switching: None,
             left: self.left.as_ref(),
             reports: &self.reports,
+            troubles: &self.troubles,
             now: self.now,
         };
         conditions(&facts, old)
@@ -144,6 +164,21 @@ fn a_stream_that_was_left_shows_its_remedy() {
         case.says(Ready, true, reason);
         case.says(Advisory, true, reason);
     }
+}
+
+#[test]
+fn an_engine_that_is_away_is_said_and_what_runs_is_called_running() {
+    let away = Finding::new(Reason::EngineUnavailable, "no answer since noon");
+    let mut case = Case::new(Wish::Run(Box::new(spec())), Phase::Run, vec![]);
+    case.troubles = vec![away.clone()];
+    case.says(Ready, false, Reason::EngineUnavailable);
+    case.says(Progressing, false, Reason::EngineUnavailable);
+    let running = ExecutionReport { fingerprint: spec().fingerprint, ..report(ExecutionPhase::Running, None) };
+    let mut case = Case::new(Wish::Run(Box::new(spec())), Phase::Run, vec![running]);
+    case.troubles = vec![away];
+    case.says(Ready, true, Reason::AsDesired);
+    case.says(Progressing, true, Reason::AsDesired);
+    case.says(Advisory, true, Reason::EngineUnavailable);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{WRITE_TIMEOUT, WriteConcern};
 use crate::pipeline::document::{self, Place, Value, shown};
 use crate::pipeline::fields::{Fields, Report, Taken};
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::names::{Names, subject_matches};
+use crate::pipeline::names::Names;
 use crate::pipeline::problem::{Problem, Severity};
 use crate::pipeline::subject;
 use humantime::format_duration as show;
@@ -251,7 +251,7 @@ fn is_reserved(taken: &Taken<String>, names: &Names, id: Option<&PipelineId>, re
 
 /// What `text`, a subject, would catch that is not meant for the stream of `id`, if anything, and the remedy.
 pub fn reserved(text: &str, names: &Names, id: Option<&PipelineId>) -> Option<(String, &'static str)> {
-    if subject_matches(text, &names.states()) {
+    if subject::overlap(text, &names.states()) {
         let what = format!("'{text}' matches '{}', on which state requests are answered", names.states());
         return Some((what, "name the subjects one by one"));
     }
@@ -260,7 +260,7 @@ pub fn reserved(text: &str, names: &Names, id: Option<&PipelineId>) -> Option<(S
             return Some((format!("'{text}' overlaps '{others}', {of}"), "choose a subject of its own"));
         }
     }
-    let own = id.map(|id| names.subject(id)).filter(|own| *text != *own && subject_matches(text, own))?;
+    let own = id.map(|id| names.subject(id)).filter(|own| *text != *own && subject::overlap(text, own))?;
     Some((format!("'{text}' overlaps '{own}', which the stream listens on anyway"), "narrow it, or leave it out"))
 }
 

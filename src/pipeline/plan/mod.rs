@@ -77,6 +77,8 @@ pub struct Execution {
     pub fingerprint: Fingerprint,
     /// Whether it runs.
     pub running: bool,
+    /// How many replicas there are, where the executor has them.
+    pub replicas: Option<u32>,
 }
 
 /// What the plan needs to know of a stream.
@@ -212,7 +214,9 @@ fn act(world: &World) -> Vec<Action> {
     let execution = world.execution.as_ref();
     match (world.admitted.phase, &world.admitted.spec) {
         (Phase::Run | Phase::Drain, Some(spec)) => {
-            let right = execution.is_some_and(|execution| execution.running && execution.fingerprint == spec.fingerprint);
+            let enough = |replicas: Option<u32>| replicas.is_none_or(|replicas| replicas == spec.replicas.max(1));
+            let right = execution
+                .is_some_and(|execution| execution.running && execution.fingerprint == spec.fingerprint && enough(execution.replicas));
             if right { vec![] } else { vec![Action::Ensure(Box::new(spec.clone()))] }
         }
         (Phase::Run | Phase::Drain, None) => vec![],

@@ -74,7 +74,7 @@ impl Model {
                 }
             }
             Action::Ensure(spec) => {
-                world.execution = Some(Execution { fingerprint: spec.fingerprint.clone(), running: true });
+                world.execution = Some(Execution { fingerprint: spec.fingerprint.clone(), running: true, replicas: None });
                 world.live = 1;
                 self.pulls(1);
             }
@@ -184,7 +184,11 @@ fn models() -> impl Strategy<Value = Model> {
                 } else {
                     Admitted { phase: Phase::Absent, spec: None, live_executions: 0 }
                 },
-                execution: execution.map(|(version, running)| Execution { fingerprint: spec(version, "old").fingerprint, running }),
+                execution: execution.map(|(version, running)| Execution {
+                    fingerprint: spec(version, "old").fingerprint,
+                    running,
+                    replicas: None,
+                }),
                 live,
                 elsewhere: false,
                 stream: stream.map(|(closed, messages, deletable, durable, same, (unacknowledged, pause))| Stream {
@@ -256,7 +260,7 @@ proptest! {
         }
         match wish {
             Wish::Run(spec) => {
-                prop_assert_eq!(model.world.execution.clone(), Some(Execution { fingerprint: spec.fingerprint, running: true }));
+                prop_assert_eq!(model.world.execution.clone(), Some(Execution { fingerprint: spec.fingerprint, running: true, replicas: None }));
                 let stream = model.world.stream.clone().unwrap();
                 prop_assert!(stream.durable);
             }
@@ -281,7 +285,7 @@ fn running(messages: u64) -> Model {
     let spec = spec(1, "c");
     Model {
         world: World {
-            execution: Some(Execution { fingerprint: spec.fingerprint.clone(), running: true }),
+            execution: Some(Execution { fingerprint: spec.fingerprint.clone(), running: true, replicas: None }),
             admitted: Admitted { phase: Phase::Run, spec: Some(spec), live_executions: 1 },
             live: 1,
             elsewhere: false,

@@ -6,6 +6,7 @@ mod bad_entries;
 mod deletion;
 mod drop_in;
 mod faults;
+mod guarded;
 mod history;
 mod life;
 mod replay;

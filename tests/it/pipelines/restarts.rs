@@ -40,3 +40,78 @@ async fn a_rolling_restart_of_two_processes_redelivers_nothing() {
     let delivered = durable.cached_info().delivered.consumer_sequence;
     assert_eq!(delivered, u64::try_from(all).unwrap(), "every message was delivered once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ran_before_goes_on_after_a_restart_where_the_newer_version_cannot_run() {
+    require!("nats-server", "database");
+    let mut stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    stage.send("alpha.metrics", 0..100).await;
+    stage.exactly("metrics", 0..100).await;
+    let good = stage.status("metrics").await["observed"]["version"].clone();
+    let bad = stage.config_file("bad", "schema: 1\noutput:\n  mongodb: {collection: metrics, time_series: {time_field: at}}\n");
+    stage.sluice.cli_ok(&["publish", "metrics", "-f", &bad]).await;
+    stage.says("metrics", "Ready", false, "CollectionKindDiffers").await;
+    stage.sluice.sigterm().await;
+    stage.sluice.respawn();
+    eventually("http listens", SOON, || async { stage.sluice.http_url().is_some() }).await;
+    stage.says("metrics", "Ready", false, "CollectionKindDiffers").await;
+    stage.send("alpha.metrics", 100..300).await;
+    stage.exactly("metrics", 0..300).await;
+    eventually("the status says what runs", SOON, || async { stage.status("metrics").await["observed"]["version"] == good }).await;
+    stage.sluice.cli_ok(&["rollback", "metrics", "--wait"]).await;
+    stage.send("alpha.metrics", 300..400).await;
+    stage.exactly("metrics", 0..400).await;
+    eventually("one execution is left", SOON, || async { stage.running().await == 1 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_that_is_gone_stops_nothing_that_runs_and_after_a_restart_everything_waits_for_it() {
+    require!("nats-server", "database");
+    let mut stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    stage.send("alpha.metrics", 0..100).await;
+    stage.exactly("metrics", 0..100).await;
+    let version = stage.status("metrics").await["admitted"]["spec"]["version"].as_str().unwrap().to_owned();
+    let configs = stage.nats.jetstream().await.get_object_store("alpha-configs").await.unwrap();
+    configs.delete(format!("metrics/{version}")).await.unwrap();
+    stage.send("alpha.metrics", 100..200).await;
+    stage.exactly("metrics", 0..200).await;
+    stage.sluice.sigterm().await;
+    stage.sluice.respawn();
+    eventually("http listens", SOON, || async { stage.sluice.http_url().is_some() }).await;
+    stage.says("metrics", "Ready", false, "VersionMissing").await;
+    stage.says("metrics", "Progressing", false, "ExecutionFailed").await;
+    stage.send("alpha.metrics", 200..300).await;
+    assert_eq!(stage.waiting("metrics").await, Some(100), "what comes waits");
+    configs.put(format!("metrics/{version}").as_str(), &mut plain("metrics").as_bytes()).await.unwrap();
+    stage.exactly("metrics", 0..300).await;
+    stage.says("metrics", "Ready", true, "AsDesired").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_the_process_at_once_with_its_own_code_and_nothing_is_lost() {
+    require!("nats-server", "database");
+    let mut stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    for (round, signal, code) in [(0, "TERM", 143), (1, "INT", 130)] {
+        let from = round * 500;
+        stage.mongo.sigstop();
+        stage.send("alpha.metrics", from..from + 500).await;
+        eventually("they are held", SOON, || async {
+            let (_, body) = stage.sluice.get("/api/v1/executions").await;
+            body.contains("\"buffered\":500")
+        })
+        .await;
+        stage.sluice.signal(signal);
+        eventually("it is stopping", SOON, || async { stage.sluice.log().contains("a second signal ends the process at once") }).await;
+        assert!(stage.sluice.ended().is_none(), "it waits for the database");
+        stage.sluice.signal(signal);
+        assert_eq!(stage.sluice.wait(Duration::from_secs(5)).await.code(), Some(code));
+        stage.mongo.sigcont();
+        stage.sluice.respawn();
+        stage.sluice.wait_ready().await;
+        stage.exactly("metrics", 0..from + 500).await;
+        stage.settled("metrics").await;
+    }
+}

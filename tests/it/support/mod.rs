@@ -18,7 +18,7 @@ mod tools;
 
 pub use docker::{Cleaning, Docker};
 pub use http::http_get;
-pub use mongo::Mongo;
+pub use mongo::{Mongo, certificate};
 pub use nats::Nats;
 pub use process::{Process, free_port};
 pub use proxy::Proxy;

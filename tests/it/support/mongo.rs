@@ -5,7 +5,7 @@ use futures_util::TryStreamExt;
 use mongodb::bson::{Document, doc};
 use std::{
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -48,6 +48,36 @@ impl Mongo {
     /// Starts secantusd-rs with further arguments; a mongod has its journal anyway and gets none.
     pub async fn start_with(arguments: &[&str]) -> Self {
         Self::build(Ipv4Addr::LOCALHOST.into(), arguments).await
+    }
+
+    /// Starts one that asks for TLS and for a password: this test's own client is `root`, and `sluice` has `password`. `None`
+    /// where the database is not a secantusd-rs of this test's own.
+    pub async fn start_guarded(password: &str) -> Option<Self> {
+        let mut mongo = Self::start_durable().await;
+        if is_mongod() || !mongo.is_own() {
+            return None;
+        }
+        let admin = mongo.client().await.database("admin");
+        for (user, password) in [("root", "root"), ("sluice", password)] {
+            let user = doc! {"createUser": user, "pwd": password, "roles": [{"role": "root", "db": "admin"}]};
+            admin.run_command(user).await.expect("the user is created");
+        }
+        mongo.stop().await;
+        mongo.url = mongo.url_of("root", "root");
+        let own = mongo.own.as_mut().expect("a server of this test's own");
+        let certificate = |option: &str, name: &str| [option.to_owned(), certificate(name).display().to_string()];
+        own.arguments.push("--auth".into());
+        own.arguments.extend(certificate("--tls-cert-file", "server.pem"));
+        own.arguments.extend(certificate("--tls-key-file", "server-key.pem"));
+        mongo.restart().await;
+        Some(mongo)
+    }
+
+    /// The connection string of a user of a guarded server.
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        let ca = certificate("ca.pem").display().to_string().replace('/', "%2F");
+        let options = format!("directConnection=true&authSource=admin&tls=true&tlsCAFile={ca}");
+        format!("mongodb://{user}:{password}@127.0.0.1:{}/?{options}", self.port())
     }
 
     async fn build(host: IpAddr, arguments: &[&str]) -> Self {
@@ -217,6 +247,11 @@ impl Mongo {
         let cursor = collection.find(doc! {}).sort(doc! {"_id": 1}).await.expect("the database finds");
         cursor.try_collect().await.expect("the cursor ends")
     }
+}
+
+/// A file of the tests' certificates.
+pub fn certificate(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
 }
 
 fn is_mongod() -> bool {

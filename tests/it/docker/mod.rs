@@ -1,0 +1,79 @@
+//! The Docker backend on a real engine: the contract that every backend keeps, what an engine adds to it, and whole
+//! pipelines. The engine is shared with other tests; what is made on it goes at the end.
+
+mod backend;
+mod pipelines;
+
+use crate::executor::{PLAIN, World};
+use crate::support::{Cleaning, Docker, Mongo, Nats};
+use sluice::executor::docker::DockerExecutor;
+use sluice::pipeline::spec::ExecutionSpec;
+use sluice::settings::{ExecutorKind, PullPolicy, Settings};
+use std::sync::Arc;
+
+/// A backend, servers that its containers reach, and an installation of this test's own.
+struct Rig {
+    docker: Arc<Docker>,
+    world: World,
+    settings: Arc<Settings>,
+    installation: uuid::Uuid,
+    _cleaning: Cleaning,
+}
+
+impl Rig {
+    async fn set() -> Self {
+        Self::on(Docker::shared().await).await
+    }
+
+    async fn on(docker: Arc<Docker>) -> Self {
+        let gateway = docker.gateway();
+        let (nats, mongo) = tokio::join!(Nats::start_on(gateway), Mongo::start_on(gateway));
+        let world = World::on(nats, mongo).await;
+        let mut settings = world.settings.clone();
+        settings.executor.kind = ExecutorKind::Docker;
+        settings.executor.docker.image = docker.image().await;
+        settings.executor.docker.pull = PullPolicy::Never;
+        settings.executor.docker.host = host(&docker);
+        settings.executor.docker.memory = 256 << 20;
+        let installation = uuid::Uuid::new_v4();
+        let _cleaning = docker.clean(&format!("sluice/installation={installation}"));
+        Self { docker, world, settings: Arc::new(settings), installation, _cleaning }
+    }
+
+    /// A backend, as a controller makes it when it starts.
+    fn backend(&self) -> DockerExecutor {
+        DockerExecutor::new(self.settings.clone(), self.installation)
+    }
+
+    /// Stores a config under `version`, and what runs it.
+    async fn version(&self, version: &str, config: &str) -> ExecutionSpec {
+        let spec = self.world.version(version, config).await;
+        ExecutionSpec { installation: self.installation, ..spec }.seal(&self.settings.executor.docker.image)
+    }
+
+    async fn plain(&self) -> ExecutionSpec {
+        self.version("1", PLAIN).await
+    }
+
+    /// What the engine has of this installation, by the CLI: containers, volumes, networks.
+    async fn left(&self) -> Vec<String> {
+        let filter = format!("label=sluice/installation={}", self.installation);
+        let mut left = Vec::new();
+        for list in [["ps", "-aq"], ["volume", "ls"], ["network", "ls"]] {
+            let mut arguments = list.to_vec();
+            arguments.extend(["--format", "{{.ID}}{{.Name}}", "--filter", &filter]);
+            if list[0] == "ps" {
+                arguments = vec!["ps", "-a", "--format", "{{.Names}}", "--filter", &filter];
+            } else if list[0] == "volume" {
+                arguments = vec!["volume", "ls", "--format", "{{.Name}}", "--filter", &filter];
+            }
+            left.extend(self.docker.cli(&arguments).await.lines().map(str::to_owned));
+        }
+        left
+    }
+}
+
+/// The address of an engine, as settings name it.
+fn host(docker: &Docker) -> String {
+    docker.host().map_or_else(|| std::env::var("DOCKER_HOST").unwrap_or("unix:///var/run/docker.sock".into()), str::to_owned)
+}
