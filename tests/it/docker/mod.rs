@@ -60,14 +60,10 @@ impl Rig {
         let filter = format!("label=sluice/installation={}", self.installation);
         let mut left = Vec::new();
         for list in [["ps", "-aq"], ["volume", "ls"], ["network", "ls"]] {
-            let mut arguments = list.to_vec();
-            arguments.extend(["--format", "{{.ID}}{{.Name}}", "--filter", &filter]);
-            if list[0] == "ps" {
-                arguments = vec!["ps", "-a", "--format", "{{.Names}}", "--filter", &filter];
-            } else if list[0] == "volume" {
-                arguments = vec!["volume", "ls", "--format", "{{.Name}}", "--filter", &filter];
-            }
-            left.extend(self.docker.cli(&arguments).await.lines().map(str::to_owned));
+            let listed = self.docker.cli(&[list[0], list[1], "--no-trunc", "--filter", &filter]).await;
+            // The heading comes first, but where only ids are asked for.
+            let heading = usize::from(list[0] != "ps");
+            left.extend(listed.lines().skip(heading).map(str::to_owned));
         }
         left
     }
