@@ -59,11 +59,9 @@ impl Rig {
     async fn left(&self) -> Vec<String> {
         let filter = format!("label=sluice/installation={}", self.installation);
         let mut left = Vec::new();
-        for list in [["ps", "-aq"], ["volume", "ls"], ["network", "ls"]] {
-            let listed = self.docker.cli(&[list[0], list[1], "--no-trunc", "--filter", &filter]).await;
-            // The heading comes first, but where only ids are asked for.
-            let heading = usize::from(list[0] != "ps");
-            left.extend(listed.lines().skip(heading).map(str::to_owned));
+        for list in [&["ps", "-aq"][..], &["volume", "ls", "-q"], &["network", "ls", "-q"]] {
+            let listed = self.docker.cli(&[list, &["--filter", &filter]].concat()).await;
+            left.extend(listed.lines().map(str::to_owned));
         }
         left
     }
