@@ -61,14 +61,14 @@ pub fn print_permissions(args: &DoctorArgs, settings: &Settings, out: &Output) -
     let roles: Vec<Role> = args.permissions.iter().map(|choice| Role::from(*choice)).collect();
     let nats = permissions::nats(&roles, &settings.names(), &settings.nats.inbox_prefix);
     let mongodb = permissions::mongodb(&roles, &databases);
-    let executes = roles.contains(&Role::Execution);
+    let reaches = roles.iter().any(|role| matches!(role, Role::Execution | Role::Controller));
     if out.is_json() {
         return out.json(&Permissions { roles, nats, mongodb });
     }
     let words = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" and ");
     out.line(&format!("# NATS: the user of a process that is {words}, in the server's configuration"))?;
     out.line(permissions::nats_block(&nats).trim_end())?;
-    match (executes, mongodb.is_empty()) {
+    match (reaches, mongodb.is_empty()) {
         (true, true) => {
             out.note("note: neither the settings nor --database name a database, so no MongoDB role is printed");
             Ok(())

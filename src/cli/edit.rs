@@ -5,7 +5,8 @@ use super::facts::Facts;
 use super::failure::{Exit, Failure};
 use super::publish::{Edited, entry_of};
 use super::wait::{DEFAULT_WAIT, Goal, parse_duration, wait, wait_gone};
-use crate::pipeline::entry::{Edit, EntryStatus, edited};
+use crate::pipeline::entry::{Edit, Entry, EntryStatus, edited};
+use crate::pipeline::first_parent::{is_derived, is_partial};
 use crate::pipeline::id::{PipelineId, VersionName};
 use crate::store::{EntryRecord, Operation, Store, StoreErrorKind, VersionInfo};
 use bytes::Bytes;
@@ -61,7 +62,7 @@ async fn set_status(context: &Context, args: EditArgs, status: EntryStatus, goal
     if let Some(limit) = args.wait {
         wait(&store, &args.id, revision, goal, limit).await?;
     }
-    let version = entry_of(&record).and_then(|entry| entry.version);
+    let version = Entry::parse(&counting(&store, &args.id, &record).await?).ok().and_then(|entry| entry.version);
     done(context, &args.id, status.as_str(), version.as_ref(), Some(revision))
 }
 
@@ -125,8 +126,14 @@ pub async fn rollback(context: &Context, args: RollbackArgs) -> Result<(), Failu
         Err(error) if error.kind() == StoreErrorKind::Missing => Vec::new(),
         result => result?,
     };
-    let entry = entry_of(&record);
-    let current = entry.as_ref().and_then(|entry| entry.version.clone());
+    let entry = Entry::parse(&counting(&store, id, &record).await?).ok();
+    let status = match store.status.get(id).await {
+        // Only a hint: the history alone decides then.
+        Err(_) => None,
+        Ok(record) => record.map(|record| record.status),
+    };
+    let derived = || Some(status.as_ref()?.kept.derived.as_ref()?.version.clone());
+    let current = entry.as_ref().and_then(|entry| entry.version.clone().or_else(derived));
     let target = match &args.version {
         Some(version) => versions.iter().find(|info| info.version == *version).ok_or_else(|| {
             let stored: Vec<&str> = versions.iter().map(|info| info.version.as_str()).collect();
@@ -134,13 +141,13 @@ pub async fn rollback(context: &Context, args: RollbackArgs) -> Result<(), Failu
             Failure::new(Exit::NotFound, message)
         })?,
         None => {
-            let published: Vec<VersionName> =
-                store.entries.history(id).await?.iter().filter_map(entry_of).filter_map(|entry| entry.version).collect();
-            let good = match store.status.get(id).await {
-                Ok(Some(record)) => record.status.kept.last_good.map(|(version, _)| version),
-                // Only a hint: the history alone decides then.
-                _ => None,
-            };
+            let history = store.entries.history(id).await?;
+            let mut published: Vec<VersionName> = history.iter().filter_map(entry_of).filter_map(|entry| entry.version).collect();
+            // What was derived from an entry was published by it.
+            if history.iter().any(|record| is_partial(&record.value)) {
+                published.extend(versions.iter().map(|info| info.version.clone()).filter(is_derived));
+            }
+            let good = status.as_ref().and_then(|status| status.kept.last_good.clone()).map(|(version, _)| version);
             earlier(&versions, &published, current.as_ref(), good.as_ref()).ok_or_else(|| {
                 let message =
                     format!("pipeline '{id}' has no earlier version to go back to (`sluice publish {id} -f FILE` stores a new one)");
@@ -174,10 +181,28 @@ fn earlier<'a>(
     good.or_else(|| before.iter().rev().find(|info| published.contains(&info.version)))
 }
 
+/// The entry that counts where `record` is the newest: a producer of the first parent may have put its own over one of ours.
+pub async fn counting(store: &Store, id: &PipelineId, record: &EntryRecord) -> Result<Bytes, Failure> {
+    if !is_partial(&record.value) {
+        return Ok(record.value.clone());
+    }
+    let status = match store.status.get(id).await {
+        Err(error) if error.retry() => return Err(error.into()),
+        // Missing or unreadable: the history alone tells.
+        result => result.ok().flatten().map(|record| record.status),
+    };
+    let created = store.entries.bucket_created().await?;
+    let kept = status.as_ref().and_then(|status| status.kept.counted(created));
+    Ok(store.entries.effective(id, record, kept).await?)
+}
+
 /// Writes the edited entry where nobody else has written since `record` was read, and returns the new revision.
 pub async fn write(context: &Context, store: &Store, id: &PipelineId, record: Option<&EntryRecord>, edit: &Edit) -> Result<u64, Failure> {
-    let old = record.filter(|record| record.operation == Operation::Put).map(|record| record.value.as_ref());
-    let value = Bytes::from(edited(old, edit));
+    let old = match record.filter(|record| record.operation == Operation::Put) {
+        Some(record) => Some(counting(store, id, record).await?),
+        None => None,
+    };
+    let value = Bytes::from(edited(old.as_deref(), edit));
     store.entries.put(id, value, record.map_or(0, |record| record.revision)).await.map_err(|error| match error.kind() {
         StoreErrorKind::Conflict => {
             let message = format!("pipeline '{id}' was edited by somebody else meanwhile; nothing was changed (look with `sluice status {id}`, then try again)");

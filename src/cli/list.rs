@@ -8,7 +8,8 @@ use super::context::Context;
 use super::failure::Failure;
 use super::output::Tone;
 use super::wait::is_ready;
-use crate::pipeline::entry::{Entry, EntryError};
+use crate::pipeline::entry::Entry;
+use crate::pipeline::first_parent::is_partial;
 use crate::pipeline::status::{Condition, ConditionType, Phase, PipelineStatus, Reason};
 use crate::store::{EntryRecord, Operation, Store, StoreErrorKind};
 use serde::Serialize;
@@ -44,20 +45,14 @@ impl Overview {
         match record.operation {
             Operation::Delete | Operation::Purge => entry("deleted", None),
             Operation::Put => match Entry::parse(&record.value) {
-                Ok(read) => entry(read.status.as_str(), read.version.map(Into::into)),
-                // An entry of the first parent names neither status nor version; the status document knows both.
-                Err(EntryError::Field { .. }) if self.is_derived() => match &self.status {
-                    Some(status) => entry(&status.desired.status, status.desired.version.clone()),
-                    None => entry("published", None),
+                // What counts of an entry of the first parent's, and what is derived from it, the status document knows.
+                Ok(read) => match self.status.as_ref().filter(|status| status.desired.revision == record.revision) {
+                    Some(status) if is_partial(&record.value) => entry(&status.desired.status, status.desired.version.clone()),
+                    _ => entry(read.status.as_str(), read.version.map(Into::into)),
                 },
                 Err(_) => entry("unreadable", None),
             },
         }
-    }
-
-    fn is_derived(&self) -> bool {
-        let value = self.record.as_ref().and_then(|record| serde_json::from_slice::<serde_json::Value>(&record.value).ok());
-        value.is_some_and(|fields| fields.get("key").is_some() && fields.get("version").is_none())
     }
 
     /// A name for people.

@@ -4,11 +4,12 @@
 //! instead of undoing the first.
 
 use super::context::Context;
-use super::edit::{author, write};
+use super::edit::{author, counting, write};
 use super::failure::{Exit, Failure};
 use super::wait::{DEFAULT_WAIT, Goal, parse_duration, wait};
 use crate::pipeline::config::{self, LintContext, MAX_CONFIG_BYTES};
 use crate::pipeline::entry::{Edit, Entry, EntryStatus};
+use crate::pipeline::first_parent::{is_derived, is_partial};
 use crate::pipeline::id::{PipelineId, VersionName};
 use crate::pipeline::problem::{Problems, Severity, has_errors};
 use crate::pipeline::spec::hex;
@@ -148,11 +149,14 @@ async fn version_again(
     id: &PipelineId,
     record: Option<&EntryRecord>,
 ) -> Result<Option<(VersionName, String)>, Failure> {
-    let value = record.filter(|record| record.operation == Operation::Put).map(|record| &record.value);
-    let fields: serde_json::Value = value.and_then(|value| serde_json::from_slice(value).ok()).unwrap_or_default();
-    if fields.get("version").is_none() && fields.get("key").is_some() {
+    let value = match record.filter(|record| record.operation == Operation::Put) {
+        Some(record) => Some(counting(store, id, record).await?),
+        None => None,
+    };
+    if value.as_ref().is_some_and(|value| is_partial(value)) {
         return Ok(None);
     }
+    let fields: serde_json::Value = value.as_ref().and_then(|value| serde_json::from_slice(value).ok()).unwrap_or_default();
     let versions = store.configs.versions(id).await?;
     let named = fields.get("version").and_then(|version| version.as_str());
     let found = match named {
@@ -181,7 +185,7 @@ pub fn number(version: &VersionName) -> Option<u64> {
 
 /// The version with the highest number, else the one stored last; derived ones are nobody's publication.
 fn newest_published(versions: &[VersionInfo]) -> Option<&VersionInfo> {
-    let published = versions.iter().filter(|version| !version.version.as_str().starts_with("derived-"));
+    let published = versions.iter().filter(|version| !is_derived(&version.version));
     published.enumerate().max_by_key(|(index, version)| (number(&version.version).unwrap_or(0), *index)).map(|(_, version)| version)
 }
 

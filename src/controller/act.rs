@@ -71,7 +71,7 @@ impl Controller {
     }
 
     /// Says, right before a request that changes something is sent, whether this is still the holder of the same epoch.
-    fn guard(&self) -> Result<Guard, Failure> {
+    pub(super) fn guard(&self) -> Result<Guard, Failure> {
         let (epoch, _) = self.holding.epoch().ok_or(Failure::NotHolder)?;
         let holding = self.holding.clone();
         Ok(Arc::new(move || holding.epoch().is_some_and(|(now, _)| now == epoch)))
@@ -122,6 +122,8 @@ impl Controller {
                 && stream.is_some_and(|stream| kept.stream_created == Some(stream.created))
         });
         match (recorded, &pass.desire.create) {
+            // A producer that registers anew says which subjects it wants now.
+            (_, Some((wanted, _))) if pass.desire.derived.is_some() => wanted.subjects.clone(),
             (Some(kept), _) => kept.subjects.clone(),
             (None, Some((wanted, _))) => wanted.subjects.clone(),
             (None, None) => vec![names.subject(pass.id)],
@@ -216,9 +218,14 @@ impl Controller {
         }
         if let Some(entry) = &desire.entry {
             kept.entry = Some(entry.clone());
+            kept.entry_revision = desire.summary.revision;
+        }
+        if desire.wish == Wish::Deleted {
+            kept.entry_revision = 0;
         }
         if let (Wish::Run(_), Some(config), None) = (&desire.wish, &desire.config, &pass.failure) {
             let defaults = &self.deps.settings.pipelines;
+            kept.derived.clone_from(&desire.derived);
             kept.on_delete = config.config.on_delete.unwrap_or(defaults.on_delete);
             kept.drain_timeout_s = config.config.drain_timeout.unwrap_or(defaults.drain_timeout).as_secs();
         }

@@ -10,7 +10,7 @@ use crate::pipeline::id::PipelineId;
 use crate::pipeline::moves::Series;
 use crate::pipeline::plan::Wish;
 use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
-use crate::pipeline::status::{DesiredSummary, Phase, PipelineStatus, Reason};
+use crate::pipeline::status::{DerivedFrom, DesiredSummary, Phase, PipelineStatus, Reason};
 use crate::store::{ConsumerSettings, EntryRecord, Operation, StoreError, StoreErrorKind, StreamSettings};
 use jiff::Timestamp;
 use tracing::warn;
@@ -48,6 +48,8 @@ pub(super) struct Desire {
     pub create: Option<(StreamSettings, ConsumerSettings)>,
     /// The config, for a wish to run.
     pub config: Option<CheckedConfig>,
+    /// Where it is derived from an entry of the first parent's.
+    pub derived: Option<DerivedFrom>,
 }
 
 impl Desire {
@@ -63,6 +65,7 @@ impl Desire {
             bucket_created,
             create: None,
             config: None,
+            derived: None,
         }
     }
 
@@ -105,7 +108,8 @@ impl Controller {
         created: Timestamp,
         status: Option<&PipelineStatus>,
     ) -> Result<Desire, StoreError> {
-        let entry = match Entry::parse(&record.value) {
+        let value = self.counting(id, record, created, status).await?;
+        let entry = match Entry::parse(&value) {
             Ok(entry) => entry,
             Err(error) => {
                 let finding = Finding::new(error.reason(), error.to_string());
@@ -121,7 +125,7 @@ impl Controller {
         desire.summary.version = entry.version.as_ref().map(ToString::to_string);
         desire.summary.name.clone_from(&entry.name);
         desire.summary.description.clone_from(&entry.description);
-        desire.entry = std::str::from_utf8(&record.value).ok().map(str::to_owned);
+        desire.entry = std::str::from_utf8(&value).ok().map(str::to_owned);
         desire.advice.extend(entry.ignored.iter().map(|field| Finding::new(Reason::UnknownEntryField, field.clone())));
         if entry.status == EntryStatus::Published {
             match self.resolve(id, &entry, status, &mut desire).await {
@@ -141,10 +145,17 @@ impl Controller {
         status: Option<&PipelineStatus>,
         desire: &mut Desire,
     ) -> Result<(), Unresolved> {
-        let Some(version) = &entry.version else {
-            return Err(Unresolved::Finding(Finding::new(Reason::EntryUnreadable, "the entry names no version")));
+        let (version, digest) = match (&entry.version, &entry.producer) {
+            (Some(version), _) => (version.clone(), entry.digest.clone()),
+            (None, Some(producer)) => {
+                let derived = self.derived(id, producer, status, desire).await?;
+                let named = (derived.version.clone(), Some(derived.digest.clone()));
+                desire.derived = Some(derived);
+                named
+            }
+            (None, None) => return Err(Finding::new(Reason::EntryUnreadable, "the entry names no version").into()),
         };
-        let checked = self.deps.configs.read(id, version, entry.digest.as_deref()).await?;
+        let checked = self.deps.configs.read(id, &version, digest.as_deref()).await?;
         let config = &checked.config;
         let names = &self.deps.store.names;
         let collection = config.output.collection.as_deref().unwrap_or(id.as_str());
@@ -167,7 +178,7 @@ impl Controller {
         let known = status.and_then(|status| status.kept.overwritten) == Some(revision);
         let differs = status
             .and_then(|status| status.admitted.spec.as_ref())
-            .is_some_and(|admitted| entry.digest.is_none() && admitted.version == *version && admitted.digest != checked.digest);
+            .is_some_and(|admitted| digest.is_none() && admitted.version == version && admitted.digest != checked.digest);
         if differs && !known {
             warn!(pipeline = %id, %version, "a version was overwritten in place and runs with its new content");
         }
@@ -193,7 +204,7 @@ impl Controller {
             installation: self.installation,
             namespace: names.namespace().clone(),
             id: id.clone(),
-            version: version.clone(),
+            version,
             digest: checked.digest.clone(),
             stream,
             consumer,
@@ -211,6 +222,7 @@ impl Controller {
             settings_digest: self.deps.settings.execution_digest(),
             fingerprint: Fingerprint(String::new()),
         };
+        desire.summary.version = Some(spec.version.to_string());
         desire.wish = Wish::Run(Box::new(spec.seal(self.deps.settings.execution_image())));
         desire.config = Some(checked);
         Ok(())
@@ -274,7 +286,7 @@ fn connection_reason(error: &crate::collector::sink::ConnectionError) -> Reason 
 }
 
 /// Why a published entry has no spec.
-enum Unresolved {
+pub(super) enum Unresolved {
     /// NATS did not answer: try again.
     Store(StoreError),
     /// Something is wrong with it: say so.

@@ -14,6 +14,7 @@
 
 mod act;
 mod conditions;
+mod derived;
 mod desire;
 mod fitness;
 mod follow;
@@ -28,6 +29,7 @@ mod resync;
 mod retire;
 mod role;
 mod seen;
+mod states;
 mod triggers;
 mod view;
 mod vital;
@@ -190,6 +192,8 @@ impl Controller {
         let reports = TaskTracker::new();
         let ends = Ends { until: reporting.clone(), takes: deciding.clone() };
         self.vital(&reports, "reporting", ends, self.clone().report(reporting.clone()));
+        let ends = Ends { until: reporting.clone(), takes: deciding.clone() };
+        self.vital(&reports, "the answers to state requests", ends, self.clone().answer_states(reporting.clone()));
         deciding.cancelled().await;
         info!("controller is stopping");
         tasks.close();

@@ -183,6 +183,9 @@ fn controller(grants: &mut Builder<'_>) {
     grants.publish(format!("$KV.{lease}.*"), "hold the lease");
     grants.read_configs();
     grants.watch(&format!("OBJ_{configs}"), "watch configs");
+    grants.publish(format!("$O.{configs}.>"), "store the configs derived from what producers add");
+    grants.subscribe(names.states(), "answer producers who ask for the state of an idle pipeline");
+    grants.responses = true;
     grants.api("STREAM.INFO.*", "look at streams and buckets");
     grants.api("STREAM.CREATE.*", "create the buckets and the pipelines' streams");
     grants.api("STREAM.UPDATE.*", "move a stream aside before it is drained");
@@ -212,18 +215,21 @@ fn execution(grants: &mut Builder<'_>) {
     grants.read(&format!("KV_{}", names.status()), "follow its share and what is proven");
     grants.publish(names.report("*"), "say how it is");
     grants.subscribe(names.logs("*"), "hand out its log lines");
+    grants.subscribe(names.states(), "answer producers who ask how much it holds");
     grants.responses = true;
     let inbox = grants.inbox.to_owned();
     grants.publish(format!("{inbox}.>"), "markers to itself, which date what arrives");
     grants.answers();
 }
 
-/// What a process with `roles` may do in each of `databases`: only executions need MongoDB.
+/// What a process with `roles` may do in each of `databases`: an execution writes, a controller only asks of which kind
+/// a collection is that a producer names.
 pub fn mongodb(roles: &[Role], databases: &[String]) -> Vec<MongoGrants> {
-    if !roles.contains(&Role::Execution) {
-        return Vec::new();
-    }
-    let actions = vec!["insert", "find", "listCollections", "createCollection"];
+    let actions = match (roles.contains(&Role::Execution), roles.contains(&Role::Controller)) {
+        (true, _) => vec!["insert", "find", "listCollections", "createCollection"],
+        (false, true) => vec!["listCollections"],
+        (false, false) => return Vec::new(),
+    };
     databases.iter().map(|database| MongoGrants { database: database.clone(), actions: actions.clone() }).collect()
 }
 
@@ -246,14 +252,14 @@ pub fn nats_block(grants: &NatsGrants) -> String {
     text
 }
 
-/// The grants as commands of MongoDB's shell: one role a database, `sluiceExecution`.
+/// The grants as commands of MongoDB's shell: one role a database, `sluice`.
 pub fn mongodb_commands(grants: &[MongoGrants]) -> String {
     let mut text = String::new();
     for grant in grants {
         let actions = grant.actions.iter().map(|action| format!("\"{action}\"")).collect::<Vec<_>>().join(", ");
         let _ = writeln!(
             text,
-            "db.getSiblingDB({database:?}).createRole({{\n  role: \"sluiceExecution\",\n  privileges: [{{resource: {{db: {database:?}, collection: \"\"}}, actions: [{actions}]}}],\n  roles: [],\n}})",
+            "db.getSiblingDB({database:?}).createRole({{\n  role: \"sluice\",\n  privileges: [{{resource: {{db: {database:?}, collection: \"\"}}, actions: [{actions}]}}],\n  roles: [],\n}})",
             database = grant.database,
         );
     }
@@ -290,9 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn only_executions_need_mongodb() {
+    fn only_executions_write_to_mongodb() {
         for role in Role::ALL {
-            assert_eq!(!mongodb(&[role], &["example".into()]).is_empty(), role == Role::Execution, "{role:?}");
+            let grants = mongodb(&[role], &["example".into()]);
+            let may = |action: &str| grants.iter().any(|grant| grant.actions.contains(&action));
+            assert_eq!(may("insert"), role == Role::Execution, "{role:?}");
+            assert_eq!(may("listCollections"), matches!(role, Role::Execution | Role::Controller), "{role:?}");
         }
     }
 

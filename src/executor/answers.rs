@@ -1,5 +1,6 @@
 //! Answers requests for log lines of a pipeline with what this process kept of it, and, where it has a backend whose
-//! executions are processes of their own, with what that kept of those that cannot answer any more.
+//! executions are processes of their own, with what that kept of those that cannot answer any more. And requests for a
+//! pipeline's state, with what the process says of it.
 //!
 //! Called by the controller for every pipeline and by a lone execution for its own. Who has nothing to say says nothing.
 
@@ -7,8 +8,10 @@ use super::BoxFuture;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::logs::LogLine;
 use crate::store::logs::{Answering, Asked, Logs};
+use crate::store::{State, StateRequest, States};
 use crate::telemetry::tail::Tail;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -52,6 +55,47 @@ pub async fn answer_logs(
         if let Err(error) = logs.answer(&asked, answering.reply(lines)).await {
             debug!(pipeline = %asked.id, %error, "log lines could not be sent");
         }
+    }
+}
+
+/// Requests for a state that are looked into at the same time; what comes beyond them is not answered, and asked again.
+const AT_ONCE: usize = 256;
+
+/// Answers requests for a pipeline's state until `stop`; `state` says what there is to say of one, if anything.
+pub async fn answer_states(states: States, state: impl Fn(PipelineId) -> BoxFuture<'static, Option<State>>, stop: CancellationToken) {
+    let mut requests = loop {
+        match states.subscribe().await {
+            Ok(requests) => break requests,
+            Err(error) => warn!(%error, "state requests cannot be received"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = stop.cancelled() => return,
+        }
+    };
+    // They end with the process: an answer is worth nothing later.
+    let mut answers = JoinSet::new();
+    loop {
+        let request: StateRequest = tokio::select! {
+            request = requests.next() => match request {
+                Some(request) => request,
+                // The end means that the connection is closed, and with it everything.
+                None => return stop.cancelled().await,
+            },
+            Some(_) = answers.join_next(), if !answers.is_empty() => continue,
+            () = stop.cancelled() => return,
+        };
+        if answers.len() >= AT_ONCE {
+            debug!(pipeline = %request.id, "too many state requests at once, this one is not answered");
+            continue;
+        }
+        let (says, states) = (state(request.id.clone()), states.clone());
+        answers.spawn(async move {
+            let Some(state) = says.await else { return };
+            if let Err(error) = states.answer(&request, state).await {
+                debug!(pipeline = %request.id, %error, "state request could not be answered");
+            }
+        });
     }
 }
 

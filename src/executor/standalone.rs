@@ -11,14 +11,19 @@
 //! tried again here with growing delays; one that lies in the config or the settings ends the process, see [`Ended`].
 
 use super::execution::{ExecutionDeps, run_execution};
-use super::{BoxFuture, Executor, answers::answer_logs, in_process::InProcess, supervise::Attempt};
+use super::{
+    BoxFuture, Executor,
+    answers::{answer_logs, answer_states},
+    in_process::InProcess,
+    supervise::Attempt,
+};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::health::{Check, Health, View, execution_check};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::{ExecutionPhase, ExecutionReport, Report};
 use crate::pipeline::spec::ExecutionSpec;
 use crate::pipeline::status::{Phase, PipelineStatus};
-use crate::store::{Store, StoreError, WatchHealth, logs::Answering, reports::hostname, watch::watch_key};
+use crate::store::{State, Store, StoreError, WatchHealth, logs::Answering, reports::hostname, watch::watch_key};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -127,6 +132,9 @@ impl Standalone {
         let answering = Answering { process: self.process, host: self.host.clone() };
         let nothing = |_, _| Box::pin(async { Vec::new() }) as BoxFuture<'static, _>;
         tasks.spawn(answer_logs(self.store.logs.clone(), Some(self.spec.id.clone()), answering, nothing, ending.clone()));
+        let me = self.clone();
+        let state = move |id| Box::pin(me.clone().state(id)) as BoxFuture<'static, _>;
+        tasks.spawn(answer_states(self.store.states.clone(), state, ending.clone()));
         let died = tokio::select! {
             () = stop.cancelled() => false,
             () = self.failures.believed.cancelled() => false,
@@ -195,6 +203,15 @@ impl Standalone {
         }
         self.share();
         Ok(())
+    }
+
+    /// What is to be said of `id`: of the own pipeline what it holds, of any other nothing.
+    async fn state(self: Arc<Self>, id: PipelineId) -> Option<State> {
+        if id != self.spec.id {
+            return None;
+        }
+        let observed = self.backend.observe(&id).await.ok().flatten()?;
+        (!observed.reports.is_empty()).then(|| State::of(&observed.reports))
     }
 
     fn share(&self) {

@@ -1,8 +1,11 @@
 //! A pipeline's entry: the JSON value under its key. Anyone may write it with any NATS client, so it is hostile input.
 //!
-//! `status` is read first: a paused or draft entry needs nothing else to be valid. Fields that nobody reads are kept by
-//! our own edits and reported. Called by the controller for every change and by the CLI for every edit.
+//! `status` is read first: a paused or draft entry needs nothing else to be valid. One with a `key` and no version is the
+//! first parent's (see [`super::first_parent`]): published unless it says otherwise, in a version that is derived. Fields
+//! that nobody reads are kept by our own edits and reported. Called by the controller for every change and by the CLI for
+//! every edit.
 
+use super::first_parent::{self, ProducerEntry};
 use super::id::VersionName;
 use super::status::Reason;
 use serde_json::{Map, Value};
@@ -53,8 +56,10 @@ pub struct Entry {
     pub name: Option<String>,
     /// A description for people.
     pub description: Option<String>,
-    /// Which config; always there when published.
+    /// Which config; always there when published, unless it is derived.
     pub version: Option<VersionName>,
+    /// What the config is derived from, where the entry is the first parent's and names no version.
+    pub producer: Option<ProducerEntry>,
     /// The digest that the config must have, `SHA-256=…`.
     pub digest: Option<String>,
     /// Labels for people and tools.
@@ -108,7 +113,9 @@ impl Entry {
     /// [`Entry::ignored`]; where it says published, they are errors.
     pub fn parse(bytes: &[u8]) -> Result<Self, EntryError> {
         let fields = object(bytes)?;
+        let producers = first_parent::is_producers(&fields);
         let status = match fields.get("status") {
+            None | Some(Value::Null) if producers => EntryStatus::Published,
             Some(Value::String(word)) => EntryStatus::parse(word)
                 .ok_or_else(|| field("status", format!("is '{}'; it must be draft, published or paused", shown(word))))?,
             Some(_) => return Err(field("status", "must be a string: draft, published or paused")),
@@ -143,12 +150,16 @@ impl Entry {
                 check(field("version", format!("is not allowed: {}", error.rule())))?;
                 None
             }
-            None if strict => return Err(field("version", "is missing; a published entry names the version to run")),
+            None if strict && !producers => return Err(field("version", "is missing; a published entry names the version to run")),
             None => None,
         };
         if digest.as_ref().is_some_and(|digest| !digest.starts_with("SHA-256=")) {
             check(field("digest", "must begin with SHA-256="))?;
         }
+        let producer = match producers.then(|| first_parent::producer(&fields)).transpose() {
+            Ok(producer) => producer,
+            Err((name, problem)) => check(field(name, problem)).map(|()| None)?,
+        };
         let labels = match fields.get("labels") {
             None | Some(Value::Null) => BTreeMap::new(),
             Some(labels) => serde_json::from_value(labels.clone())
@@ -164,9 +175,11 @@ impl Entry {
             Some(targets) => serde_json::from_value(targets.clone())
                 .or_else(|_| check(field("give_up", "must be an array of strings")).map(|()| Vec::new()))?,
         };
-        let unknown = fields.keys().filter(|key| !KNOWN_FIELDS.contains(&key.as_str()));
+        let theirs = fields.contains_key("key");
+        let known = |key: &str| KNOWN_FIELDS.contains(&key) || (theirs && first_parent::FIELDS.contains(&key));
+        let unknown = fields.keys().filter(|key| !known(key.as_str()));
         ignored.extend(unknown.map(|key| format!("field `{}` is not known", shown(key))));
-        Ok(Self { status, name, description, version, digest, labels, replicas, give_up, ignored })
+        Ok(Self { status, name, description, version, producer, digest, labels, replicas, give_up, ignored })
     }
 }
 
@@ -258,6 +271,18 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_of_the_first_parents_is_published_unless_it_says_otherwise() {
+        let add = r#"{"key":"metrics","subs":null,"description":"Metrics stream","collection":"metrics","buffer_size":7}"#;
+        let entry = Entry::parse(add.as_bytes()).unwrap();
+        assert_eq!((entry.status, &entry.version, entry.ignored.len()), (EntryStatus::Published, &None, 0));
+        assert_eq!(entry.producer.unwrap().collection.as_deref(), Some("metrics"));
+        let paused = Entry::parse(br#"{"key":"metrics","status":"paused","subs":7}"#).unwrap();
+        assert_eq!((paused.status, paused.producer, paused.ignored.len()), (EntryStatus::Paused, None, 1));
+        let ours = Entry::parse(br#"{"key":"metrics","collection":"m","status":"published","version":"1"}"#).unwrap();
+        assert_eq!((ours.producer, ours.ignored.len()), (None, 0));
+    }
+
+    #[test]
     fn what_cannot_be_acted_on_says_why() {
         for (text, part) in [
             ("", "not JSON"),
@@ -269,6 +294,11 @@ mod tests {
             (r#"{"status":"published","version":"1","schema":2}"#, "schema is 2"),
             (r#"{"status":"published","version":"1","digest":"md5"}"#, "`digest` must begin"),
             (r#"{"status":"published","version":"1","replicas":0}"#, "`replicas` must be"),
+            (r#"{"key":7}"#, "`key` must be a string"),
+            (r#"{"key":"m","subs":"a.b"}"#, "`subs` must be a list"),
+            (r#"{"key":"m","subs":["a",1]}"#, "`subs` must be a list"),
+            (r#"{"key":"m","collection":{"$gt":""}}"#, "`collection` must be a string"),
+            (r#"{"key":"m","status":7}"#, "must be a string"),
         ] {
             let error = Entry::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

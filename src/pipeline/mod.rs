@@ -19,6 +19,8 @@ pub mod entry;
 #[cfg(feature = "server")]
 pub mod fields;
 #[cfg(feature = "server")]
+pub mod first_parent;
+#[cfg(feature = "server")]
 pub mod health;
 #[cfg(feature = "server")]
 pub mod history;

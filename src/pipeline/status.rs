@@ -116,8 +116,11 @@ pub struct Kept {
     pub on_delete: OnDelete,
     /// The effective `drain_timeout`, seconds.
     pub drain_timeout_s: u64,
-    /// The last entry that could be read, as it was.
+    /// The last entry that could be read, as it counts: of one of ours under a put of the first parent's, both.
     pub entry: Option<String>,
+    /// The revision at which it counted; 0 where a marker has taken it back, or that is not known.
+    #[serde(default)]
+    pub entry_revision: u64,
     /// The last version that was good, with its digest.
     pub last_good: Option<(VersionName, String)>,
     /// What last ran well. Where another spec is admitted and cannot run, this one goes on, after a restart too.
@@ -137,6 +140,29 @@ pub struct Kept {
     /// The entry's revision, where its version was overwritten in place since it was put.
     #[serde(default)]
     pub overwritten: Option<u64>,
+    /// The config that was derived, where the entry is the first parent's.
+    #[serde(default)]
+    pub derived: Option<DerivedFrom>,
+}
+
+impl Kept {
+    /// The entry that counted, and the revision from which on the history says more, for a bucket created at `created`:
+    /// the revisions of another bucket say nothing here, so whatever this one has is newer.
+    pub fn counted(&self, created: Timestamp) -> Option<(&str, u64)> {
+        let entry = self.entry.as_deref().filter(|_| self.entry_revision > 0)?;
+        Some((entry, if self.bucket_created == Some(created) { self.entry_revision } else { 0 }))
+    }
+}
+
+/// A derived config, and what it was derived from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DerivedFrom {
+    /// The digest of what entry and settings alone say: another one means that they say something else.
+    pub base: String,
+    /// The version that it was stored as.
+    pub version: VersionName,
+    /// Its digest.
+    pub digest: String,
 }
 
 /// One condition.
@@ -215,6 +241,8 @@ reasons! {
     EntryUnreadable => "put a valid entry; `sluice publish` or `nats kv put` with the JSON from the README",
     /// The key is gone without a delete marker, or the bucket was made anew.
     EntryMissing => "put the entry again, or `sluice delete ID` if it is really to go",
+    /// What a producer's entry asks for was clamped or left out in the derived config.
+    EntryAdjusted => "look at the message; `sluice publish ID -f FILE` puts a config of your own in the place of the derived one",
     /// The entry has fields that nobody reads.
     UnknownEntryField => "check the field's spelling; it is kept but has no effect",
     /// The entry's `schema` is newer than this release knows.

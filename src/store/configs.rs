@@ -4,7 +4,7 @@
 //! Metadata is read from the stream's leader, so that it is never staler than a watch's hint. Chunks are named by a
 //! unique id and never change, so any replica may answer for them; one that lags is asked again, then the leader is.
 
-use super::api::{Api, Failure, Stored, TIMEOUT, header};
+use super::api::{Api, Failure, Guard, Stored, TIMEOUT, header};
 use super::collect::Which;
 use super::error::{StoreError, StoreErrorKind, Unfit};
 use crate::pipeline::config::MAX_CONFIG_BYTES;
@@ -80,6 +80,12 @@ struct Options {
 impl Configs {
     pub(super) fn new(client: Client, bucket: &str) -> Self {
         Self { api: Api::new(client), bucket: bucket.to_owned(), stream: format!("OBJ_{bucket}") }
+    }
+
+    /// The same, with a guard that is asked right before each write.
+    pub fn guarded(mut self, guard: Guard) -> Self {
+        self.api = self.api.guarded(guard);
+        self
     }
 
     /// The Object Store's stream, for a watch.

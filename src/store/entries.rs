@@ -3,6 +3,7 @@
 use super::api::{Failure, Stored};
 use super::bucket::Bucket;
 use super::error::StoreError;
+use crate::pipeline::first_parent::{Past, effective, is_partial};
 use crate::pipeline::id::PipelineId;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -94,6 +95,24 @@ impl Entries {
         let found = self.bucket.history(id.as_str()).await;
         let found = found.map_err(|failure| self.during(&format!("read the history of entry {id}"), failure))?;
         Ok(found.into_iter().map(|message| self.record(message)).collect())
+    }
+
+    /// The entry that counts where `record` is the newest one of `id`: its own value, but where a producer of the first
+    /// parent put it over one of ours (see [`crate::pipeline::first_parent`]). `kept` is what counted at a revision
+    /// before, where that is known; it saves the look into the history where nothing was put since.
+    pub async fn effective(&self, id: &PipelineId, record: &EntryRecord, kept: Option<(&str, u64)>) -> Result<Bytes, StoreError> {
+        if !is_partial(&record.value) {
+            return Ok(record.value.clone());
+        }
+        if let Some((entry, _)) = kept.filter(|(_, revision)| *revision == record.revision) {
+            return Ok(Bytes::copy_from_slice(entry.as_bytes()));
+        }
+        let history = self.history(id).await?;
+        let past = |record: &EntryRecord| (record.revision, (record.operation == Operation::Put).then(|| record.value.clone()));
+        let mut past: Vec<_> = history.iter().filter(|before| before.revision < record.revision).map(past).collect();
+        past.push((record.revision, Some(record.value.clone())));
+        let past: Vec<_> = past.iter().map(|(revision, value)| Past { revision: *revision, value: value.as_deref() }).collect();
+        Ok(effective(kept, &past).map_or_else(|| record.value.clone(), Bytes::from))
     }
 
     fn record(&self, message: Stored) -> EntryRecord {

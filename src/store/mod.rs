@@ -16,6 +16,8 @@ mod pause;
 pub mod payloads;
 mod prepare;
 pub mod reports;
+mod safety;
+pub mod states;
 pub mod status;
 pub mod streams;
 pub mod watch;
@@ -27,6 +29,7 @@ pub use error::{StoreError, StoreErrorKind};
 pub use lease::{Lease, LeaseHolder, LeaseStore};
 pub use payloads::Payloads;
 pub use reports::Reports;
+pub use states::{State, StateRequest, States};
 pub use status::{StatusRecord, StatusStore};
 pub use streams::{ConsumerSettings, PipelineConsumer, PipelineStream, StreamSettings, Streams};
 pub use watch::{WatchEvent, WatchHealth};
@@ -51,6 +54,8 @@ pub struct Store {
     pub lease: LeaseStore,
     /// Reports between processes.
     pub reports: Reports,
+    /// Requests for a pipeline's state.
+    pub states: States,
     /// Requests for log lines, and their answers.
     pub logs: logs::Logs,
     /// Payloads too large for their dead letters.
@@ -75,6 +80,7 @@ impl Store {
             status: StatusStore::new(client.clone(), &names.status()),
             lease: LeaseStore::new(client.clone(), &names.lease()),
             reports: Reports::new(client.clone(), names.clone()),
+            states: States::new(client.clone(), &names),
             logs: logs::Logs::new(client.clone(), names.clone()),
             payloads: Payloads::new(client.clone(), &names.dead_letter_objects()),
             streams: Streams::new(client.clone(), names.clone()),

@@ -300,3 +300,20 @@ async fn no_secret_is_in_a_spec_nor_in_what_an_execution_process_says() {
     assert!(!executing.process.log().contains(canary));
     std::fs::remove_dir_all(token.parent().unwrap()).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_process_answers_for_the_state_of_its_own_pipeline_alone() {
+    require!("nats-server", "database");
+    let mut stage = Stage::set().await;
+    let spec = stage.published_and_left().await;
+    let execution = stage.execute(&spec);
+    execution.ready().await;
+    let client = stage.nats.client().await;
+    let ask = async |id: &'static str, patience: Duration| {
+        let request = async_nats::client::Request::new().payload(id.into()).timeout(Some(patience));
+        client.send_request("alpha.states".to_owned(), request).await.ok().map(|answer| answer.payload)
+    };
+    let answer: Value = serde_json::from_slice(&ask("metrics", SOON).await.unwrap()).unwrap();
+    assert!(answer["buffer_size"].is_u64() && answer["running"] == true, "{answer}");
+    assert_eq!(ask("others", Duration::from_secs(1)).await, None);
+}

@@ -3,7 +3,7 @@
 
 use crate::support::{Mongo, Nats, Run, Sluice, certificate, eventually, skipped};
 use bson::{Document, doc};
-use sluice::transfer::{Message, Transfer};
+use sluice::transfer::{Message, Registration, Transfer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
@@ -142,9 +142,9 @@ async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each
     for database in [mongo.database(), "stage"] {
         let actions: Vec<String> = serde_json::from_value(printed["mongodb"][0]["actions"].clone()).unwrap();
         let privilege = doc! {"resource": {"db": database, "collection": ""}, "actions": actions};
-        let role = doc! {"createRole": "sluiceExecution", "privileges": [privilege], "roles": Vec::<Document>::new()};
+        let role = doc! {"createRole": "sluice", "privileges": [privilege], "roles": Vec::<Document>::new()};
         admin.database(database).run_command(role).await.unwrap();
-        roles.push(doc! {"role": "sluiceExecution", "db": database});
+        roles.push(doc! {"role": "sluice", "db": database});
     }
     admin.database("admin").run_command(doc! {"createUser": "writer", "pwd": "writer", "roles": roles}).await.unwrap();
 
@@ -160,8 +160,6 @@ async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each
 
     // What an operator and a producer do.
     editor(&["publish", "metrics", "-f", "one.yml", "--wait"]).await;
-    let producer = Transfer::new("alpha", client(&nats, "test", "_INBOX").await).await.unwrap();
-    drop(producer);
     let jetstream = async_nats::jetstream::new(client(&nats, "producer", &inbox("producer")).await);
     let send = |from: i32, to: i32| {
         let jetstream = jetstream.clone();
@@ -219,6 +217,12 @@ async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each
     send(100, 120).await;
     let moved = admin.database("stage").collection::<Document>("moved");
     eventually("they arrive in the other database", SOON, || async { moved.count_documents(doc! {}).await.unwrap() == 20 }).await;
+    // What the Go collector's producers do, by a user of their own: a config is derived and stored, the state answered.
+    let producer = Transfer::new("alpha", client(&nats, "test", "_INBOX").await).await.unwrap();
+    producer.add(&Registration { key: "added".into(), collection: "added".into(), ..Registration::default() }).await.unwrap();
+    producer.send("added", &doc! {"n": 1}).await.unwrap();
+    eventually("it arrives", SOON, || async { mongo.count("added").await == 1 }).await;
+    eventually("its state is told", SOON, || async { producer.get("added").await.is_ok_and(|state| state.buffer_size == Some(0)) }).await;
     editor(&["draft", "metrics"]).await;
     editor(&["delete", "metrics", "--wait"]).await;
 

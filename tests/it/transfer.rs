@@ -1,11 +1,13 @@
 //! The producers' SDK against a real nats-server, and with a real `sluice run` at the other end.
 
-use crate::support::Nats;
+use crate::support::{Mongo, Nats, Sluice, eventually};
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
-use bson::doc;
+use bson::{doc, oid::ObjectId};
 use sluice::transfer::{Message, Registration, Transfer, TransferErrorKind};
 use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
 
 fn metrics() -> Registration {
     Registration { key: "metrics".into(), collection: "metrics".into(), description: "Metrics".into(), ..Registration::default() }
@@ -13,6 +15,76 @@ fn metrics() -> Registration {
 
 async fn transfer(nats: &Nats) -> Transfer {
     Transfer::new("alpha", nats.client().await).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_the_sdk_arrive_and_removing_drains() {
+    require!("nats-server", "database");
+    let (nats, mongo) = (Nats::start().await, Mongo::start().await);
+    let transfer = transfer(&nats).await;
+    transfer.add(&metrics()).await.unwrap();
+    let before: Vec<_> = (0..500).map(|n| Message::new(&doc! { "_id": n, "before": true }).unwrap()).collect();
+    assert!(transfer.send_many("metrics", before).await.unwrap().is_complete(), "the stream takes them before anybody reads");
+    let _sluice = Sluice::start(&nats, &mongo).await;
+    eventually("what was sent before arrives", SOON, || async { mongo.count("metrics").await == 500 }).await;
+    transfer.send("metrics", &doc! { "_id": 500 }).await.unwrap();
+    eventually("what is sent now arrives", SOON, || async { mongo.count("metrics").await == 501 }).await;
+    let state = transfer.get("metrics").await.unwrap();
+    assert_eq!((state.registration, state.buffer_size), (metrics(), Some(0)));
+    transfer.remove("metrics").await.unwrap();
+    let jetstream = nats.jetstream().await;
+    eventually("the stream is gone", SOON, || async { jetstream.get_stream("alpha_metrics").await.is_err() }).await;
+    assert_eq!(mongo.count("metrics").await, 501);
+    assert_eq!(transfer.get("metrics").await.unwrap_err().kind(), TransferErrorKind::NotFound);
+    transfer.remove("metrics").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adding_again_while_it_is_being_removed_brings_it_back() {
+    require!("nats-server", "database");
+    let (nats, mongo) = (Nats::start().await, Mongo::start().await);
+    let _sluice = Sluice::start(&nats, &mongo).await;
+    let transfer = transfer(&nats).await;
+    let mut sent = 0_i32;
+    for _ in 0..5 {
+        transfer.add(&metrics()).await.unwrap();
+        let documents: Vec<_> = (sent..sent + 400).map(|n| Message::new(&doc! { "_id": n }).unwrap()).collect();
+        let came = transfer.send_many("metrics", documents).await.unwrap();
+        assert!(came.is_complete(), "{:?}", came.failures);
+        sent += 400;
+        transfer.remove("metrics").await.unwrap();
+    }
+    eventually("all of them are there", SOON, || async { mongo.count("metrics").await == u64::from(sent.unsigned_abs()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_twice_under_one_id_is_there_once() {
+    require!("nats-server", "database");
+    let (mut nats, mongo) = (Nats::start().await, Mongo::start().await);
+    let transfer = transfer(&nats).await;
+    transfer.add(&metrics()).await.unwrap();
+    let documents = || (0..300).map(|n| Message::new(&doc! { "n": n }).unwrap().with_id(format!("m{n}"))).collect::<Vec<_>>();
+    assert_eq!(transfer.send_many("metrics", documents()).await.unwrap().duplicates, 0);
+    assert_eq!(transfer.send_many("metrics", documents()).await.unwrap().duplicates, 300);
+    let _sluice = Sluice::start(&nats, &mongo).await;
+    eventually("they arrive", SOON, || async { mongo.count("metrics").await == 300 }).await;
+    let jetstream = nats.jetstream().await;
+    eventually("all is acknowledged", SOON, || async {
+        jetstream.get_stream("alpha_metrics").await.is_ok_and(|stream| stream.cached_info().state.messages == 0)
+    })
+    .await;
+    // A restarted server has forgotten the ids of what is acknowledged; the identity has not.
+    nats.restart().await;
+    eventually("they are taken again", SOON, || async {
+        transfer.send_many("metrics", documents()).await.is_ok_and(|sent| sent.is_complete())
+    })
+    .await;
+    eventually("all is acknowledged again", SOON, || async {
+        jetstream.get_stream("alpha_metrics").await.is_ok_and(|stream| stream.cached_info().state.messages == 0)
+    })
+    .await;
+    assert_eq!(mongo.count("metrics").await, 300);
+    assert!(mongo.documents("metrics").await[0].get_object_id("_id").is_ok_and(|id| id != ObjectId::from_bytes([0; 12])));
 }
 
 #[tokio::test(flavor = "multi_thread")]

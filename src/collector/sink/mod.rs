@@ -6,6 +6,7 @@
 
 mod command;
 mod connect;
+mod existing;
 mod facts;
 mod failure;
 mod former;
@@ -17,6 +18,7 @@ mod tls;
 
 pub use command::{MAX_COMMAND_BYTES, MAX_DOCUMENT_BYTES};
 pub use connect::{ConnectionError, Database, Databases};
+pub use existing::{Existing, existing};
 pub use facts::{Deployment, ServerFacts};
 pub use failure::{CommandFailure, FailureKind};
 pub use former::Former;

@@ -21,6 +21,7 @@ fn desire(wish: Wish, trouble: Option<Finding>) -> Desire {
         bucket_created: None,
         create: None,
         config: None,
+        derived: None,
     }
 }
 

@@ -29,7 +29,7 @@ pub struct LintContext {
 /// Problems beyond these are only counted.
 const MAX_PROBLEMS: usize = 100;
 /// Subjects that one stream may list, which are compared with each other.
-const MAX_SUBJECTS: usize = 100;
+pub const MAX_SUBJECTS: usize = 100;
 
 const ONE_MILLISECOND: Duration = Duration::from_millis(1);
 const ONE_SECOND: Duration = Duration::from_secs(1);
@@ -233,7 +233,7 @@ fn checked_subjects(subjects: Vec<Taken<String>>, context: &LintContext, report:
             continue;
         }
         if let Some(names) = &context.names
-            && reserved(&taken, names, context.id.as_ref(), report)
+            && is_reserved(&taken, names, context.id.as_ref(), report)
         {
             continue;
         }
@@ -243,24 +243,25 @@ fn checked_subjects(subjects: Vec<Taken<String>>, context: &LintContext, report:
 }
 
 /// Whether a subject catches what is not meant for the stream.
-fn reserved(taken: &Taken<String>, names: &Names, id: Option<&PipelineId>, report: &mut Report) -> bool {
-    let text = &taken.value;
-    let (what, remedy) = if subject::overlap(text, &names.states()) {
-        (format!("'{text}' matches '{}', on which state requests are answered", names.states()), "name the subjects one by one")
-    } else if subject::overlap(text, &names.dead_letter_subjects()) {
-        (format!("'{text}' overlaps '{}', the dead letters", names.dead_letter_subjects()), "choose a subject of its own")
-    } else if subject::overlap(text, &names.report(">")) {
-        (format!("'{text}' overlaps '{}', the reports", names.report(">")), "choose a subject of its own")
-    } else if let Some(own) = id.map(|id| names.subject(id))
-        && *text != own
-        && subject::overlap(text, &own)
-    {
-        (format!("'{text}' overlaps '{own}', which the stream listens on anyway"), "narrow it, or leave it out")
-    } else {
-        return false;
-    };
+fn is_reserved(taken: &Taken<String>, names: &Names, id: Option<&PipelineId>, report: &mut Report) -> bool {
+    let Some((what, remedy)) = reserved(&taken.value, names, id) else { return false };
     taken.error(report, what, remedy);
     true
+}
+
+/// What `text`, a subject, would catch that is not meant for the stream of `id`, if anything, and the remedy.
+pub fn reserved(text: &str, names: &Names, id: Option<&PipelineId>) -> Option<(String, &'static str)> {
+    if subject::overlap(text, &names.states()) {
+        let what = format!("'{text}' matches '{}', on which state requests are answered", names.states());
+        return Some((what, "name the subjects one by one"));
+    }
+    for (others, of) in [(names.dead_letter_subjects(), "the dead letters"), (names.report(">"), "the reports")] {
+        if subject::overlap(text, &others) {
+            return Some((format!("'{text}' overlaps '{others}', {of}"), "choose a subject of its own"));
+        }
+    }
+    let own = id.map(|id| names.subject(id)).filter(|own| *text != *own && subject::overlap(text, own))?;
+    Some((format!("'{text}' overlaps '{own}', which the stream listens on anyway"), "narrow it, or leave it out"))
 }
 
 fn output(fields: &mut Fields<'_>, limits: &Limits, context: &LintContext, report: &mut Report) -> OutputConfig {

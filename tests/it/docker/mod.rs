@@ -59,15 +59,9 @@ impl Rig {
     async fn left(&self) -> Vec<String> {
         let filter = format!("label=sluice/installation={}", self.installation);
         let mut left = Vec::new();
-        for list in [["ps", "-aq"], ["volume", "ls"], ["network", "ls"]] {
-            let mut arguments = list.to_vec();
-            arguments.extend(["--format", "{{.ID}}{{.Name}}", "--filter", &filter]);
-            if list[0] == "ps" {
-                arguments = vec!["ps", "-a", "--format", "{{.Names}}", "--filter", &filter];
-            } else if list[0] == "volume" {
-                arguments = vec!["volume", "ls", "--format", "{{.Name}}", "--filter", &filter];
-            }
-            left.extend(self.docker.cli(&arguments).await.lines().map(str::to_owned));
+        for list in [&["ps", "-aq"][..], &["volume", "ls", "-q"], &["network", "ls", "-q"]] {
+            let listed = self.docker.cli(&[list, &["--filter", &filter]].concat()).await;
+            left.extend(listed.lines().map(str::to_owned));
         }
         left
     }

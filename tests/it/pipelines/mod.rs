@@ -4,6 +4,7 @@
 mod bad_documents;
 mod bad_entries;
 mod deletion;
+mod drop_in;
 mod faults;
 mod guarded;
 mod history;
