@@ -59,10 +59,10 @@ impl Put {
         let fields: Value = serde_json::from_slice(&record.value).unwrap_or_default();
         let text = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_owned);
         (put.status, put.version, put.author) = (text("status"), text("version"), text("author"));
-        let derived = fields.get("key").is_some() && put.version.is_none();
         match Entry::parse(&record.value) {
-            Err(_) if derived => put.status = put.status.or_else(|| Some("derived".into())),
             Err(error) => put.problem = Some(error.to_string()),
+            // What a producer of the Go collector put: the config is derived from it.
+            Ok(entry) if entry.producer.is_some() => put.status = put.status.or_else(|| Some("derived".into())),
             Ok(_) => {}
         }
         put
