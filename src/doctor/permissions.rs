@@ -185,6 +185,7 @@ fn controller(grants: &mut Builder<'_>) {
     grants.watch(&format!("OBJ_{configs}"), "watch configs");
     grants.publish(format!("$O.{configs}.>"), "store the configs derived from what producers add");
     grants.subscribe(names.states(), "answer producers who ask for the state of an idle pipeline");
+    grants.subscribe(names.logs("*"), "hand out its log lines");
     grants.responses = true;
     grants.api("STREAM.INFO.*", "look at streams and buckets");
     grants.api("STREAM.CREATE.*", "create the buckets and the pipelines' streams");

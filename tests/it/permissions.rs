@@ -1,7 +1,7 @@
 //! The permissions that `sluice doctor --permissions` prints, given to a nats-server with accounts, TLS and passwords
 //! and to a database with roles: everything works with exactly those, and each of them is used.
 
-use crate::support::{Mongo, Nats, Run, Sluice, certificate, eventually, skipped};
+use crate::support::{Docker, Mongo, Nats, Process, Run, Sluice, certificate, eventually, skipped};
 use bson::{Document, doc};
 use sluice::transfer::{Message, Registration, Transfer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ fn inbox(role: &str) -> String {
 fn printed(role: &str, format: &str) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_sluice"))
         .args(["doctor", "--permissions", role, "--database", "stage", "--output", format])
-        .envs([("SLUICE_NAMESPACE", "alpha"), ("SLUICE_NATS_INBOX_PREFIX", &inbox(role))])
+        .envs([("SLUICE_NAMESPACE", "perms"), ("SLUICE_NATS_INBOX_PREFIX", &inbox(role))])
         .current_dir(std::env::temp_dir())
         .output()
         .unwrap();
@@ -52,9 +52,9 @@ fn subjects(role: &str) -> BTreeMap<&'static str, BTreeSet<String>> {
 }
 
 /// A nats-server with an account whose users have what is printed, and one user of this test's own.
-async fn guarded_nats() -> Nats {
+async fn guarded_nats(roles: &[&str]) -> Nats {
     let users: Vec<String> =
-        ROLES.iter().map(|role| format!("{{user: {u}, password: {u}, {block}}}", u = user(role), block = block(role))).collect();
+        roles.iter().map(|role| format!("{{user: {u}, password: {u}, {block}}}", u = user(role), block = block(role))).collect();
     let [cert, key] = ["server.pem", "server-key.pem"].map(certificate);
     Nats::start_with(&format!(
         "trace: true\nmax_payload: 65536\ntls {{ cert_file: {cert:?}, key_file: {key:?} }}\n\
@@ -125,31 +125,41 @@ const IN_TROUBLE_ONLY: [(&str, &str); 2] = [
     // server ends the consumer by itself.
     ("editor", "$JS.API.CONSUMER.DELETE."),
     // A dead letter that is there already, since its acknowledgement was lost.
-    ("controller,execution", "$JS.API.STREAM.MSG.GET.alpha-dlq"),
+    ("controller,execution", "$JS.API.STREAM.MSG.GET.perms-dlq"),
 ];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each_is_used() {
-    require!("nats-server", "database");
-    let mut nats = guarded_nats().await;
-    let Some(mongo) = Mongo::start_guarded("sluice").await else {
-        return skipped("users and certificates are set up for secantusd-rs only");
-    };
-    // The role that is printed for MongoDB, made as it says, for two databases.
-    let printed: serde_json::Value = serde_json::from_str(&printed("controller,execution", "json")).unwrap();
+/// Makes the role that is printed for MongoDB, for two databases, and a user who has it.
+async fn grant(mongo: &Mongo, role: &str, user: &str) -> mongodb::Client {
+    let printed: serde_json::Value = serde_json::from_str(&printed(role, "json")).unwrap();
     let admin = mongo.client().await;
     let mut roles = Vec::new();
     for database in [mongo.database(), "stage"] {
         let actions: Vec<String> = serde_json::from_value(printed["mongodb"][0]["actions"].clone()).unwrap();
         let privilege = doc! {"resource": {"db": database, "collection": ""}, "actions": actions};
-        let role = doc! {"createRole": "sluice", "privileges": [privilege], "roles": Vec::<Document>::new()};
+        let role = doc! {"createRole": user, "privileges": [privilege], "roles": Vec::<Document>::new()};
         admin.database(database).run_command(role).await.unwrap();
-        roles.push(doc! {"role": "sluice", "db": database});
+        roles.push(doc! {"role": user, "db": database});
     }
-    admin.database("admin").run_command(doc! {"createUser": "writer", "pwd": "writer", "roles": roles}).await.unwrap();
+    admin.database("admin").run_command(doc! {"createUser": user, "pwd": user, "roles": roles}).await.unwrap();
+    admin
+}
 
+/// What the server has refused to anybody.
+fn violations(nats: &Nats) -> BTreeSet<String> {
+    let log = std::fs::read_to_string(nats.dir.join("nats.log")).unwrap();
+    log.lines().filter_map(|line| line.split_once("Violation").map(|(_, why)| why.to_owned())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each_is_used() {
+    require!("nats-server", "database");
+    let mut nats = guarded_nats(&ROLES).await;
+    let Some(mongo) = Mongo::start_guarded("sluice").await else {
+        return skipped("users and certificates are set up for secantusd-rs only");
+    };
+    let admin = grant(&mongo, "controller,execution", "writer").await;
     let role = "controller,execution";
-    let run = Run { mongo_url: mongo.url_of("writer", "writer"), env: env(role), ..Run::new(&nats, &mongo) };
+    let run = Run { mongo_url: mongo.url_of("writer", "writer"), env: env(role), namespace: "perms".into(), ..Run::new(&nats, &mongo) };
     let mut sluice = run.start().await;
     let dir = sluice.dir.clone();
     let editor = |arguments: &'static [&'static str]| as_role(dir.clone(), "editor", arguments);
@@ -166,7 +176,7 @@ async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each
         async move {
             for n in from..to {
                 let payload = Message::new(&doc! {"_id": n, "n": n}).unwrap().payload().clone();
-                jetstream.publish("alpha.metrics", payload).await.unwrap().await.unwrap();
+                jetstream.publish("perms.metrics", payload).await.unwrap().await.unwrap();
             }
         }
     };
@@ -176,7 +186,7 @@ async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each
     // dead letter is put aside by reference.
     for text in ["other".to_owned(), "x".repeat(65_450)] {
         let other = Message::new(&doc! {"_id": 7, "n": text}).unwrap().payload().clone();
-        jetstream.publish("alpha.metrics", other).await.unwrap().await.unwrap();
+        jetstream.publish("perms.metrics", other).await.unwrap().await.unwrap();
     }
     let letters = || async {
         let letters: serde_json::Value = serde_json::from_str(&editor(&["dlq", "list", "metrics", "-o", "json"]).await).unwrap();
@@ -218,7 +228,7 @@ async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each
     let moved = admin.database("stage").collection::<Document>("moved");
     eventually("they arrive in the other database", SOON, || async { moved.count_documents(doc! {}).await.unwrap() == 20 }).await;
     // What the Go collector's producers do, by a user of their own: a config is derived and stored, the state answered.
-    let producer = Transfer::new("alpha", client(&nats, "test", "_INBOX").await).await.unwrap();
+    let producer = Transfer::new("perms", client(&nats, "test", "_INBOX").await).await.unwrap();
     producer.add(&Registration { key: "added".into(), collection: "added".into(), ..Registration::default() }).await.unwrap();
     producer.send("added", &doc! {"n": 1}).await.unwrap();
     eventually("it arrives", SOON, || async { mongo.count("added").await == 1 }).await;
@@ -227,10 +237,8 @@ async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each
     editor(&["delete", "metrics", "--wait"]).await;
 
     // The server refused nothing, and of what was granted nothing is superfluous.
-    let log = std::fs::read_to_string(nats.dir.join("nats.log")).unwrap();
-    let violations: BTreeSet<&str> =
-        log.lines().filter(|line| line.contains("Violation")).filter_map(|line| line.split_once("Violation").map(|(_, why)| why)).collect();
-    assert!(violations.is_empty(), "{violations:#?}");
+    let refused = violations(&nats);
+    assert!(refused.is_empty(), "{refused:#?}");
     let used = used(&nats);
     let mut idle = Vec::new();
     for role in ROLES {
@@ -244,6 +252,68 @@ async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each
         }
     }
     assert!(idle.is_empty(), "granted, and never used: {idle:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_and_an_execution_of_their_own_work_with_the_permissions_of_their_own() {
+    require!("nats-server", "database", "docker");
+    let nats = guarded_nats(&["editor", "controller", "execution"]).await;
+    let Some(mongo) = Mongo::start_guarded("sluice").await else {
+        return skipped("users and certificates are set up for secantusd-rs only");
+    };
+    grant(&mongo, "controller", "looker").await;
+    grant(&mongo, "execution", "writer").await;
+    // Its engine has no such image, and what it would start there is started here by hand.
+    let docker = Docker::shared().await;
+    let _cleaning = docker.clean("sluice/namespace=perms");
+    let engine = "executor: {kind: docker, docker: {image: 'sluice-none:none', pull: never, network: host}}";
+    let mut env_of_controller = env("controller");
+    env_of_controller.extend(docker.host().map(|host| ("DOCKER_HOST".to_owned(), host.to_owned())));
+    let run = Run {
+        mongo_url: mongo.url_of("looker", "looker"),
+        env: env_of_controller,
+        extra: engine.into(),
+        namespace: "perms".into(),
+        ..Run::new(&nats, &mongo)
+    };
+    let mut controller = run.spawn();
+    let dir = controller.dir.clone();
+    let editor = |arguments: &'static [&'static str]| as_role(dir.clone(), "editor", arguments);
+    let config = "schema: 1\noutput: {mongodb: {collection: metrics, batching: {linger: 20ms}}}\n";
+    std::fs::write(dir.join("one.yml"), config).unwrap();
+    eventually("the controller holds the lease", SOON, || async { controller.log().contains("lease acquired") }).await;
+    editor(&["publish", "metrics", "-f", "one.yml"]).await;
+    let admitted = || async {
+        let (_, status) = controller.get("/api/v1/pipelines/metrics").await;
+        serde_json::from_str::<serde_json::Value>(&status).unwrap_or_default()["admitted"].clone()
+    };
+    eventually("it is admitted", SOON, || async { admitted().await["phase"] == "run" }).await;
+    let spec = admitted().await["spec"].clone();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command
+        .arg("execute")
+        .args(["id", "version", "digest", "fingerprint"].map(|field| format!("--{field}={}", spec[field].as_str().unwrap())));
+    command.envs(env("execution")).env("SLUICE_SPEC", spec.to_string()).env("SLUICE_SETTINGS", dir.join("sluice.yml"));
+    command.env("SLUICE_MONGODB_CONNECTIONS_DEFAULT_URL", mongo.url_of("writer", "writer")).env("SLUICE_EXECUTOR_KIND", "in_process");
+    let mut execution = Process::start("sluice execute", command, &dir.join("execute.log"));
+    let jetstream = async_nats::jetstream::new(client(&nats, "test", "_INBOX").await);
+    for n in 0..50 {
+        let payload = Message::new(&doc! {"_id": n}).unwrap().payload().clone();
+        jetstream.publish("perms.metrics", payload).await.unwrap().await.unwrap();
+    }
+    eventually("they arrive", SOON, || async { mongo.count("metrics").await == 50 }).await;
+    let other = Message::new(&doc! {"_id": 7, "n": "other"}).unwrap().payload().clone();
+    jetstream.publish("perms.metrics", other).await.unwrap().await.unwrap();
+    eventually("it is a dead letter", SOON, || async { editor(&["dlq", "list", "metrics", "-o", "json"]).await.contains("sequence") })
+        .await;
+    editor(&["logs", "metrics"]).await;
+    editor(&["status", "metrics"]).await;
+    editor(&["draft", "metrics"]).await;
+    execution.signal("TERM");
+    assert!(execution.wait(SOON).await.success(), "{}", execution.log_tail());
+    assert!(controller.sigterm().await.success());
+    let refused = violations(&nats);
+    assert!(refused.is_empty(), "{refused:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
