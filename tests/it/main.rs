@@ -10,6 +10,7 @@ mod support;
 mod cli;
 mod collector;
 mod collector_support;
+mod compose;
 mod controller;
 mod controllers;
 mod dead_letters;
