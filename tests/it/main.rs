@@ -11,6 +11,7 @@ mod cli;
 mod collector;
 mod collector_edges;
 mod collector_support;
+mod compose;
 mod controller;
 mod controller_stream;
 mod controller_support;
