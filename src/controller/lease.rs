@@ -95,6 +95,11 @@ impl Holding {
         self.state().other.as_ref().map(|other| other.executor.clone())
     }
 
+    /// Takes note of another controller that holds the lease.
+    pub fn seen(&self, other: LeaseHolder) {
+        self.state().other = Some(other);
+    }
+
     /// Who decides, for people, and how long ago anybody was last known to.
     pub fn decider(&self) -> (String, Duration) {
         let nominal = self.nominal();

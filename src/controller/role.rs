@@ -40,12 +40,12 @@ impl Controller {
     /// Whether this controller's executions may be started before it is known who decides. Another kind's controller
     /// would start a second set of them.
     pub(super) async fn may_resume(&self) -> bool {
-        let kind = match self.deps.store.lease.current().await {
-            Ok(holder) => holder.map(|holder| holder.executor),
-            // What the status admitted was right when it was written.
-            Err(_) => None,
-        };
-        role(false, self.deps.settings.executor.kind, kind.as_deref()) == Role::Runner
+        // What the status admitted was right when it was written: an answer that does not come changes nothing.
+        if let Ok(Some(holder)) = self.deps.store.lease.current().await {
+            // Remembered, so that no reconcile runs before the keeper's own first look as if nobody held it.
+            self.holding.seen(holder);
+        }
+        role(false, self.deps.settings.executor.kind, self.holding.holders_kind().as_deref()) == Role::Runner
     }
 }
 

@@ -170,7 +170,12 @@ async fn an_idle_paused_pipeline_under_fire_is_deleted_without_destroying_what_w
         tokio::join!(racing(&jetstream, &subject, &next, &stop), deletion);
         let acknowledged = next.load(Ordering::Relaxed);
         let waiting = stage.waiting(&id).await.unwrap_or(0);
-        assert!(waiting >= u64::try_from(acknowledged).unwrap(), "{acknowledged} acknowledged, {waiting} kept");
+        // An execution that is still on its way out may have taken the first ones.
+        let written = stage.mongo.count(&id).await;
+        assert!(
+            waiting + written >= u64::try_from(acknowledged).unwrap(),
+            "{acknowledged} acknowledged, {waiting} kept, {written} written"
+        );
     }
 }
 
