@@ -111,7 +111,9 @@ impl Ledger {
             }
             for (place, name) in names.iter().enumerate() {
                 let held = found.values().flatten().filter(|held| **held == place).count();
-                eprintln!("{pipeline}: {held} in {name}");
+                if held > 0 {
+                    eprintln!("{pipeline}: {held} in {name}");
+                }
             }
             let mut odd = Vec::new();
             for producer in self.producers.iter().filter(|producer| producer.pipeline == pipeline) {
