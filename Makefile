@@ -24,7 +24,7 @@ test: ## every test, on real servers; what they need beside Rust is found or ins
 	wait $$tools || echo 'make: not all tools could be had: the tests that need them say so' >&2; \
 	cargo test --locked
 
-soak-controllers: ## ten minutes of controllers that come and go at random under a load; SLUICE_SOAK_SEED=N repeats one
+soak-controllers: ## ten minutes of controllers that come and go, and edits, under a load; SLUICE_SOAK_SEED=N repeats one
 	@$(TOOLS) nats-server database >/dev/null
 	SLUICE_SOAK_SECONDS="$${SLUICE_SOAK_SECONDS:-600}" cargo test --locked --test it controllers::soak -- --nocapture
 

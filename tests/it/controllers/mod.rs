@@ -62,13 +62,20 @@ impl Fleet {
             retention: jetstream::stream::RetentionPolicy::WorkQueue,
             ..Default::default()
         };
+        self.nats.jetstream().await.create_stream(stream).await.unwrap();
+        self.foreign_durable(id, ack_wait).await;
+    }
+
+    /// The durable of [`Self::foreign_stream`], made or set back to what it was.
+    async fn foreign_durable(&self, id: &str, ack_wait: Duration) {
         let durable = jetstream::consumer::pull::Config {
             durable_name: Some("default".into()),
             ack_policy: jetstream::consumer::AckPolicy::Explicit,
             ack_wait,
             ..Default::default()
         };
-        self.nats.jetstream().await.create_stream(stream).await.unwrap().create_consumer(durable).await.unwrap();
+        let stream = self.nats.jetstream().await.get_stream(format!("alpha_{id}")).await.unwrap();
+        stream.create_consumer(durable).await.unwrap();
     }
 
     /// `sluice publish ID -f … --wait`.

@@ -4,7 +4,7 @@
 mod bad_documents;
 mod bad_entries;
 mod deletion;
-mod drop_in;
+pub mod drop_in;
 mod faults;
 mod guarded;
 mod history;

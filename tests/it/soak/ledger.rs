@@ -3,8 +3,9 @@
 //! A document is `{p: producer, n: number}`; every so often it is no BSON, and belongs into the dead letters.
 
 use crate::pipelines::acknowledged;
-use crate::support::{Mongo, Nats, eventually};
+use crate::support::{Mongo, Nats};
 use async_nats::jetstream;
+use bson::Document;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::{
     collections::HashMap,
@@ -59,7 +60,7 @@ impl fmt::Display for Account {
 }
 
 impl Ledger {
-    /// Starts `each` producers for every pipeline, which publish until [`Ledger::close`], about every `pause`
+    /// Starts `each` producers for every pipeline, which publish until [`Ledger::end`], about every `pause`
     /// [`TOGETHER`] messages each.
     pub async fn open(nats: &Nats, pipelines: &[&str], each: i64, pause: Duration) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
@@ -75,40 +76,59 @@ impl Ledger {
         Self { producers, ended }
     }
 
-    /// Lets the producers end and waits until nothing waits in any stream; then counts. `collections`: where a pipeline's
-    /// documents may be.
-    pub async fn close(mut self, nats: &Nats, mongo: &Mongo, collections: impl Fn(&str) -> Vec<String>, within: Duration) -> Account {
+    /// Lets the producers end: from then on nothing is published.
+    pub async fn end(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         for producer in &mut self.producers {
             (&mut producer.task).await.expect("no publish fails for long");
         }
-        let mut pipelines: Vec<_> = self.producers.iter().map(|producer| producer.pipeline.clone()).collect();
+    }
+
+    /// Counts what was published, once it has ended and nothing waits in any stream. `places`: the databases and collections
+    /// where a pipeline's documents may be. Says of some that are lost or doubled which they are.
+    pub async fn account(&self, nats: &Nats, mongo: &Mongo, places: impl Fn(&str) -> Vec<(String, String)>) -> Account {
+        let mut pipelines: Vec<_> = self.producers.iter().map(|producer| producer.pipeline.as_str()).collect();
         pipelines.dedup();
-        let jetstream = nats.jetstream().await;
+        let (jetstream, client) = (nats.jetstream().await, mongo.client().await);
         let mut account = Account::default();
         for pipeline in pipelines {
-            eventually(&format!("nothing waits in the stream of {pipeline}"), within, || async {
-                let stream = jetstream.get_stream(format!("alpha_{pipeline}")).await.unwrap();
-                stream.get_info().await.unwrap().state.messages == 0
-            })
-            .await;
-            let mut found = HashMap::<(i64, i64), i64>::new();
-            for collection in collections(&pipeline) {
-                for document in mongo.documents(&collection).await {
-                    *found.entry((document.get_i64("p").unwrap(), document.get_i64("n").unwrap())).or_default() += 1;
+            // Where each is, by the place's number.
+            let mut found = HashMap::<(i64, i64), Vec<usize>>::new();
+            let mut names = vec!["dead letters".to_owned()];
+            for (database, collection) in places(pipeline) {
+                names.push(format!("{database}.{collection}"));
+                let collection = client.database(&database).collection::<Document>(&collection);
+                let mut documents = collection.find(Document::new()).await.expect("the database finds");
+                while let Some(document) = documents.try_next().await.expect("the cursor goes on") {
+                    let of = (document.get_i64("p").expect("a producer"), document.get_i64("n").expect("a number"));
+                    found.entry(of).or_default().push(names.len() - 1);
                     account.stored += 1;
                 }
             }
-            for letter in dead_letters(&jetstream, &pipeline).await {
-                *found.entry(letter).or_default() += 1;
+            for letter in dead_letters(&jetstream, pipeline).await {
+                found.entry(letter).or_default().push(0);
                 account.dead += 1;
             }
+            for (place, name) in names.iter().enumerate() {
+                let held = found.values().flatten().filter(|held| **held == place).count();
+                if held > 0 {
+                    eprintln!("{pipeline}: {held} in {name}");
+                }
+            }
+            let mut odd = Vec::new();
             for producer in self.producers.iter().filter(|producer| producer.pipeline == pipeline) {
                 let published = producer.acknowledged.load(Ordering::Relaxed);
                 account.published += published;
-                account.lost += (0..published).filter(|n| !found.contains_key(&(producer.number, *n))).count() as i64;
+                let lost = (0..published).filter(|n| !found.contains_key(&(producer.number, *n)));
+                odd.extend(lost.map(|n| format!("{n} of producer {} is nowhere", producer.number)));
             }
-            account.doubled += found.values().map(|count| count - 1).sum::<i64>();
+            account.lost += odd.len() as i64;
+            for ((producer, n), places) in found.iter().filter(|(_, places)| places.len() > 1) {
+                account.doubled += places.len() as i64 - 1;
+                let places: Vec<_> = places.iter().map(|place| names[*place].as_str()).collect();
+                odd.push(format!("{n} of producer {producer} is in {}", places.join(" and ")));
+            }
+            odd.iter().take(20).for_each(|odd| eprintln!("{pipeline}: {odd}"));
         }
         account
     }

@@ -23,48 +23,58 @@ pub enum Deed {
     Sleep(usize, Duration),
     /// Publishes another version of a pipeline.
     Version(usize),
-    /// Publishes a version that writes to another collection.
+    /// Publishes a version that writes somewhere else.
     Target(usize),
+    /// Lets a producer of the first parent start.
+    Add(usize),
 }
 
-/// How often each kind of deed comes, relative to the others.
+/// How long it is between two deeds of a kind, on average; zero for kinds that never come.
 #[derive(Debug, Clone, Copy)]
 pub struct Mix {
-    pub restarts: u32,
-    pub kills: u32,
-    pub sleeps: u32,
-    pub versions: u32,
-    pub targets: u32,
+    pub restarts: Duration,
+    pub kills: Duration,
+    pub sleeps: Duration,
+    pub versions: Duration,
+    pub targets: Duration,
+    pub adds: Duration,
 }
 
-/// The deeds of a soak, each with its moment, in order. Every so often one comes, between half and one and a half times
-/// `every` after the one before.
-pub fn plan(seed: u64, lasts: Duration, every: Duration, mix: Mix, (processes, pipelines): (usize, usize)) -> Vec<(Duration, Deed)> {
+/// How many there are of those that deeds happen to.
+#[derive(Debug, Clone, Copy)]
+pub struct Cast {
+    pub processes: usize,
+    /// Pipelines that have versions.
+    pub versioned: usize,
+    /// Producers of the first parent.
+    pub producers: usize,
+}
+
+/// The deeds of a soak, each with its moment, in order. Those of a kind come between half and one and a half times its
+/// time after one another.
+pub fn plan(seed: u64, lasts: Duration, mix: Mix, cast: Cast) -> Vec<(Duration, Deed)> {
+    let Cast { processes, versioned, producers } = cast;
+    type Draw = fn(usize, &mut StdRng) -> Deed;
+    let kinds: [(Duration, usize, Draw); 6] = [
+        (mix.restarts, processes, |process, _| Deed::Restart(process)),
+        (mix.kills, processes, |process, dice| Deed::Kill(process, Duration::from_millis(dice.random_range(0..2_000)))),
+        // Longer than a lease now and then.
+        (mix.sleeps, processes, |process, dice| Deed::Sleep(process, Duration::from_millis(dice.random_range(200..14_000)))),
+        (mix.versions, versioned, |pipeline, _| Deed::Version(pipeline)),
+        (mix.targets, versioned, |pipeline, _| Deed::Target(pipeline)),
+        (mix.adds, producers, |producer, _| Deed::Add(producer)),
+    ];
     let mut dice = StdRng::seed_from_u64(seed);
     let mut deeds = Vec::new();
-    let mut at = every;
-    while at < lasts {
-        let (process, pipeline) = (dice.random_range(0..processes), dice.random_range(0..pipelines));
-        // Longer than a lease now and then.
-        let long = Duration::from_millis(dice.random_range(200..14_000));
-        let short = Duration::from_millis(dice.random_range(0..2_000));
-        let deeds_by_weight = [
-            (mix.restarts, Deed::Restart(process)),
-            (mix.kills, Deed::Kill(process, short)),
-            (mix.sleeps, Deed::Sleep(process, long)),
-            (mix.versions, Deed::Version(pipeline)),
-            (mix.targets, Deed::Target(pipeline)),
-        ];
-        let mut drawn = dice.random_range(0..deeds_by_weight.iter().map(|(weight, _)| weight).sum());
-        for (weight, deed) in deeds_by_weight {
-            if drawn < weight {
-                deeds.push((at, deed));
-                break;
-            }
-            drawn -= weight;
+    for (every, places, draw) in kinds.into_iter().filter(|(every, ..)| !every.is_zero()) {
+        let mut at = every.mul_f64(dice.random_range(0.25..1.0));
+        while at < lasts {
+            let place = dice.random_range(0..places);
+            deeds.push((at, draw(place, &mut dice)));
+            at += every.mul_f64(dice.random_range(0.5..1.5));
         }
-        at += every.mul_f64(dice.random_range(0.5..1.5));
     }
+    deeds.sort_by_key(|(at, _)| *at);
     deeds
 }
 
@@ -81,10 +91,14 @@ pub fn lasts(short: Duration) -> Duration {
 
 #[test]
 fn the_same_seed_makes_the_same_plan() {
-    let mix = Mix { restarts: 1, kills: 1, sleeps: 1, versions: 1, targets: 0 };
-    let plan = |seed| plan(seed, Duration::from_secs(600), Duration::from_secs(1), mix, (3, 2));
+    let seconds = Duration::from_secs;
+    let (every, cast) = (seconds(6), Cast { processes: 3, versioned: 2, producers: 1 });
+    let mix = Mix { restarts: every, kills: every, sleeps: every, versions: every, targets: Duration::ZERO, adds: seconds(60) };
+    let plan = |seed| plan(seed, seconds(600), mix, cast);
     assert_eq!(plan(7), plan(7));
     assert_ne!(plan(7), plan(8));
     assert!(plan(7).len() > 300 && plan(7).is_sorted_by_key(|(at, _)| *at));
-    assert!(!plan(7).iter().any(|(_, deed)| matches!(deed, Deed::Target(_))), "what weighs nothing never comes");
+    assert!(!plan(7).iter().any(|(_, deed)| matches!(deed, Deed::Target(_))), "what takes no time never comes");
+    let adds = plan(7).iter().filter(|(_, deed)| matches!(deed, Deed::Add(0))).count();
+    assert!((6..=20).contains(&adds), "{adds}");
 }

@@ -6,8 +6,9 @@ mod operating;
 mod producer;
 mod states;
 
+pub use producer::Producer;
+
 use super::*;
-use producer::Producer;
 
 /// Servers and a `sluice run` whose derived configs do not wait long.
 async fn stage() -> Stage {

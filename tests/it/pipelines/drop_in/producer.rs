@@ -18,7 +18,7 @@ pub struct Producer {
 }
 
 impl Producer {
-    pub async fn of(stage: &Stage, key: &str) -> Self {
+    pub(super) async fn of(stage: &Stage, key: &str) -> Self {
         Self::with(stage.nats.client().await, key)
     }
 
