@@ -1,4 +1,4 @@
-//! What is left of containers and of pipelines: the last lines of what has died, and why a
+//! What is left of containers and of pipelines: the last lines of what has died, orphans and strangers, and why a
 //! container was killed or is not well.
 
 use super::Rig;
@@ -29,6 +29,42 @@ async fn the_last_lines_of_a_container_that_was_stopped_or_died_are_shown() {
     let shown = stage.sluice.cli_ok(&["logs", "metrics"]).await;
     let starts = shown.lines().filter(|line| line.contains("execution process started") && line.contains("container=")).count();
     assert_eq!(starts, 2, "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_of_this_installation_are_removed_and_strangers_stay() {
+    require!("docker", "nats-server", "database");
+    let mut stage = Stage::set(Docker::shared().await, "docker").await;
+    stage.publish(1000).await;
+    let name = stage.containers(false).await.remove(0);
+    let installation = stage.docker.cli(&["inspect", "--format", "{{index .Config.Labels \"sluice/installation\"}}", &name]).await;
+    let image = stage.docker.image().await;
+    let (namespace, fingerprint) = (format!("sluice/namespace={}", stage.namespace), "0".repeat(64));
+    let make = async |installation: &str, id: &str| {
+        let labels = [
+            format!("--label=sluice/installation={installation}"),
+            format!("--label=sluice/id={id}"),
+            format!("--label=sluice/fingerprint={fingerprint}"),
+            format!("--label={namespace}"),
+            "--label=sluice/execution=0".to_owned(),
+        ];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        stage.docker.cli(&[&["create"][..], &labels, &[&image]].concat()).await
+    };
+    let stranger = make(&uuid::Uuid::new_v4().to_string(), "ghost").await;
+    let orphan = make(&installation, "ghost").await;
+    let there = async |stage: &Stage, one: &str| stage.docker.try_cli(&["inspect", one]).await.status.success();
+    eventually("what no pipeline knows is removed", LONG, || async { !there(&stage, &orphan).await }).await;
+    // A pipeline that lost both its entry and its status while no controller was there to see it.
+    stage.sluice.kill9();
+    for bucket in [stage.namespace.clone(), format!("{}-status", stage.namespace)] {
+        let bucket = stage.nats.jetstream().await.get_key_value(bucket).await.unwrap();
+        bucket.purge("metrics").await.unwrap();
+    }
+    stage.sluice.respawn();
+    stage.sluice.wait_ready().await;
+    eventually("what lost its pipeline is removed", LONG, || async { !there(&stage, &name).await }).await;
+    assert!(there(&stage, &stranger).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
