@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TOOLS := bash deploy/local/tools.sh
 
-.PHONY: help build image demo test soak-controllers lint bench bench-controllers instructions clean-cache
+.PHONY: help build image demo test soak-controllers lint bench bench-controllers bench-docker instructions clean-cache
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench-controllers: ## documents per second of one controller and of two, in turn
 	cargo bench --locked --bench throughput -- --only one,two \
 		--contender 'one=exec bash benches/controllers.sh 1' --contender 'two=exec bash benches/controllers.sh 2' \
 		--json target/bench/controllers.json $(ARGS)
+
+bench-docker: build ## how long an entry takes to become a running container, beside `docker run`; ROUNDS=10
+	@bash deploy/local/bench-docker.sh
 
 instructions: ## instructions per document of the hot path, counted by valgrind
 	@bash deploy/local/instructions.sh

@@ -18,6 +18,7 @@
 
 pub mod config;
 mod drive;
+mod ended;
 mod engine;
 mod events;
 mod files;
@@ -29,6 +30,7 @@ pub use engine::EngineError;
 use super::{BoxFuture, Executor, ExecutorError, Observed, Permit};
 use crate::executor::names::{ID, INSTALLATION};
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::logs::LogLine;
 use crate::pipeline::report::Trouble;
 use crate::pipeline::spec::ExecutionSpec;
 use crate::settings::Settings;
@@ -220,6 +222,10 @@ impl Executor for DockerExecutor {
     fn permit(&self, permit: Permit) {
         // Given once, by the controller that this backend belongs to.
         let _ = self.shared.permit.set(permit);
+    }
+
+    fn ended_logs<'a>(&'a self, id: &'a PipelineId, last: u32) -> BoxFuture<'a, Result<Vec<LogLine>, ExecutorError>> {
+        Box::pin(async move { Ok(ended::logs(&self.shared, id, last).await?) })
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

@@ -2,6 +2,7 @@
 //! pipelines. The engine is shared with other tests; what is made on it goes at the end.
 
 mod backend;
+mod ends;
 mod pipelines;
 
 use crate::executor::{PLAIN, World};

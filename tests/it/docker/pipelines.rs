@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-const LONG: Duration = Duration::from_secs(240);
+pub(super) const LONG: Duration = Duration::from_secs(240);
 
 /// An engine, servers that its containers reach, and a controller.
-struct Stage {
-    docker: Arc<Docker>,
-    nats: Nats,
+pub(super) struct Stage {
+    pub docker: Arc<Docker>,
+    pub nats: Nats,
     mongo: Mongo,
-    sluice: Sluice,
-    namespace: String,
+    pub sluice: Sluice,
+    pub namespace: String,
     _cleaning: Cleaning,
 }
 
@@ -32,7 +32,7 @@ fn section(image: &str, docker: &Docker, kind: &str, retire: &str) -> String {
 }
 
 impl Stage {
-    async fn set(docker: Arc<Docker>, kind: &str) -> Self {
+    pub async fn set(docker: Arc<Docker>, kind: &str) -> Self {
         let gateway = docker.gateway();
         let (nats, mongo) = tokio::join!(Nats::start_on(gateway), Mongo::start_on(gateway));
         let namespace = random_name("ns");
@@ -49,7 +49,7 @@ impl Stage {
         format!("{}.metrics", self.namespace)
     }
 
-    async fn publish(&self, count: u32) {
+    pub async fn publish(&self, count: u32) {
         let file = self.sluice.dir.join("metrics.yml");
         let config =
             format!("schema: 1\noutput:\n  mongodb: {{collection: metrics, batching: {{count: {count}, period: 1s, linger: 20ms}}}}\n");
@@ -58,17 +58,17 @@ impl Stage {
         self.sluice.cli_ok(&["publish", "metrics", "-f", &file, "--wait=3m"]).await;
     }
 
-    async fn status(&self) -> Value {
+    pub async fn status(&self) -> Value {
         let (code, body) = self.sluice.get("/api/v1/pipelines/metrics").await;
         if code == 200 { serde_json::from_str(&body).unwrap() } else { Value::Null }
     }
 
-    async fn says(&self, kind: &str, status: bool, reason: &str) {
+    pub async fn says(&self, kind: &str, status: bool, reason: &str) {
         eventually(&format!("{kind}={status} because {reason}"), LONG, || async { has(&self.status().await, kind, status, reason) }).await;
     }
 
     /// The containers of the pipeline, by the CLI; `-a` for those that do not run too.
-    async fn containers(&self, all: bool) -> Vec<String> {
+    pub async fn containers(&self, all: bool) -> Vec<String> {
         let filter = format!("label=sluice/namespace={}", self.namespace);
         let mut arguments = vec!["ps", "--format", "{{.Names}}", "--filter", &filter];
         arguments.extend(all.then_some("-a"));

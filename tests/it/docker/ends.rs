@@ -1,0 +1,99 @@
+//! What is left of containers and of pipelines: the last lines of what has died, orphans and strangers, and why a
+//! container was killed or is not well.
+
+use super::Rig;
+use super::pipelines::{LONG, Stage};
+use crate::executor::{SOON, observed};
+use crate::support::{Docker, eventually};
+use sluice::executor::Executor;
+use sluice::pipeline::status::Reason;
+use std::sync::Arc;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_lines_of_a_container_that_was_stopped_or_died_are_shown() {
+    require!("docker", "nats-server", "database");
+    let stage = Stage::set(Docker::shared().await, "docker").await;
+    stage.publish(1000).await;
+    let name = stage.containers(false).await.remove(0);
+    stage.sluice.cli_ok(&["pause", "metrics", "--wait=3m"]).await;
+    eventually("it is stopped", SOON, || async { stage.containers(false).await.is_empty() }).await;
+    let shown = stage.sluice.cli_ok(&["logs", "metrics"]).await;
+    let said = |shown: &str, what: &str| shown.lines().any(|line| line.contains(what) && line.contains(&format!("container={name}")));
+    assert!(said(&shown, "execution process started") && said(&shown, "execution process stopped"), "{shown}");
+    let last = stage.sluice.cli_ok(&["logs", "metrics", "-n", "1"]).await;
+    assert_eq!(last.lines().filter(|line| line.contains("container=")).count(), 1, "{last}");
+    // Killed while it runs, and started again: what the dead process wrote is still told apart from what runs.
+    stage.sluice.cli_ok(&["publish", "metrics", "--wait=3m"]).await;
+    stage.docker.cli(&["kill", &name]).await;
+    eventually("it runs again", LONG, || async { !stage.containers(false).await.is_empty() }).await;
+    let shown = stage.sluice.cli_ok(&["logs", "metrics"]).await;
+    let starts = shown.lines().filter(|line| line.contains("execution process started") && line.contains("container=")).count();
+    assert_eq!(starts, 2, "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_of_this_installation_are_removed_and_strangers_stay() {
+    require!("docker", "nats-server", "database");
+    let mut stage = Stage::set(Docker::shared().await, "docker").await;
+    stage.publish(1000).await;
+    let name = stage.containers(false).await.remove(0);
+    let installation = stage.docker.cli(&["inspect", "--format", "{{index .Config.Labels \"sluice/installation\"}}", &name]).await;
+    let image = stage.docker.image().await;
+    let (namespace, fingerprint) = (format!("sluice/namespace={}", stage.namespace), "0".repeat(64));
+    let make = async |installation: &str, id: &str| {
+        let labels = [
+            format!("--label=sluice/installation={installation}"),
+            format!("--label=sluice/id={id}"),
+            format!("--label=sluice/fingerprint={fingerprint}"),
+            format!("--label={namespace}"),
+            "--label=sluice/execution=0".to_owned(),
+        ];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        stage.docker.cli(&[&["create"][..], &labels, &[&image]].concat()).await
+    };
+    let stranger = make(&uuid::Uuid::new_v4().to_string(), "ghost").await;
+    let orphan = make(&installation, "ghost").await;
+    let there = async |stage: &Stage, one: &str| stage.docker.try_cli(&["inspect", one]).await.status.success();
+    eventually("what no pipeline knows is removed", LONG, || async { !there(&stage, &orphan).await }).await;
+    // A pipeline that lost both its entry and its status while no controller was there to see it.
+    stage.sluice.kill9();
+    for bucket in [stage.namespace.clone(), format!("{}-status", stage.namespace)] {
+        let bucket = stage.nats.jetstream().await.get_key_value(bucket).await.unwrap();
+        bucket.purge("metrics").await.unwrap();
+    }
+    stage.sluice.respawn();
+    stage.sluice.wait_ready().await;
+    eventually("what lost its pipeline is removed", LONG, || async { !there(&stage, &name).await }).await;
+    assert!(there(&stage, &stranger).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_the_kernel_kills_for_its_memory_is_said_to_be() {
+    require!("docker", "nats-server", "database");
+    let mut rig = Rig::set().await;
+    let mut settings = rig.settings.as_ref().clone();
+    // Too little for any process of ours to begin.
+    settings.executor.docker.memory = 6 << 20;
+    rig.settings = Arc::new(settings);
+    let (backend, one) = (rig.backend(), rig.plain().await);
+    backend.ensure(&one).await.unwrap();
+    eventually("the engine says that it was killed for its memory", LONG, || async {
+        let seen = observed(&backend).await;
+        seen.is_some_and(|seen| seen.troubles.iter().any(|trouble| trouble.reason == Reason::ExecutionOutOfMemory))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_is_not_well_is_a_reason_in_the_status_until_it_is() {
+    require!("docker", "nats-server", "database");
+    let stage = Stage::set(Docker::shared().await, "docker").await;
+    stage.publish(1000).await;
+    let name = stage.containers(false).await.remove(0);
+    let said = || async { stage.status().await["conditions"].to_string().contains("ExecutionUnhealthy") };
+    stage.docker.cli(&["kill", "--signal", "STOP", &name]).await;
+    eventually("the status says so", LONG, said).await;
+    stage.docker.cli(&["kill", "--signal", "CONT", &name]).await;
+    eventually("and forgets it", LONG, || async { !said().await }).await;
+    stage.says("Ready", true, "AsDesired").await;
+}
