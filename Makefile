@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TOOLS := bash deploy/local/tools.sh
 
-.PHONY: help build image demo test soak-controllers lint bench bench-controllers bench-docker instructions clean-cache
+.PHONY: help build image demo test soak soak-controllers lint bench bench-controllers bench-docker instructions clean-cache
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: ## every test, on real servers; what they need beside Rust is found or ins
 	cargo test --locked --no-run || { kill $$tools 2>/dev/null; exit 1; }; \
 	wait $$tools || echo 'make: not all tools could be had: the tests that need them say so' >&2; \
 	cargo test --locked
+
+soak: ## simulated lives of the core, SEEDS=100000 of them from FROM=1 on; one that fails is shrunk and printed
+	SLUICE_SIMULATION_SEEDS="$${SEEDS:-100000}" SLUICE_SIMULATION_FROM="$${FROM:-1}" cargo test --locked --lib simulation::under_any_faults -- --nocapture
 
 soak-controllers: ## ten minutes of controllers that come and go, and edits, under a load; SLUICE_SOAK_SEED=N repeats one
 	@$(TOOLS) nats-server database >/dev/null

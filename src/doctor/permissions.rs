@@ -204,11 +204,11 @@ fn execution(grants: &mut Builder<'_>) {
     let dead_letters = names.dead_letters();
     grants.read_configs();
     grants.api("STREAM.INFO.*", "look at the pipeline's stream");
+    grants.api("STREAM.MSG.GET.*", "whether the stream lost what it had delivered");
     grants.api(&format!("CONSUMER.INFO.*.{}", names.consumer()), "look at the pipeline's durable");
     grants.api(&format!("CONSUMER.MSG.NEXT.*.{}", names.consumer()), "pull");
     grants.publish(format!("$JS.ACK.*.{}.>", names.consumer()), "acknowledge");
     grants.publish(format!("{dead_letters}.*.*"), "set a document aside that MongoDB refuses");
-    grants.api(&format!("STREAM.MSG.GET.{dead_letters}"), "make sure that it is there");
     let payloads = names.dead_letter_objects();
     grants.publish(format!("$O.{payloads}.>"), "payloads of dead letters that are too large for a message");
     grants.api(&format!("DIRECT.GET.OBJ_{payloads}.>"), "whether one is there already");

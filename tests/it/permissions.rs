@@ -124,8 +124,8 @@ const IN_TROUBLE_ONLY: [(&str, &str); 2] = [
     // A command ends as soon as it has its answer; the word that its consumer can go may not be sent any more, and the
     // server ends the consumer by itself.
     ("editor", "$JS.API.CONSUMER.DELETE."),
-    // A dead letter that is there already, since its acknowledgement was lost.
-    ("controller,execution", "$JS.API.STREAM.MSG.GET.perms-dlq"),
+    // A dead letter that is there already, since its acknowledgement was lost; a stream that may have lost its tail.
+    ("controller,execution", "$JS.API.STREAM.MSG.GET.*"),
 ];
 
 /// Makes the role that is printed for MongoDB, for two databases, and a user who has it.

@@ -93,6 +93,24 @@ async fn double_acknowledgements_remove_messages_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_known_again_by_sequence_and_time_and_one_that_left_the_stream_is_not_there() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (jetstream, mut source) = prepare(&nats).await;
+    publish(&jetstream, 2, 10).await;
+    source.pull(2, 0, EXPIRES, BEAT).await.unwrap();
+    let got = deliveries(&mut source, 2).await;
+    let (sequence, published_ns) = (got[1].sequence, got[1].published_ns);
+    let inspector = source.inspector();
+    assert!(inspector.holds(sequence, published_ns).await.unwrap());
+    assert!(!inspector.holds(sequence, published_ns + 1).await.unwrap(), "another message that has its sequence now");
+    source.ack(&mut replies(&got), 1).await.unwrap();
+    acked(&mut source).await;
+    assert!(!inspector.holds(sequence, published_ns).await.unwrap());
+    assert!(!inspector.holds(sequence + 7, published_ns).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pull_is_bounded_by_bytes_but_never_below_one_message() {
     require!("nats-server");
     let nats = Nats::start().await;

@@ -146,12 +146,15 @@ impl Core {
 
     /// Everything that time or the last event made due.
     fn advance(&mut self, now: Now, out: &mut Vec<Effect>) {
-        self.keep_leases(now.at, out);
-        self.retry_aside(now.at, out);
-        self.close_when_due(now.at);
-        self.start_inserts(now.at, out);
-        self.bury_doomed(now.at, out);
-        self.pull_more(now, out);
+        // Past the deadline of a stop nothing begins any more: it would be about what is forgotten in the same breath.
+        if self.stopping.is_none_or(|deadline| now.at < deadline) {
+            self.keep_leases(now.at, out);
+            self.retry_aside(now.at, out);
+            self.close_when_due(now.at);
+            self.start_inserts(now.at, out);
+            self.bury_doomed(now.at, out);
+            self.pull_more(now, out);
+        }
         self.end_when_done(now, out);
         self.wake = self.next_wake(now);
     }

@@ -74,8 +74,12 @@ impl Core {
         }
         let look_up = self.inside_lease(parts.look_up, now, out);
         if !look_up.is_empty() {
-            let group = self.sent_group(Stage::LookingUp, look_up);
-            out.push(Effect::LookUp(group));
+            let id = self.sent_group(Stage::LookingUp, look_up);
+            if let Some(group) = self.groups.get_mut(&id) {
+                // What is found nowhere has been tried as often as before.
+                group.puzzle = puzzle;
+            }
+            out.push(Effect::LookUp(id));
         }
         let again = self.inside_lease(parts.again, now, out);
         if let Some(class) = parts.again_class {

@@ -1,6 +1,6 @@
 //! Tests of the core: single rules here, whole lives under faults in `simulation`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod bounds;
 mod moved;

@@ -59,6 +59,11 @@ impl Slots {
         bytes
     }
 
+    /// Sequence and publish time of the youngest message that is held.
+    pub(super) fn youngest(&self) -> Option<(u64, u64)> {
+        self.slots.iter().flatten().map(|slot| (slot.delivery.sequence, slot.delivery.published_ns)).max()
+    }
+
     /// What budgets count of all that is held.
     pub(super) fn bytes(&self) -> u64 {
         self.slots.iter().flatten().map(|slot| slot.delivery.bytes).sum()

@@ -104,8 +104,11 @@ impl Driver {
             self.supervision.asking = true;
             self.supervision.doubted = false;
             self.supervision.asked_above = self.highest;
+            // A tail that was lost is found by its last message that is held here: whatever has its sequence now, if
+            // anything has, was published at another time.
+            let witness = if self.identities.is_none() { self.slots.youngest() } else { None };
             let question = self.source.inspector();
-            let work = async move { Done::Asked(work::ask(question).await) };
+            let work = async move { Done::Asked(work::ask(question, witness).await) };
             self.work.spawn(work::guarded(work, || Done::Asked(Err(work::asking_panicked()))));
         }
         if !self.supervision.opening && now >= self.supervision.open_at {
@@ -125,10 +128,10 @@ impl Driver {
         self.supervision.ask_at = Instant::now();
     }
 
-    pub(super) fn consumer_says(&mut self, answer: Result<ConsumerFacts, SourceError>) {
+    pub(super) fn consumer_says(&mut self, answer: Result<(ConsumerFacts, bool), SourceError>) {
         self.supervision.asking = false;
-        let facts = match answer {
-            Ok(facts) => facts,
+        let (facts, there) = match answer {
+            Ok(answer) => answer,
             Err(error) => {
                 self.supervision.ask_failures += 1;
                 self.supervision.ask_at = Instant::now() + ASK.delay(self.supervision.ask_failures, rand::random());
@@ -154,7 +157,7 @@ impl Driver {
         };
         self.supervision.asked = Some(Instant::now());
         self.supervision.ask_at = Instant::now() + jittered(again);
-        self.same_stream(&facts);
+        self.same_stream(&facts, there);
         if self.words.source.take().is_some() {
             info!("stream and consumer answer");
         }
@@ -183,9 +186,11 @@ impl Driver {
 
     /// What is held of a stream that was created anew or lost its tail is forgotten: the sequences by which it would be
     /// acknowledged may be those of other messages now.
-    fn same_stream(&mut self, facts: &ConsumerFacts) {
+    /// `there`: whether it still has the youngest message that was held when it was asked. One that was acknowledged
+    /// meanwhile is not there either; what is forgotten then is delivered again, and found to be stored.
+    fn same_stream(&mut self, facts: &ConsumerFacts, there: bool) {
         let known = std::mem::replace(&mut self.supervision.stream_created_ns, facts.stream_created_ns);
-        let lost = facts.last_sequence < self.supervision.asked_above;
+        let lost = facts.last_sequence < self.supervision.asked_above || !there;
         if known == 0 || (known == facts.stream_created_ns && !lost) {
             return;
         }

@@ -28,7 +28,8 @@ pub(super) enum Done {
     Checked(GroupId, Result<Vec<(u32, Class)>, Unasked>),
     Buried(GroupId, Result<Stored, DeadLetterError>),
     Pinged(Result<(), CommandFailure>),
-    Asked(Result<ConsumerFacts, SourceError>),
+    /// What stream and consumer are like, and whether the stream still has the message that was asked about.
+    Asked(Result<(ConsumerFacts, bool), SourceError>),
     Opened(Result<Collection, OpenError>),
 }
 
@@ -56,9 +57,17 @@ static ASKING: Semaphore = Semaphore::const_new(128);
 /// For so long at most: answers may be late, too.
 const ASKING_WAIT: Duration = Duration::from_secs(1);
 
-pub(super) async fn ask(question: Inspector) -> Result<ConsumerFacts, SourceError> {
+/// `witness`: sequence and time of a message that the stream should have, if it is still the one that it was.
+pub(super) async fn ask(question: Inspector, witness: Option<(u64, u64)>) -> Result<(ConsumerFacts, bool), SourceError> {
     let _turn = tokio::time::timeout(ASKING_WAIT, ASKING.acquire()).await;
-    Box::pin(question.info()).await
+    let facts = Box::pin(question.info()).await?;
+    let Some((sequence, published_ns)) = witness else { return Ok((facts, true)) };
+    match Box::pin(question.holds(sequence, published_ns)).await {
+        Ok(there) => Ok((facts, there)),
+        // Not allowed to ask, perhaps: then nothing is certain.
+        Err(error) if matches!(error.kind, SourceErrorKind::Timeout | SourceErrorKind::Refused) => Ok((facts, false)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Sends the command, unless the process was suspended until the leases of its messages had ended at `until`: another may

@@ -3,6 +3,7 @@
 use super::link::Link;
 use super::{REPLY_TIMEOUT, SourceError, SourceErrorKind};
 use async_nats::{Client, Request, RequestErrorKind};
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::time::{Duration, Instant};
@@ -133,12 +134,39 @@ pub(super) async fn ask(nats: &Client, stream: &str, consumer: &str) -> Result<C
     })
 }
 
+#[derive(Debug, Deserialize)]
+struct StoredMessage {
+    message: Option<StoredTime>,
+}
+
+#[derive(Debug, Deserialize)]
+struct StoredTime {
+    time: Timestamp,
+}
+
+/// The message does not exist.
+const NO_MESSAGE: u64 = 10037;
+
+/// Whether the stream's message of this sequence is the one that was published then.
+pub(super) async fn holds(nats: &Client, stream: &str, sequence: u64, published_ns: u64) -> Result<bool, SourceError> {
+    let body = format!(r#"{{"seq":{sequence}}}"#);
+    match request_with::<StoredMessage>(nats, format!("$JS.API.STREAM.MSG.GET.{stream}"), body.into()).await {
+        Ok(found) => Ok(found.message.is_some_and(|message| nanoseconds(message.time) == published_ns)),
+        Err(error) if error.code == Some(NO_MESSAGE) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn nanoseconds(time: Timestamp) -> u64 {
     u64::try_from(time.as_nanosecond()).unwrap_or(0)
 }
 
 async fn request<T: DeserializeOwned>(nats: &Client, subject: String) -> Result<T, SourceError> {
-    let asked = nats.send_request(subject, Request::new().timeout(Some(REPLY_TIMEOUT)));
+    request_with(nats, subject, Bytes::new()).await
+}
+
+async fn request_with<T: DeserializeOwned>(nats: &Client, subject: String, body: Bytes) -> Result<T, SourceError> {
+    let asked = nats.send_request(subject, Request::new().payload(body).timeout(Some(REPLY_TIMEOUT)));
     // Around it all: without a connection the client's own queue may be full.
     let reply = tokio::time::timeout(REPLY_TIMEOUT, asked).await.map_err(|_| SourceError::timeout())?;
     let reply = reply.map_err(|error| match error.kind() {

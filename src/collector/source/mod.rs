@@ -150,6 +150,13 @@ impl Inspector {
     pub async fn info(&self) -> Result<ConsumerFacts, SourceError> {
         facts::ask(&self.nats, &self.stream, &self.consumer).await
     }
+
+    /// Whether the stream still has the message of this sequence that was published then (nanoseconds since the epoch). A
+    /// stream that lost its tail may have given the sequence to another message since. `false` also where the message was
+    /// acknowledged.
+    pub async fn holds(&self, sequence: u64, published_ns: u64) -> Result<bool, SourceError> {
+        facts::holds(&self.nats, &self.stream, sequence, published_ns).await
+    }
 }
 
 impl Source {
