@@ -150,7 +150,7 @@ fn every_command_of_sluice_that_the_readme_names_is_there() {
         .skip(1)
         .zip(readme.split("sluice "))
         .filter(|(_, before)| before.ends_with(['`', '$', ' ', '|', '(']))
-        .filter_map(|(after, _)| after.split(|c: char| !c.is_ascii_lowercase()).next())
+        .filter_map(|(after, _)| after.split(|c: char| !c.is_ascii_lowercase() && c != '-').next())
         .filter(|word| !word.is_empty())
         .collect();
     named.sort_unstable();
