@@ -87,8 +87,8 @@ impl Release {
             let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
             let logged = self.namespace.try_kubectl(&["logs", &name]).await;
             let logged = String::from_utf8_lossy(&logged.stdout).into_owned();
-            let started = logged.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let process = started.filter_map(|line| Some(line["controller"].as_str()?.to_owned())).last();
+            let mut lines = logged.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let process = lines.find_map(|line| Some(line["controller"].as_str()?.to_owned()));
             let address = pod["status"]["podIP"].as_str().unwrap().to_owned();
             controllers.extend(process.map(|process| Controller { pod: name, process, address }));
         }
