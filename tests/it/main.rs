@@ -39,4 +39,5 @@ mod store_lease;
 mod store_streams;
 mod store_watch;
 mod toolbox;
+mod torture;
 mod transfer;

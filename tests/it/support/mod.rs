@@ -21,7 +21,7 @@ pub use http::http_get;
 pub use mongo::{Mongo, certificate};
 pub use nats::Nats;
 pub use process::{Process, free_port};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Side, Tap};
 pub use sluice::{Run, Sluice};
 pub use tools::{missing, tool};
 
