@@ -26,6 +26,7 @@ mod image;
 mod instructions;
 mod layout;
 mod lint;
+mod nodes;
 mod permissions;
 mod pipelines;
 mod readme;

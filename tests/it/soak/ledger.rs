@@ -150,11 +150,6 @@ impl Ledger {
         Self { producers, ended }
     }
 
-    /// How many publishes were acknowledged so far.
-    pub fn acknowledged(&self) -> usize {
-        self.producers.iter().map(|producer| producer.said.lock().expect("no producer panics").acknowledged.len()).sum()
-    }
-
     /// Lets the producers end: from then on nothing is published.
     pub async fn end(&mut self) {
         self.ended.store(true, Ordering::Relaxed);

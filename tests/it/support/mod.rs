@@ -7,6 +7,7 @@
 // A toolbox: not everything in it is in use at every time.
 #![allow(dead_code, unused_imports)]
 
+mod cluster;
 mod docker;
 mod http;
 mod mongo;
@@ -15,7 +16,9 @@ mod process;
 mod proxy;
 mod sluice;
 mod tools;
+pub mod wire;
 
+pub use cluster::Cluster;
 pub use docker::{Cleaning, Docker};
 pub use http::http_get;
 pub use mongo::{Mongo, certificate};

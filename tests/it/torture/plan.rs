@@ -9,8 +9,9 @@ use std::time::Duration;
 
 /// How many `sluice run`s there are.
 pub const MEMBERS: usize = 3;
-/// Each member's lines to NATS and to the database, and the producers' line to NATS, which is the first.
-pub const LINES: usize = 1 + 2 * MEMBERS;
+/// The producers' line to NATS, each member's, and one to the database: its address is part of what a target is, and so the
+/// same for all.
+pub const LINES: usize = 1 + MEMBERS + 1;
 /// The victims: all members, then these.
 pub const NATS: usize = MEMBERS;
 pub const DATABASE: usize = MEMBERS + 1;

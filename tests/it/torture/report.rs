@@ -35,6 +35,8 @@ pub struct Report {
     pub seconds: u64,
     /// How long it took afterwards until nothing waited any more; `null` where that never came.
     pub settled_after_seconds: Option<f64>,
+    /// Messages that wait in the streams nevertheless; the account calls them lost.
+    pub waiting: u64,
     pub done: Done,
     pub account: Account,
 }
@@ -53,7 +55,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, seconds, settled_after_seconds, done, account } = self;
+        let Self { seed, seconds, settled_after_seconds, waiting, done, account } = self;
         let stops = done.stops_of_sluice + done.stops_of_nats + done.stops_of_the_database;
         write!(
             f,
@@ -72,7 +74,7 @@ impl fmt::Display for Report {
         )?;
         match settled_after_seconds {
             Some(seconds) => write!(f, "after {:.1?}", Duration::from_secs_f64(*seconds)),
-            None => f.write_str("never"),
+            None => write!(f, "never: {waiting} still wait"),
         }
     }
 }
