@@ -61,8 +61,13 @@ impl Nodes {
     }
 
     async fn load(&self) -> Ledger {
+        self.load_without(&[]).await
+    }
+
+    /// Producers that are connected to none of these nodes.
+    async fn load_without(&self, nodes: &[usize]) -> Ledger {
         let pace = Pace { answer: Duration::from_secs(2), ..Pace::default() };
-        Ledger::open(&self.cluster.urls(), &["metrics"], 2, pace).await
+        Ledger::open(&self.cluster.urls_without(nodes), &["metrics"], 2, pace).await
     }
 
     async fn info(&self, stream: &str) -> jetstream::stream::Info {

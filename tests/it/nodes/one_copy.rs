@@ -24,13 +24,12 @@ async fn one_copy(cluster: &Cluster) -> usize {
     cluster.leader_of("alpha_metrics").await
 }
 
-/// What both have been given so far, and what they hold.
-async fn received(members: &[Sluice]) -> (u64, u64) {
-    let mut sum = (0, 0);
+/// How many messages both have been given so far.
+async fn received(members: &[Sluice]) -> u64 {
+    let mut sum = 0;
     for member in members {
         let executions: Vec<Value> = serde_json::from_str(&member.get("/api/v1/executions").await.1).unwrap_or_default();
-        let of = |name| executions.iter().filter_map(|one| one["counters"][name].as_u64()).sum::<u64>();
-        sum = (sum.0 + of("received"), sum.1 + of("buffered"));
+        sum += executions.iter().filter_map(|one| one["counters"]["received"].as_u64()).sum::<u64>();
     }
     sum
 }
@@ -46,18 +45,16 @@ async fn the_node_of_a_stream_of_one_copy_killed_right_after_a_delivery_to_two_r
     nodes.publish(&plain("metrics").replace("20ms", "100ms")).await;
     let ledger = nodes.load().await;
     let mut kills = 0;
-    for _ in 0..5 * rounds(Duration::from_secs(20)) {
+    for _ in 0..3 * rounds(Duration::from_secs(30)) {
         nodes.flows(300).await;
-        let before = received(&nodes.members).await.0;
+        let before = received(&nodes.members).await;
         // Within milliseconds of a delivery: both hold something all the time.
-        while received(&nodes.members).await.0 == before {}
+        while received(&nodes.members).await == before {}
         nodes.cluster.kill9(node);
         kills += 1;
         nodes.cluster.restart(node).await;
     }
-    let account = nodes.settle(ledger, &format!("one copy, its node killed {kills} times")).await;
-    let (received, _) = received(&nodes.members).await;
-    let messages = nodes.info("alpha_metrics").await.state.last_sequence;
-    eprintln!("{} of {messages} messages were delivered again", received.saturating_sub(messages));
-    assert!(account.published > 1_000);
+    nodes.settle(ledger, &format!("one copy, its node killed {kills} times")).await;
+    let (received, messages) = (received(&nodes.members).await, nodes.info("alpha_metrics").await.state.last_sequence);
+    assert!(received > messages, "{received} deliveries of {messages} messages: nothing was forgotten");
 }

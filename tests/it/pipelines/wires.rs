@@ -122,7 +122,7 @@ async fn nothing_is_acknowledged_before_the_database_has_it_durably_and_nothing_
     let Heed { stage, ears, nats, mongo } = heed().await;
     stage.publish("metrics", &plain("metrics").replace("1000", "50")).await;
     stage.send("alpha.metrics", 0..50).await;
-    let (jetstream, total) = (stage.nats.jetstream().await, 3_000);
+    let (jetstream, total) = (stage.nats.jetstream().await, 3_000_i64);
     let load = async {
         for n in 50..total {
             let payload = if n % 500 == 499 { format!("poison {n}").into_bytes() } else { doc! {"n": n}.to_vec().unwrap() };
@@ -193,7 +193,7 @@ fn assert_silent_for_first_deliveries(ears: &Ears, from: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_slept_past_its_leases_says_nothing_for_what_it_held() {
     require!("nats-server", "database");
-    let Heed { stage, ears, .. } = heed().await;
+    let Heed { stage, ears, nats: _nats, mongo: _mongo } = heed().await;
     holding(&stage, &ears, "period: 5s").await;
     stage.sluice.signal("STOP");
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -209,8 +209,7 @@ async fn a_process_that_slept_past_its_leases_says_nothing_for_what_it_held() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_slept_past_its_leases_acknowledges_nothing_by_an_insert_that_had_begun() {
     require!("nats-server", "database");
-    let Heed { stage, ears, mongo, .. } = heed().await;
-    mongo.resume();
+    let Heed { stage, ears, mongo, nats: _nats } = heed().await;
     let inserting =
         |ears: &Ears| ears.heard().iter().any(|heard| matches!(heard, Heard::Asked { body, .. } if body.contains_key("insert")));
     holding(&stage, &ears, "period: 2s").await;
