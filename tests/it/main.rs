@@ -7,6 +7,7 @@
 #[macro_use]
 mod support;
 
+mod chart;
 mod cli;
 mod collector;
 mod collector_edges;
