@@ -9,7 +9,7 @@ mod three_copies;
 use crate::controllers::health;
 use crate::pipelines::plain;
 use crate::soak::{self, Account, Ledger, Pace};
-use crate::support::{Cluster, Mongo, Run, Sluice, eventually};
+use crate::support::{Mongo, NatsCluster, Run, Sluice, eventually};
 use async_nats::jetstream;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -21,19 +21,19 @@ const LEASE: Duration = Duration::from_secs(6);
 
 /// A cluster, a database, two `sluice run`s and the pipeline `metrics`.
 struct Nodes {
-    cluster: Cluster,
+    cluster: NatsCluster,
     mongo: Mongo,
     members: Vec<Sluice>,
 }
 
 impl Nodes {
     /// `urls`: the nodes that each of the two connects to.
-    async fn start(urls: impl Fn(&Cluster) -> [Vec<String>; 2]) -> Self {
-        let (cluster, mongo) = tokio::join!(Cluster::start(), Mongo::start());
+    async fn start(urls: impl Fn(&NatsCluster) -> [Vec<String>; 2]) -> Self {
+        let (cluster, mongo) = tokio::join!(NatsCluster::start(), Mongo::start());
         Self::on(cluster, mongo, urls).await
     }
 
-    async fn on(cluster: Cluster, mongo: Mongo, urls: impl Fn(&Cluster) -> [Vec<String>; 2]) -> Self {
+    async fn on(cluster: NatsCluster, mongo: Mongo, urls: impl Fn(&NatsCluster) -> [Vec<String>; 2]) -> Self {
         let mut members = Vec::new();
         for urls in urls(&cluster) {
             let run = Run::new(cluster.node(0), &mongo);

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The node that a stream of one copy with a short lease lies on.
-async fn one_copy(cluster: &Cluster) -> usize {
+async fn one_copy(cluster: &NatsCluster) -> usize {
     let stream = jetstream::stream::Config {
         name: "alpha_metrics".into(),
         subjects: vec!["alpha.metrics".into()],
@@ -37,10 +37,10 @@ async fn received(members: &[Sluice]) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_of_a_stream_of_one_copy_killed_right_after_a_delivery_to_two_replicas_doubles_nothing() {
     require!("nats-server", "database");
-    let (cluster, mongo) = tokio::join!(Cluster::start(), Mongo::start());
+    let (cluster, mongo) = tokio::join!(NatsCluster::start(), Mongo::start());
     let node = one_copy(&cluster).await;
     // Connected elsewhere, so that none of them notices.
-    let elsewhere = |cluster: &Cluster| [cluster.urls_without(&[node]), cluster.urls_without(&[node])];
+    let elsewhere = |cluster: &NatsCluster| [cluster.urls_without(&[node]), cluster.urls_without(&[node])];
     let mut nodes = Nodes::on(cluster, mongo, elsewhere).await;
     nodes.publish(&plain("metrics").replace("20ms", "100ms")).await;
     let ledger = nodes.load().await;

@@ -4,7 +4,7 @@ use super::*;
 use crate::pipelines::drop_in::Producer;
 
 /// A stream of three copies, as Sluice makes it with `jetstream.replicas: 3`.
-async fn replicated(urls: impl Fn(&Cluster) -> [Vec<String>; 2]) -> Nodes {
+async fn replicated(urls: impl Fn(&NatsCluster) -> [Vec<String>; 2]) -> Nodes {
     let nodes = Nodes::start(urls).await;
     nodes.publish(&plain("metrics")).await;
     for stream in ["alpha_metrics", "KV_alpha", "KV_alpha-status", "KV_alpha-lease", "OBJ_alpha-configs", "alpha-dlq"] {
@@ -13,7 +13,7 @@ async fn replicated(urls: impl Fn(&Cluster) -> [Vec<String>; 2]) -> Nodes {
     nodes
 }
 
-fn everywhere(cluster: &Cluster) -> [Vec<String>; 2] {
+fn everywhere(cluster: &NatsCluster) -> [Vec<String>; 2] {
     [cluster.urls(), cluster.urls()]
 }
 

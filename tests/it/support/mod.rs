@@ -8,24 +8,24 @@
 // A toolbox: not everything in it is in use at every time.
 #![allow(dead_code, unused_imports)]
 
-mod cluster;
 mod docker;
 mod http;
 mod kubernetes;
 mod mongo;
 mod nats;
+mod nats_cluster;
 mod process;
 mod proxy;
 mod sluice;
 mod tools;
 pub mod wire;
 
-pub use cluster::Cluster;
 pub use docker::{Cleaning, Docker};
 pub use http::http_get;
 pub use kubernetes::{Cluster, Component, Namespace};
 pub use mongo::{Mongo, certificate};
 pub use nats::Nats;
+pub use nats_cluster::NatsCluster;
 pub use process::{Process, free_port};
 pub use proxy::{Proxy, Side, Tap};
 pub use sluice::{Run, Sluice};

@@ -13,13 +13,13 @@ const NODES: usize = 3;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Three nodes, killed when dropped.
-pub struct Cluster {
+pub struct NatsCluster {
     nodes: Vec<Nats>,
     /// From, to, and what lies between.
     routes: Vec<(usize, usize, Proxy)>,
 }
 
-impl Cluster {
+impl NatsCluster {
     /// Starts them and waits until JetStream works on each.
     pub async fn start() -> Self {
         let ports: Vec<_> = (0..NODES).map(|_| free_port()).collect();
