@@ -19,6 +19,9 @@ pub const VERSION: &str = "sluice/version";
 pub const FINGERPRINT: &str = "sluice/fingerprint";
 /// Which of the execution's replicas, from 0; `loader` for what only carries files into a volume.
 pub const EXECUTION: &str = "sluice/execution";
+/// The epoch of the holder that made it: which of the controllers that had the lease, one after the other, it was. For people
+/// and other tools; a label cannot be changed, so that it does not follow a takeover.
+pub const EPOCH: &str = "sluice/epoch";
 /// A hash of the target: executions with different ones never run at the same time.
 pub const TARGET: &str = "sluice/target";
 

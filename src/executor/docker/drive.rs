@@ -3,21 +3,21 @@
 //! A driver looks, plans, takes the steps and looks again. What fails is tried again with growing delays, and shown as a
 //! trouble meanwhile. There is never more than one for a pipeline: a verb that finds one tells it what is wanted now.
 
-use super::config::{self, container_config, loader_config, loader_name, stop_timeout, volume_config, volume_name};
+use super::Shared;
+use super::config::{self, container_config, made_in, stop_timeout, volume_config};
 use super::engine::EngineError;
 use super::plan::{Next, Step, plan};
 use super::seen::{Container, Want};
-use super::{Shared, files};
 use crate::executor::names::replica_name;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::Trouble;
-use crate::pipeline::spec::ExecutionSpec;
+use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
 use crate::settings::PullPolicy;
 use bollard::auth::DockerCredentials;
 use bollard::exec::{CreateExecOptions, StartExecOptions};
 use bollard::query_parameters::{
-    CreateContainerOptions, CreateImageOptions, RemoveContainerOptions, RemoveVolumeOptions, StopContainerOptions, UploadToContainerOptions,
+    CreateContainerOptions, CreateImageOptions, RemoveContainerOptions, RemoveVolumeOptions, StopContainerOptions,
 };
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
@@ -76,8 +76,15 @@ pub fn want(shared: &Arc<Shared>, id: &PipelineId, want: Want) {
     }
     let (sender, wanted) = watch::channel(want);
     let (trouble, poked) = (Arc::default(), Arc::new(Notify::new()));
-    let work =
-        Work { shared: shared.clone(), id: id.clone(), wanted, trouble: Arc::clone(&trouble), poked: poked.clone(), ready: HashSet::new() };
+    let work = Work {
+        shared: shared.clone(),
+        id: id.clone(),
+        wanted,
+        trouble: Arc::clone(&trouble),
+        poked: poked.clone(),
+        ready: HashSet::new(),
+        unfilled: None,
+    };
     let task = AbortOnDropHandle::new(tokio::spawn(work.run().instrument(info_span!("drive", pipeline = %id))));
     drivers.insert(id.clone(), Driver { want: sender, trouble, poked, _task: task });
 }
@@ -90,6 +97,8 @@ struct Work {
     poked: Arc<Notify>,
     /// The containers that have said that they are ready.
     ready: HashSet<String>,
+    /// What was started while its volume was being filled, which failed.
+    unfilled: Option<Fingerprint>,
 }
 
 impl Work {
@@ -170,18 +179,40 @@ impl Work {
             Want::Run(spec) => Some(spec.as_ref()),
             Want::Stopped | Want::Gone => None,
         };
-        // One carries the files for all replicas, so that they are there before any of them is made.
-        // What is started again gets them anew: a password may have changed since.
+        // What is started again gets its files anew, before: a password may have changed since. What is made waits for them
+        // itself, so that they come while it is being started; those of one replica are those of all.
         let creates = next.steps.iter().any(|step| matches!(step, Step::Create(_)));
         let starts = next.steps.iter().any(|step| matches!(step, Step::Start(_)));
+        let mut alongside = spec.filter(|spec| self.unfilled.as_ref() == Some(&spec.fingerprint));
         if let (true, Some(spec)) = (creates || starts, spec) {
-            self.image().await?;
-            let filled = containers.iter().any(|one| one.fingerprint == spec.fingerprint && one.replica.is_some());
-            if starts || !filled {
-                self.fill_volume(spec).await?;
+            let there = containers.iter().any(|one| one.fingerprint == spec.fingerprint && one.replica.is_some());
+            if starts || !there {
+                tokio::try_join!(self.image(), self.volume(spec))?;
+                alongside = Some(spec);
+            } else {
+                self.image().await?;
             }
         }
-        let taken = join_all(next.steps.iter().map(|step| self.take(step, spec, &containers))).await;
+        if let Some(spec) = alongside.take_if(|_| starts) {
+            self.shared.filler.fill(&self.shared, spec).await?;
+        }
+        let made = Notify::new();
+        let fill = async {
+            let Some(spec) = alongside else { return Ok(()) };
+            // Not before the first container is there, which would be slower for it; where many wait to be made, at once.
+            if creates && self.shared.starts.available_permits() > 0 {
+                made.notified().await;
+            }
+            self.shared.filler.fill(&self.shared, spec).await
+        };
+        let steps = async {
+            let taken = join_all(next.steps.iter().map(|step| self.take(step, spec, &containers, &made))).await;
+            made.notify_one();
+            taken
+        };
+        let (filled, taken) = tokio::join!(fill, steps);
+        self.unfilled = alongside.filter(|_| filled.is_err()).map(|spec| spec.fingerprint.clone());
+        filled?;
         let mut failed = None;
         for (step, taken) in next.steps.iter().zip(taken) {
             match (step, taken) {
@@ -203,15 +234,15 @@ impl Work {
         }
     }
 
-    /// Takes one step; whether it is so, for a probe.
-    async fn take(&self, step: &Step, spec: Option<&ExecutionSpec>, containers: &[Container]) -> Result<bool, EngineError> {
+    /// Takes one step; whether it is so, for a probe. Says `made` once a container is there and before it is started.
+    async fn take(&self, step: &Step, spec: Option<&ExecutionSpec>, containers: &[Container], made: &Notify) -> Result<bool, EngineError> {
         let shared = &self.shared;
         let name = |id: &str| containers.iter().find(|one| one.id == id).map_or(String::new(), |one| one.instance.name.clone());
         let grace = shared.settings.executor.shutdown_grace;
         match step {
             Step::Create(replica) => {
                 if let Some(spec) = spec {
-                    self.create(spec, *replica, grace).await?;
+                    self.create(spec, *replica, grace, made).await?;
                 }
             }
             Step::Start(id) => {
@@ -249,47 +280,28 @@ impl Work {
         Ok(true)
     }
 
-    /// Makes and starts one replica; its volume is filled.
-    async fn create(&self, spec: &ExecutionSpec, replica: u32, grace: Duration) -> Result<(), EngineError> {
+    /// Makes and starts one replica; its volume is there.
+    async fn create(&self, spec: &ExecutionSpec, replica: u32, grace: Duration, made: &Notify) -> Result<(), EngineError> {
         let shared = &self.shared;
         let name = replica_name(spec, replica);
-        let body = container_config(spec, replica, &shared.settings.executor.docker, grace);
+        let mut body = container_config(spec, replica, &shared.settings.executor.docker, grace);
         let options = CreateContainerOptions { name: Some(name.clone()), ..Default::default() };
         let _start = shared.starts.acquire().await;
-        shared.permitted()?;
+        made_in(shared.permitted()?, &mut body.labels);
         let create = |engine: bollard::Docker| async move { engine.create_container(Some(options), body).await };
         let created = shared.engine.call("create container", create).await?;
+        made.notify_one();
         shared.permitted()?;
         shared.engine.call("start container", |engine| async move { engine.start_container(&created.id, None).await }).await?;
         info!(version = %spec.version, execution = spec.fingerprint.short(), container = name, "container started");
         Ok(())
     }
 
-    /// Makes the volume of an execution and puts its files into it: through a container that is never started, since
-    /// an engine writes into no memory file system and through no read-only mount.
-    async fn fill_volume(&self, spec: &ExecutionSpec) -> Result<(), EngineError> {
-        let shared = &self.shared;
-        let archive = files::archive(&shared.settings)?;
-        let _start = shared.starts.acquire().await;
-        shared.permitted()?;
-        shared.engine.call("create volume", |engine| async move { engine.create_volume(volume_config(spec)).await }).await?;
-        let options = CreateContainerOptions { name: Some(loader_name(spec)), ..Default::default() };
-        let body = loader_config(spec, &shared.settings.executor.docker);
-        shared.permitted()?;
-        let create = |engine: bollard::Docker| async move { engine.create_container(Some(options), body).await };
-        let loader = &shared.engine.call("create container", create).await?.id;
-        let upload = UploadToContainerOptions { path: config::FILES.into(), ..Default::default() };
-        let body = bollard::body_full(archive.into());
-        let filled = shared
-            .engine
-            .call("upload settings", |engine| async move { engine.upload_to_container(loader, Some(upload), body).await })
-            .await;
-        let options = RemoveContainerOptions { force: true, ..Default::default() };
-        let removed =
-            shared.engine.call("remove container", |engine| async move { engine.remove_container(loader, Some(options)).await }).await;
-        filled?;
-        removed?;
-        debug!(volume = volume_name(spec), "volume filled");
+    /// Makes the volume of an execution; one that is there stays as it is.
+    async fn volume(&self, spec: &ExecutionSpec) -> Result<(), EngineError> {
+        let mut volume = volume_config(spec);
+        made_in(self.shared.permitted()?, &mut volume.labels);
+        self.shared.engine.call("create volume", |engine| async move { engine.create_volume(volume).await }).await?;
         Ok(())
     }
 

@@ -10,8 +10,8 @@ use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker, errors::Error};
 use jiff::Timestamp;
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tracing::{info, warn};
+use std::time::{Duration, Instant};
+use tracing::{debug, info, warn};
 
 /// The oldest API that has all that is used here.
 const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
@@ -19,7 +19,7 @@ const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 4
 const SLACK: Duration = Duration::from_secs(2);
 
 /// Why a call to the engine failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
     /// The engine does not answer.
     #[error("the engine at {host} has not answered since {since:.0}: {message}")]
@@ -175,7 +175,10 @@ impl Engine {
     {
         let timeout = self.settings.timeout + longer;
         let client = self.client().await?.with_timeout(timeout);
-        match tokio::time::timeout(timeout + SLACK, call(client)).await {
+        let begun = Instant::now();
+        let answered = tokio::time::timeout(timeout + SLACK, call(client)).await;
+        debug!(what, ms = begun.elapsed().as_millis(), "engine called");
+        match answered {
             Ok(Ok(answer)) => {
                 self.state().silent = None;
                 Ok(answer)

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// The exit code of an execution that a restart alone cannot help.
 pub const MISCONFIGURED: i64 = 3;
+/// The exit code of an execution that waited for its files in vain: whoever filled its volume died over it.
+pub const WITHOUT_FILES: i64 = 4;
 /// How long such an execution is left alone before it is tried again.
 pub const LEFT_ALONE: Duration = Duration::from_secs(60);
 
@@ -49,8 +51,17 @@ pub struct Container {
 impl Container {
     /// Whether it ended in a way that a restart alone cannot help.
     pub fn misconfigured(&self) -> bool {
+        self.ended_with(MISCONFIGURED)
+    }
+
+    /// Whether its volume is to be filled before it is started again.
+    pub fn without_files(&self) -> bool {
+        self.ended_with(WITHOUT_FILES)
+    }
+
+    fn ended_with(&self, code: i64) -> bool {
         let ended = matches!(self.instance.state, InstanceState::Stopped | InstanceState::Restarting);
-        ended && self.instance.exit_code == Some(MISCONFIGURED)
+        ended && self.instance.exit_code == Some(code)
     }
 }
 
@@ -211,7 +222,8 @@ fn alike(containers: &[Container], first: &Container, live: bool) -> bool {
     containers.iter().all(|one| {
         let state = one.instance.state;
         let sound = if live { state.is_live() && state != InstanceState::Frozen } else { state != InstanceState::Dead };
-        one.fingerprint == first.fingerprint && one.replica.is_some() && one.edited.is_none() && sound && !(live && one.misconfigured())
+        let helpless = live && (one.misconfigured() || one.without_files());
+        one.fingerprint == first.fingerprint && one.replica.is_some() && one.edited.is_none() && sound && !helpless
     })
 }
 

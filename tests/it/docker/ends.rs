@@ -3,9 +3,10 @@
 
 use super::Rig;
 use super::pipelines::{LONG, Stage};
-use crate::executor::{SOON, observed};
+use crate::executor::{SOON, id, observed, runs};
 use crate::support::{Docker, eventually};
 use sluice::executor::Executor;
+use sluice::pipeline::instance::InstanceState;
 use sluice::pipeline::status::Reason;
 use std::sync::Arc;
 
@@ -96,4 +97,35 @@ async fn a_container_that_is_not_well_is_a_reason_in_the_status_until_it_is() {
     stage.docker.cli(&["kill", "--signal", "CONT", &name]).await;
     eventually("and forgets it", LONG, || async { !said().await }).await;
     stage.says("Ready", true, "AsDesired").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_whose_files_never_came_ends_and_gets_them_before_it_is_started_again() {
+    require!("docker", "nats-server", "database");
+    let rig = Rig::set().await;
+    let (backend, one) = (rig.backend(), rig.plain().await);
+    backend.ensure(&one).await.unwrap();
+    runs(&backend, &one).await;
+    let name = observed(&backend).await.unwrap().instances.remove(0).name;
+    let volume = sluice::executor::names::execution_name(rig.installation, &one.id, &one.fingerprint);
+    let files = rig.docker.cli(&["volume", "inspect", "--format", "{{.Mountpoint}}", &volume]).await;
+    rig.docker.cli(&["stop", &name]).await;
+    // As if whoever filled the volume had died in the middle of it.
+    if std::fs::remove_file(std::path::Path::new(&files).join("complete")).is_err() {
+        // The disk of an engine of others is not ours.
+        return;
+    }
+    rig.docker.cli(&["start", &name]).await;
+    eventually("it gives up", SOON, || async {
+        let seen = observed(&backend).await.unwrap();
+        let ended = seen.instances[0].exit_code == Some(4) && seen.instances[0].state != InstanceState::Running;
+        ended && seen.fingerprint != one.fingerprint
+    })
+    .await;
+    backend.ensure(&one).await.unwrap();
+    runs(&backend, &one).await;
+    rig.world.send(0..10).await;
+    rig.world.stored(10).await;
+    backend.destroy(&id()).await.unwrap();
+    eventually("nothing is left", SOON, || async { rig.left().await.is_empty() }).await;
 }

@@ -1,7 +1,7 @@
 //! A TCP proxy that a test can cut, stall and count through.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -45,11 +45,16 @@ struct Counters {
 impl Proxy {
     /// Starts one in front of `127.0.0.1:port`.
     pub async fn start(port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", super::free_port())).await.expect("a port for the proxy");
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), (Ipv4Addr::LOCALHOST, port).into()).await
+    }
+
+    /// Starts one that listens on `host`, in front of `server`.
+    pub async fn start_on(host: IpAddr, server: SocketAddr) -> Self {
+        let listener = TcpListener::bind((host, super::free_port())).await.expect("a port for the proxy");
         let address = listener.local_addr().expect("a bound address");
         let mode = watch::Sender::new(Mode::Open);
         let counters = Arc::new(Counters::default());
-        let task = tokio::spawn(accept(listener, port, mode.clone(), counters.clone()));
+        let task = tokio::spawn(accept(listener, server, mode.clone(), counters.clone()));
         Self { address, mode, counters, task }
     }
 
@@ -101,18 +106,18 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, port: u16, mode: watch::Sender<Mode>, counters: Arc<Counters>) {
+async fn accept(listener: TcpListener, server: SocketAddr, mode: watch::Sender<Mode>, counters: Arc<Counters>) {
     while let Ok((client, _)) = listener.accept().await {
         counters.connections.fetch_add(1, Ordering::Relaxed);
         if *mode.borrow() == Mode::Cut {
             continue;
         }
-        tokio::spawn(serve(client, port, mode.subscribe(), counters.clone()));
+        tokio::spawn(serve(client, server, mode.subscribe(), counters.clone()));
     }
 }
 
-async fn serve(client: TcpStream, port: u16, mut mode: watch::Receiver<Mode>, counters: Arc<Counters>) {
-    let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+async fn serve(client: TcpStream, server: SocketAddr, mut mode: watch::Receiver<Mode>, counters: Arc<Counters>) {
+    let Ok(server) = TcpStream::connect(server).await else { return };
     // Small frames must not wait for one another: latencies through the proxy are measured.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut client_in, mut client_out) = client.into_split();
