@@ -144,7 +144,7 @@ docker_() {
 }
 
 # A registry of images (distribution, Apache-2.0), which tests pull from.
-registry() {
+registry_() {
   command -v docker-registry || command -v registry && return
   RUNLEVEL=1 SYSTEMD_OFFLINE=1 apt_install docker-registry
   command -v docker-registry
@@ -168,7 +168,7 @@ for tool; do
       cargo-deny) cargo_deny ;;
       valgrind) valgrind_ ;;
       docker) docker_ ;;
-      registry) registry ;;
+      registry) registry_ ;;
       *) die "unknown program '$tool'" ;;
     esac
   )

@@ -5,7 +5,7 @@
 //! The settings and secrets lie in a volume of the execution's own, which the container only reads; in its environment
 //! stand the path of the settings and the spec, which holds no secret. Golden tests hold all of it.
 
-use crate::executor::names::{self, LOADER, replica_name};
+use crate::executor::names::{self, FILLING, LOADER, replica_name};
 use crate::pipeline::spec::ExecutionSpec;
 use crate::settings::{ContainerUser, DockerSettings};
 use bollard::models::{
@@ -49,6 +49,16 @@ pub fn stop_timeout(grace: Duration) -> Duration {
 /// The volume of an execution: its name is the execution's.
 pub fn volume_config(spec: &ExecutionSpec) -> VolumeCreateRequest {
     VolumeCreateRequest { name: Some(volume_name(spec)), labels: Some(labels(spec, "volume")), ..Default::default() }
+}
+
+/// An empty volume that is there while the first one is being filled: a controller that dies over that leaves it to the next.
+pub fn filling_config(spec: &ExecutionSpec) -> VolumeCreateRequest {
+    VolumeCreateRequest { name: Some(filling_name(spec)), labels: Some(labels(spec, FILLING)), ..Default::default() }
+}
+
+/// Its name.
+pub fn filling_name(spec: &ExecutionSpec) -> String {
+    format!("{}-{FILLING}", volume_name(spec))
 }
 
 /// The name of the volume of an execution.

@@ -4,7 +4,7 @@
 //! trouble meanwhile. There is never more than one for a pipeline: a verb that finds one tells it what is wanted now.
 
 use super::Shared;
-use super::config::{self, container_config, made_in, stop_timeout, volume_config};
+use super::config::{self, container_config, filling_config, filling_name, made_in, stop_timeout, volume_config};
 use super::engine::EngineError;
 use super::plan::{Next, Step, plan};
 use super::seen::{Container, Want};
@@ -12,10 +12,11 @@ use crate::executor::names::replica_name;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::Trouble;
-use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
+use crate::pipeline::spec::ExecutionSpec;
 use crate::settings::PullPolicy;
 use bollard::auth::DockerCredentials;
 use bollard::exec::{CreateExecOptions, StartExecOptions};
+use bollard::models::VolumeCreateRequest;
 use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, RemoveContainerOptions, RemoveVolumeOptions, StopContainerOptions,
 };
@@ -76,15 +77,8 @@ pub fn want(shared: &Arc<Shared>, id: &PipelineId, want: Want) {
     }
     let (sender, wanted) = watch::channel(want);
     let (trouble, poked) = (Arc::default(), Arc::new(Notify::new()));
-    let work = Work {
-        shared: shared.clone(),
-        id: id.clone(),
-        wanted,
-        trouble: Arc::clone(&trouble),
-        poked: poked.clone(),
-        ready: HashSet::new(),
-        unfilled: None,
-    };
+    let work =
+        Work { shared: shared.clone(), id: id.clone(), wanted, trouble: Arc::clone(&trouble), poked: poked.clone(), ready: HashSet::new() };
     let task = AbortOnDropHandle::new(tokio::spawn(work.run().instrument(info_span!("drive", pipeline = %id))));
     drivers.insert(id.clone(), Driver { want: sender, trouble, poked, _task: task });
 }
@@ -97,8 +91,6 @@ struct Work {
     poked: Arc<Notify>,
     /// The containers that have said that they are ready.
     ready: HashSet<String>,
-    /// What was started while its volume was being filled, which failed.
-    unfilled: Option<Fingerprint>,
 }
 
 impl Work {
@@ -183,18 +175,19 @@ impl Work {
         // itself, so that they come while it is being started; those of one replica are those of all.
         let creates = next.steps.iter().any(|step| matches!(step, Step::Create(_)));
         let starts = next.steps.iter().any(|step| matches!(step, Step::Start(_)));
-        let mut alongside = spec.filter(|spec| self.unfilled.as_ref() == Some(&spec.fingerprint));
+        let begun = |spec: &&ExecutionSpec| volumes.iter().any(|volume| volume.filling && volume.fingerprint == spec.fingerprint);
+        let mut alongside = spec.filter(begun);
         if let (true, Some(spec)) = (creates || starts, spec) {
             let there = containers.iter().any(|one| one.fingerprint == spec.fingerprint && one.replica.is_some());
             if starts || !there {
-                tokio::try_join!(self.image(), self.volume(spec))?;
+                tokio::try_join!(self.image(), self.volume(volume_config(spec)), self.volume(filling_config(spec)))?;
                 alongside = Some(spec);
             } else {
                 self.image().await?;
             }
         }
         if let Some(spec) = alongside.take_if(|_| starts) {
-            self.shared.filler.fill(&self.shared, spec).await?;
+            self.fill(spec).await?;
         }
         let made = Notify::new();
         let fill = async {
@@ -203,7 +196,7 @@ impl Work {
             if creates && self.shared.starts.available_permits() > 0 {
                 made.notified().await;
             }
-            self.shared.filler.fill(&self.shared, spec).await
+            self.fill(spec).await
         };
         let steps = async {
             let taken = join_all(next.steps.iter().map(|step| self.take(step, spec, &containers, &made))).await;
@@ -211,7 +204,6 @@ impl Work {
             taken
         };
         let (filled, taken) = tokio::join!(fill, steps);
-        self.unfilled = alongside.filter(|_| filled.is_err()).map(|spec| spec.fingerprint.clone());
         filled?;
         let mut failed = None;
         for (step, taken) in next.steps.iter().zip(taken) {
@@ -271,11 +263,7 @@ impl Work {
                 shared.engine.call("remove container", |engine| async move { engine.remove_container(id, Some(options)).await }).await?;
                 info!(container = name(id), "container removed");
             }
-            Step::RemoveVolume(volume) => {
-                shared.permitted()?;
-                let remove = |engine: bollard::Docker| async move { engine.remove_volume(volume, None::<RemoveVolumeOptions>).await };
-                shared.engine.call("remove volume", remove).await?;
-            }
+            Step::RemoveVolume(volume) => self.remove_volume(volume).await?,
         }
         Ok(true)
     }
@@ -297,9 +285,24 @@ impl Work {
         Ok(())
     }
 
-    /// Makes the volume of an execution; one that is there stays as it is.
-    async fn volume(&self, spec: &ExecutionSpec) -> Result<(), EngineError> {
-        let mut volume = volume_config(spec);
+    /// Fills the volume of an execution, and takes away what says that it is not filled.
+    async fn fill(&self, spec: &ExecutionSpec) -> Result<(), EngineError> {
+        self.shared.filler.fill(&self.shared, spec).await?;
+        let name = filling_name(spec);
+        match self.remove_volume(&name).await {
+            Err(EngineError::Missing { .. }) => Ok(()),
+            removed => removed,
+        }
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        self.shared.permitted()?;
+        let remove = |engine: bollard::Docker| async move { engine.remove_volume(name, None::<RemoveVolumeOptions>).await };
+        self.shared.engine.call("remove volume", remove).await
+    }
+
+    /// Makes a volume; one that is there stays as it is.
+    async fn volume(&self, mut volume: VolumeCreateRequest) -> Result<(), EngineError> {
         made_in(self.shared.permitted()?, &mut volume.labels);
         self.shared.engine.call("create volume", |engine| async move { engine.create_volume(volume).await }).await?;
         Ok(())

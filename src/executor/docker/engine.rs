@@ -143,6 +143,7 @@ impl Engine {
             let version = format!("{}.{}", version.major_version, version.minor_version);
             return Err(EngineError::TooOld { host: self.settings.host.clone(), version });
         }
+        let client = speaking(client, version);
         info!(engine = self.settings.host, api = %format!("{}.{}", version.major_version, version.minor_version), "engine connected");
         let mut state = self.state();
         state.silent = None;
@@ -212,6 +213,22 @@ impl Engine {
         }
         EngineError::Unavailable { host: self.settings.host.clone(), since, message }
     }
+}
+
+/// The same connection, which says with each request in which version it is meant. The library leaves that out of the path, and an
+/// engine takes what says nothing for its newest.
+fn speaking(client: Docker, version: ClientVersion) -> Docker {
+    let prefix = format!("/v{}.{}", version.major_version, version.minor_version);
+    client.with_request_modifier(move |mut request| {
+        let uri = request.uri();
+        if let (Some(scheme), Some(authority), Some(path)) = (uri.scheme_str(), uri.authority(), uri.path_and_query())
+            && !path.as_str().starts_with(&prefix)
+            && let Ok(versioned) = format!("{scheme}://{authority}{prefix}{path}").parse()
+        {
+            *request.uri_mut() = versioned;
+        }
+        request
+    })
 }
 
 /// An error with what caused it: the outermost of hyper's says nothing.

@@ -13,8 +13,8 @@
 //! from the same work queue meanwhile, so nothing is lost or doubled.
 //!
 //! Files: settings and secrets lie in a volume of the execution's own, which a container that never runs carries them into (see
-//! `fill`) while the execution is being started; what runs waits for the last of them, and ends with exit code 4 where it does
-//! not come, upon which the volume is filled again.
+//! `fill`) while the execution is being started; what runs waits for the last of them. Meanwhile a second, empty volume says that
+//! this is under way, so that it is done again where a controller dies over it.
 //!
 //! Restarts: the engine starts an execution that fails again, with growing delays, also after its own restart
 //! (`unless-stopped`, which leaves alone what was stopped). Exit code 3 means that a restart cannot help: such a container
@@ -177,7 +177,7 @@ impl Shared {
         self.drivers().get(id).map_or((None, Vec::new()), |driver| (Some(driver.want()), driver.trouble()))
     }
 
-    fn observed(&self, id: &PipelineId, containers: &[Container], volumes: usize) -> Option<Observed> {
+    fn observed(&self, id: &PipelineId, containers: &[Container], volumes: &[OwnVolume]) -> Option<Observed> {
         let (want, troubles) = self.at_work(id);
         seen::observed(id, containers, volumes, want.as_ref(), troubles)
     }
@@ -205,16 +205,14 @@ impl Executor for DockerExecutor {
             for id in self.shared.drivers().keys() {
                 all.entry(id.clone()).or_default();
             }
-            Ok(all.iter().filter_map(|(id, (containers, volumes))| self.shared.observed(id, containers, volumes.len())).collect())
+            Ok(all.iter().filter_map(|(id, (containers, volumes))| self.shared.observed(id, containers, volumes)).collect())
         })
     }
 
     fn observe<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<Option<Observed>, ExecutorError>> {
         Box::pin(async move {
-            let containers = self.shared.containers(Some(id)).await?;
-            // Only where there is nothing else does a volume that was left behind matter.
-            let volumes = if containers.is_empty() { self.shared.volumes(Some(id)).await?.len() } else { 0 };
-            Ok(self.shared.observed(id, &containers, volumes))
+            let (containers, volumes) = tokio::try_join!(self.shared.containers(Some(id)), self.shared.volumes(Some(id)))?;
+            Ok(self.shared.observed(id, &containers, &volumes))
         })
     }
 

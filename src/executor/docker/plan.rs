@@ -98,8 +98,7 @@ fn run(spec: &ExecutionSpec, containers: &[Container], ready: &HashSet<String>, 
         next.steps.extend(same.flat_map(|copy| end(copy)));
         match one.instance.state {
             _ if one.edited.is_some() => next.steps.extend(end(one)),
-            // What is started by us gets its files anew, what the engine starts does not.
-            State::Restarting if one.misconfigured() || one.without_files() => next.steps.push(Step::Stop(one.id.clone())),
+            State::Restarting if one.misconfigured() => next.steps.push(Step::Stop(one.id.clone())),
             State::Stopped if one.misconfigured() && rest(one, now) > Duration::ZERO => {
                 next.again = Some(next.again.map_or(rest(one, now), |again| again.min(rest(one, now))));
                 waiting = true;

@@ -18,8 +18,6 @@ use std::time::Duration;
 
 /// The exit code of an execution that a restart alone cannot help.
 pub const MISCONFIGURED: i64 = 3;
-/// The exit code of an execution that waited for its files in vain: whoever filled its volume died over it.
-pub const WITHOUT_FILES: i64 = 4;
 /// How long such an execution is left alone before it is tried again.
 pub const LEFT_ALONE: Duration = Duration::from_secs(60);
 
@@ -51,17 +49,8 @@ pub struct Container {
 impl Container {
     /// Whether it ended in a way that a restart alone cannot help.
     pub fn misconfigured(&self) -> bool {
-        self.ended_with(MISCONFIGURED)
-    }
-
-    /// Whether its volume is to be filled before it is started again.
-    pub fn without_files(&self) -> bool {
-        self.ended_with(WITHOUT_FILES)
-    }
-
-    fn ended_with(&self, code: i64) -> bool {
         let ended = matches!(self.instance.state, InstanceState::Stopped | InstanceState::Restarting);
-        ended && self.instance.exit_code == Some(code)
+        ended && self.instance.exit_code == Some(MISCONFIGURED)
     }
 }
 
@@ -74,6 +63,8 @@ pub struct OwnVolume {
     pub pipeline: PipelineId,
     /// The execution that it belongs to.
     pub fingerprint: Fingerprint,
+    /// Whether it only says that the execution's own is not filled yet.
+    pub filling: bool,
 }
 
 /// Reads a container; `None` where it is none of `installation`'s. `grace` is what its profile was rendered with.
@@ -137,6 +128,7 @@ pub fn volume(raw: &Volume, installation: uuid::Uuid) -> Option<OwnVolume> {
         name: raw.name.clone(),
         pipeline,
         fingerprint: Fingerprint(raw.labels.get(FINGERPRINT).cloned().unwrap_or_default()),
+        filling: raw.labels.get(names::EXECUTION).is_some_and(|execution| execution == names::FILLING),
     })
 }
 
@@ -183,7 +175,7 @@ pub enum Want {
 pub fn observed(
     id: &PipelineId,
     containers: &[Container],
-    volumes: usize,
+    volumes: &[OwnVolume],
     at_work: Option<&Want>,
     mut troubles: Vec<Trouble>,
 ) -> Option<crate::executor::Observed> {
@@ -191,16 +183,18 @@ pub fn observed(
         Some(Want::Run(spec)) => Some(spec),
         _ => None,
     };
-    if containers.is_empty() && volumes == 0 && wanted.is_none() {
+    if containers.is_empty() && volumes.is_empty() && wanted.is_none() {
         return None;
     }
     let mut instances: Vec<_> = containers.iter().filter(|one| one.replica.is_some()).map(|one| one.instance.clone()).collect();
     instances.sort_by(|a, b| a.name.cmp(&b.name));
     let live = containers.iter().any(|one| one.instance.state.is_live());
+    // Whoever filled it has died over it.
+    let unfilled = volumes.iter().any(|volume| volume.filling);
     let first = containers.iter().find(|one| one.replica.is_some());
     let fingerprint = match (wanted, first) {
         (Some(spec), _) => spec.fingerprint.clone(),
-        (None, Some(first)) if alike(containers, first, live) => first.fingerprint.clone(),
+        (None, Some(first)) if !unfilled && alike(containers, first, live) => first.fingerprint.clone(),
         _ => Fingerprint(String::new()),
     };
     troubles.extend(containers.iter().filter_map(trouble));
@@ -222,8 +216,7 @@ fn alike(containers: &[Container], first: &Container, live: bool) -> bool {
     containers.iter().all(|one| {
         let state = one.instance.state;
         let sound = if live { state.is_live() && state != InstanceState::Frozen } else { state != InstanceState::Dead };
-        let helpless = live && (one.misconfigured() || one.without_files());
-        one.fingerprint == first.fingerprint && one.replica.is_some() && one.edited.is_none() && sound && !helpless
+        one.fingerprint == first.fingerprint && one.replica.is_some() && one.edited.is_none() && sound && !(live && one.misconfigured())
     })
 }
 

@@ -37,9 +37,9 @@ impl Stage {
         Self::with(docker, nats, mongo, mongo_url, kind, Vec::new()).await
     }
 
-    /// The same on servers that are there, with the address at which the controller reaches the database, and further
-    /// settings (`--set`).
-    pub async fn with(docker: Arc<Docker>, nats: Nats, mongo: Mongo, mongo_url: String, kind: &str, set: Vec<String>) -> Self {
+    /// The same on servers that are there, with the address at which the controller reaches the database, and with
+    /// more in the environment of the controller and of commands.
+    pub async fn with(docker: Arc<Docker>, nats: Nats, mongo: Mongo, mongo_url: String, kind: &str, env: Vec<(String, String)>) -> Self {
         let namespace = random_name("ns");
         let _cleaning = docker.clean(&format!("sluice/namespace={namespace}"));
         let image = docker.image().await;
@@ -47,7 +47,7 @@ impl Stage {
         run.namespace.clone_from(&namespace);
         run.mongo_url = mongo_url;
         run.extra = section(&image, &docker, kind, "");
-        run.set = set;
+        run.env = env;
         let sluice = run.start().await;
         Self { docker, nats, mongo, sluice, namespace, _cleaning }
     }

@@ -30,9 +30,12 @@ async fn a_previous_target_is_found_by_containers_that_know_its_hosts_by_other_n
     let (nats, mongo) = tokio::join!(Nats::start_on(gateway), Mongo::start_on(gateway));
     let server = SocketAddr::new(gateway, mongo.port());
     let (outside, inside) = tokio::join!(Proxy::start_on(Ipv4Addr::LOCALHOST.into(), server), Proxy::start_on(gateway, server));
-    let hosts = format!("executor.docker.execution.mongodb.connections.default.hosts=[{}]", inside.address());
+    let env = [
+        ("SLUICE_EXECUTOR_DOCKER_EXECUTION_MONGODB_CONNECTIONS_DEFAULT_HOSTS", inside.address().to_string()),
+        ("SLUICE_EXECUTOR_SHUTDOWN_GRACE", "2s".into()),
+    ];
     let url = mongo.url_through(&outside);
-    let stage = Stage::with(docker, nats, mongo, url, "docker", vec![hosts, "executor.shutdown_grace=2s".into()]).await;
+    let stage = Stage::with(docker, nats, mongo, url, "docker", env.map(|(name, value)| (name.to_owned(), value)).into()).await;
     let file = stage.sluice.dir.join("metrics.yml");
     let to = |collection: &str| {
         let input = "input: {nats_jetstream: {ack_wait: 24s, max_ack_pending: 20000}}";
