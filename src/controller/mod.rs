@@ -175,7 +175,7 @@ impl Controller {
         info!(controller = %self.process, installation = %self.installation, "controller started");
         for executor in self.deps.retired.iter().chain([&self.deps.executor]) {
             let holding = self.holding.clone();
-            executor.permit(Arc::new(move || holding.epoch().is_some()));
+            executor.permit(Arc::new(move || holding.epoch().map(|(epoch, _)| epoch)));
         }
         self.resume().await;
         // Deciding ends first, so that another controller takes over while the executions here finish.
