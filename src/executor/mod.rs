@@ -63,8 +63,8 @@ impl Observed {
     }
 }
 
-/// Says at any moment whether this process may change what executions there are.
-pub type Permit = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Says at any moment under which epoch this process may change what executions there are; `None`: it may not.
+pub type Permit = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
 
 /// A future of a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

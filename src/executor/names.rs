@@ -17,13 +17,18 @@ pub const ID: &str = "sluice/id";
 pub const VERSION: &str = "sluice/version";
 /// The execution's fingerprint, whole.
 pub const FINGERPRINT: &str = "sluice/fingerprint";
-/// Which of the execution's replicas, from 0; `loader` for what only carries files into a volume.
+/// Which of the execution's replicas, from 0; other words for what is no execution.
 pub const EXECUTION: &str = "sluice/execution";
+/// The epoch of the holder that made it: which of the controllers that had the lease, one after the other, it was. For people
+/// and other tools; a label cannot be changed, so that it does not follow a takeover.
+pub const EPOCH: &str = "sluice/epoch";
 /// A hash of the target: executions with different ones never run at the same time.
 pub const TARGET: &str = "sluice/target";
 
 /// The value of [`EXECUTION`] of what only carries files into a volume.
 pub const LOADER: &str = "loader";
+/// The value of [`EXECUTION`] of what says that an execution's volume is not filled yet.
+pub const FILLING: &str = "filling";
 
 /// The longest readable part of a name.
 const SLUG: usize = 30;

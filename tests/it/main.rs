@@ -7,6 +7,7 @@
 #[macro_use]
 mod support;
 
+mod chart;
 mod cli;
 mod collector;
 mod collector_edges;
@@ -26,6 +27,7 @@ mod image;
 mod instructions;
 mod layout;
 mod lint;
+mod nodes;
 mod permissions;
 mod pipelines;
 mod readme;
@@ -39,4 +41,5 @@ mod store_lease;
 mod store_streams;
 mod store_watch;
 mod toolbox;
+mod torture;
 mod transfer;

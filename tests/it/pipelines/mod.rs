@@ -6,8 +6,10 @@ mod bad_entries;
 mod deletion;
 pub mod drop_in;
 mod faults;
+mod forgetting;
 mod guarded;
 mod history;
+mod large;
 mod life;
 mod replay;
 mod restarts;
@@ -15,6 +17,7 @@ mod scale;
 mod targets;
 mod versions;
 mod waiting;
+mod wires;
 
 use crate::support::{Mongo, Nats, Run, Sluice, eventually};
 use async_nats::jetstream;

@@ -142,8 +142,10 @@ impl Docker {
     pub async fn stop(&self) {
         let pid = fs::read_to_string(self.serving().dir.join("docker.pid")).expect("the daemon runs");
         succeeds(Command::new("sh").args(["-c", &format!("kill {pid}")]));
-        let process = Path::new("/proc").join(pid.trim());
-        super::eventually("the daemon ends", Duration::from_secs(60), || async { !process.exists() }).await;
+        let process = Path::new("/proc").join(pid.trim()).join("status");
+        // One that has ended and that nobody asked about is a zombie.
+        let ended = || fs::read_to_string(&process).map_or(true, |status| status.contains("State:\tZ"));
+        super::eventually("the daemon ends", Duration::from_secs(60), || async { ended() }).await;
     }
 
     /// Starts it again where it does not run, and waits until it answers.
@@ -198,13 +200,13 @@ impl Drop for Cleaning {
     }
 }
 
-fn script(name: &str) -> Command {
+pub(super) fn script(name: &str) -> Command {
     let mut command = Command::new("bash");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/local").join(name)).stdin(Stdio::null());
     command
 }
 
-fn succeeds(command: &mut Command) {
+pub(super) fn succeeds(command: &mut Command) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
     let mut said = String::new();
     // Daemons that it leaves running must not keep its output open for us: they have logs of their own.
@@ -213,6 +215,6 @@ fn succeeds(command: &mut Command) {
     assert!(status.success(), "{command:?}: {said}");
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
