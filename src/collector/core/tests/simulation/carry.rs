@@ -112,7 +112,7 @@ impl World<'_> {
         let number = self.ticket();
         let process = &mut self.processes[p];
         process.requests.insert(number, batch);
-        let expires = if process.core.flowing(process.clock(self.now)) { FLOW_EXPIRES } else { 60 * SECOND };
+        let expires = if process.core.pulls_last() { 60 * SECOND } else { FLOW_EXPIRES };
         let until = self.now + expires;
         self.send(p, |connection| Action::Pull(Request { number, of: (p, connection), left: batch, bytes: max_bytes, until }));
     }
