@@ -11,6 +11,7 @@ mod guarded;
 mod history;
 mod large;
 mod life;
+mod outages;
 mod replay;
 mod restarts;
 mod scale;

@@ -22,7 +22,7 @@ impl World<'_> {
             Effect::Insert(group) => self.insert(p, group),
             Effect::LookUp(group) => {
                 let what = self.entries(p, group).into_iter().map(|slot| (slot.message.doc, slot.key)).collect();
-                self.to_database(p, Told::LookedUp(group, None), |ticket| Action::LookUp(p, ticket, group, what));
+                self.ask_database(p, Told::LookedUp(group, None), |ticket| Action::LookUp(p, ticket, group, what));
                 if self.mutant == Some(Mutant::LookUpTakenAsDone) {
                     self.looked_up(p, group, Some(Vec::new()));
                 }
@@ -30,9 +30,9 @@ impl World<'_> {
             Effect::Check(group) => {
                 let slots =
                     self.entries(p, group).into_iter().map(|slot| (slot.message.doc, slot.key, slot.identity, slot.check)).collect();
-                self.to_database(p, Told::Checked(group, None), |ticket| Action::Check(p, ticket, group, slots));
+                self.ask_database(p, Told::Checked(group, None), |ticket| Action::Check(p, ticket, group, slots));
             }
-            Effect::Ping => self.to_database(p, Told::Pinged(Some(Class::Transient)), |ticket| Action::Ping(p, ticket)),
+            Effect::Ping => self.ask_database(p, Told::Pinged(Some(Class::Transient)), |ticket| Action::Ping(p, ticket)),
             Effect::Ack(group) | Effect::Terminate(group) if !certain => self.told(p, Told::Acked(group, false)),
             Effect::Renew(group) if !certain => {
                 let now = self.processes[p].clock(self.now);
@@ -150,7 +150,7 @@ impl World<'_> {
             }
         }
         let place = process.place;
-        self.to_database(p, Told::Inserted(group, Reply::Failed(Class::Transient)), |ticket| {
+        self.ask_database(p, Told::Inserted(group, Reply::Failed(Class::Transient)), |ticket| {
             Action::Insert(p, ticket, place, group, documents)
         });
         if self.mutant == Some(Mutant::AckBeforeReply) {

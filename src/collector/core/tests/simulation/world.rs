@@ -297,7 +297,7 @@ impl World<'_> {
     }
 
     /// Sends something to the database; whatever is not answered in time has failed.
-    pub fn to_database(&mut self, p: usize, unanswered: Told, action: impl FnOnce(u64) -> Action) {
+    pub fn ask_database(&mut self, p: usize, unanswered: Told, action: impl FnOnce(u64) -> Action) {
         let ticket = self.await_answer(p, unanswered, (self.plan.ack_wait / 3).min(10 * SECOND));
         let delay = self.database_latency();
         self.later(delay, action(ticket));
