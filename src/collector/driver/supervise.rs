@@ -179,7 +179,10 @@ impl Driver {
         self.identities = Some(Identities::new(&self.job.stream, facts.stream_created_ns));
         self.drop_late();
         let early = std::mem::take(&mut self.early);
-        if !early.is_empty() {
+        if early.is_empty() {
+            // Those that were late counted as outstanding until now: the core may want others in their place.
+            self.feed(Event::Tick);
+        } else {
             self.take_in(early);
         }
     }
