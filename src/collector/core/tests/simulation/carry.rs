@@ -72,6 +72,9 @@ impl World<'_> {
                     self.free(p, entries);
                 }
             }
+            Effect::Reserve(_) | Effect::Resolve(_) | Effect::Late(_) => {
+                self.must(false, || "an effect of time-series collections".into());
+            }
             Effect::Finished => {
                 self.processes[p].give_up_early();
                 self.processes[p].finished = true;

@@ -311,7 +311,15 @@ impl World<'_> {
             let slot = process.next_slot;
             process.next_slot += 1;
             let kind = if publish.nature == Nature::Unreadable { Kind::Unreadable } else { Kind::Document };
-            arrivals.push(Arrival { slot, bytes: message.bytes, lease_from, published_ns: message.published_ns, kind, check });
+            arrivals.push(Arrival {
+                slot,
+                sequence: delivery.sequence,
+                bytes: message.bytes,
+                lease_from,
+                published_ns: message.published_ns,
+                kind,
+                check,
+            });
             process.slots.insert(
                 slot,
                 Slot {
