@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TOOLS := bash deploy/local/tools.sh
 
-.PHONY: help build image demo test soak-controllers lint bench bench-controllers bench-docker instructions clean-cache
+.PHONY: help build image demo test cluster cluster-stop soak-controllers lint bench bench-controllers bench-docker instructions clean-cache
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,10 +19,16 @@ demo: ## servers up, a pipeline published, documents flow, all stopped again
 	@bash deploy/local/demo.sh
 
 test: ## every test, on real servers; what they need beside Rust is found or installed while the code compiles
-	@$(TOOLS) nats-server database nats valgrind docker >/dev/null & tools=$$!; \
+	@$(TOOLS) nats-server database nats valgrind docker kubernetes >/dev/null & tools=$$!; \
 	cargo test --locked --no-run || { kill $$tools 2>/dev/null; exit 1; }; \
 	wait $$tools || echo 'make: not all tools could be had: the tests that need them say so' >&2; \
 	cargo test --locked
+
+cluster: ## a real Kubernetes cluster of one node, until Ctrl-C; built once, 5 to 8 minutes; says what KUBECONFIG is
+	@bash deploy/local/cluster.sh person
+
+cluster-stop: ## ends what `make cluster` runs
+	@bash deploy/local/cluster.sh stop
 
 soak-controllers: ## ten minutes of controllers that come and go, and edits, under a load; SLUICE_SOAK_SEED=N repeats one
 	@$(TOOLS) nats-server database >/dev/null

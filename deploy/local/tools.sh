@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Finds or installs the programs that Sluice's tests, demo and benchmark run beside it, and prints where each one is.
 #
-#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind docker]
+#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind docker kubernetes]
 #
 # A program that is on the PATH and new enough is taken as it is; otherwise a pinned version is installed once into
 # $SLUICE_CACHE (default ~/.cache/sluice), in a directory named by its version, and found there the next time. One line
 # of output per program asked for: its absolute path. Whatever the installers print goes to stderr.
 set -euo pipefail
 
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${SLUICE_CACHE:-$HOME/.cache/sluice}/tools
 NATS_SERVER_VERSION=2.15.0.3
 NATS_SERVER_SHA256_x86_64=13fd5823ba341567c94a6756c3a518eeb3c219d4656d2204cca5c3b913317b08
@@ -143,10 +144,43 @@ docker_() {
   command -v docker
 }
 
+# Everything of Kubernetes in one program, and the image of a pod's sandbox. Named by the source too: go.sum pins the rest.
+install_kubernetes() {
+  command -v go >/dev/null || die "put Go on the PATH, to build Kubernetes with; or name a cluster in SLUICE_TEST_KUBECONFIG"
+  local version=$1 stage=$2 set=k8s.io/component-base/version minor
+  minor=${version#v*.}
+  say "building Kubernetes $version (4 to 8 minutes, once)"
+  cp -R "$HERE/cluster" "$stage/source"
+  (
+    cd "$stage/source"
+    export CGO_ENABLED=0 GOFLAGS="-modcacherw -trimpath -buildvcs=false -mod=readonly"
+    go build -o "$stage/kubernetes" -ldflags "-s -w -X $set.gitVersion=$version -X $set.gitMajor=1 -X $set.gitMinor=${minor%%.*} -X $set.gitTreeState=clean" .
+    go build -o "$stage/tree/pause" -ldflags "-s -w" ./pause
+    python3 image.py "$stage/tree" pause/Dockerfile sluice.local/pause:1 >"$stage/pause.tar"
+  )
+  for component in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl; do ln -s kubernetes "$stage/$component"; done
+  rm -rf "$stage/source" "$stage/tree"
+}
+
+# Where the program is, with kubectl and the others beside it, and what else `cluster.sh` needs: root and Debian's packages.
+kubernetes() {
+  local version digest PATH=$PATH:/usr/sbin:/sbin
+  [ "$(id -u)" = 0 ] || die "a cluster needs root; name a kubeconfig in SLUICE_TEST_KUBECONFIG instead"
+  command -v python3 >/dev/null || apt_install python3
+  # containerd comes with Docker's engine; not the services that the packages would start for the whole machine.
+  command -v containerd >/dev/null && command -v runc >/dev/null && command -v ip >/dev/null && command -v openssl >/dev/null &&
+    [ -x /usr/lib/cni/bridge ] || RUNLEVEL=1 SYSTEMD_OFFLINE=1 apt_install containerd containernetworking-plugins iproute2 openssl
+  version=$(sed -n 's#^.*k8s.io/kubernetes \(v[0-9.]*\)$#\1#p' "$HERE/cluster/go.mod")
+  digest=$(cd "$HERE/cluster" && find . -type f | LC_ALL=C sort | xargs cat | sha256sum | cut -c 1-8)
+  build() { install_kubernetes "$version" "$1"; }
+  once "$CACHE/kubernetes-$version-$digest" kubernetes build
+  echo "$CACHE/kubernetes-$version-$digest/kubernetes"
+}
+
 # The database: a mongod on the PATH comes first, because it is what people run.
 database() { if command -v mongod >/dev/null; then command -v mongod; else secantusd; fi; }
 
-[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind, docker"
+[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind, docker, kubernetes"
 # One that cannot be had does not keep the others from being there.
 status=0
 for tool; do
@@ -161,6 +195,7 @@ for tool; do
       cargo-deny) cargo_deny ;;
       valgrind) valgrind_ ;;
       docker) docker_ ;;
+      kubernetes) kubernetes ;;
       *) die "unknown program '$tool'" ;;
     esac
   )

@@ -7,15 +7,12 @@
 use super::api::{Api, Failure, Guard, Stored, TIMEOUT, header};
 use super::collect::Which;
 use super::error::{StoreError, StoreErrorKind, Unfit};
+use super::object::{Meta, chunk_subject, meta_subject, sum, written};
 use crate::pipeline::config::MAX_CONFIG_BYTES;
 use crate::pipeline::id::{PipelineId, VersionName};
 use async_nats::{Client, HeaderMap};
-use base64::Engine as _;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -47,34 +44,12 @@ pub struct VersionInfo {
 const CHUNK: usize = 128 * 1024;
 /// Chunks that a config may have: a config of the largest size in chunks of 1 KiB. More would only waste round trips.
 const MAX_CHUNKS: u64 = 1024;
-/// Base64url as names and digests are written, read with or without padding.
-const LENIENT: GeneralPurpose =
-    GeneralPurpose::new(&base64::alphabet::URL_SAFE, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
-
 /// The Object Store of the configs.
 #[derive(Clone)]
 pub struct Configs {
     api: Api,
     bucket: String,
     stream: String,
-}
-
-/// An object's metadata, as far as it matters here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Meta {
-    name: String,
-    nuid: String,
-    size: u64,
-    chunks: u64,
-    digest: String,
-    deleted: bool,
-    options: Option<Options>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Options {
-    link: Option<serde::de::IgnoredAny>,
 }
 
 impl Configs {
@@ -184,7 +159,7 @@ impl Configs {
     }
 
     async fn newest(&self, name: &str) -> Result<Option<(Meta, u64)>, StoreError> {
-        let found = self.api.last(&self.stream, &self.meta_subject(name)).await;
+        let found = self.api.last(&self.stream, &meta_subject(&self.bucket, name)).await;
         let Some(message) = found.map_err(|failure| failure.during(self.reading(name)))? else { return Ok(None) };
         match serde_json::from_slice::<Meta>(&message.payload) {
             Ok(meta) => Ok(Some((meta, message.sequence))),
@@ -206,14 +181,14 @@ impl Configs {
             let message = format!("it has {} bytes in {} chunks, more than the {MAX_CONFIG_BYTES} allowed", meta.size, meta.chunks);
             return Err(self.unfit(name, Unfit::TooLarge, &message));
         }
-        if !meta.nuid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') || meta.nuid.is_empty() {
+        if !meta.names_chunks() {
             return Err(self.unfit(name, Unfit::Unreadable, "its metadata names no chunks"));
         }
         sum(&meta.digest).ok_or_else(|| self.unfit(name, Unfit::DigestMismatch, "its metadata states no SHA-256 digest"))
     }
 
     async fn chunks(&self, name: &str, meta: &Meta) -> Result<Bytes, StoreError> {
-        let subject = self.chunk_subject(&meta.nuid);
+        let subject = chunk_subject(&self.bucket, &meta.nuid);
         let mut bytes = BytesMut::with_capacity(usize::try_from(meta.size).unwrap_or_default());
         let mut from = 1;
         for _ in 0..meta.chunks {
@@ -251,7 +226,7 @@ impl Configs {
 
     async fn write(&self, name: &str, bytes: &Bytes, digest: &str, expected: u64) -> Result<(), Failure> {
         let nuid = uuid::Uuid::new_v4().simple().to_string();
-        let subject = self.chunk_subject(&nuid);
+        let subject = chunk_subject(&self.bucket, &nuid);
         let chunk = CHUNK.min(self.api.client.max_payload() / 2).max(1024);
         let mut chunks = 0_u64;
         for start in (0..bytes.len()).step_by(chunk) {
@@ -274,7 +249,7 @@ impl Configs {
         });
         let headers = header("Nats-Rollup", "sub");
         let meta = Bytes::from(meta.to_string());
-        let written = self.api.publish_expecting(&self.stream, &self.meta_subject(name), headers, meta, expected).await;
+        let written = self.api.publish_expecting(&self.stream, &meta_subject(&self.bucket, name), headers, meta, expected).await;
         if written.is_err() {
             let purge = json!({ "filter": subject });
             if let Err(failure) = self.api.call::<serde_json::Value>(&format!("STREAM.PURGE.{}", self.stream), purge).await {
@@ -284,14 +259,6 @@ impl Configs {
         written.map(|_| ())
     }
 
-    fn meta_subject(&self, name: &str) -> String {
-        format!("$O.{}.M.{}", self.bucket, URL_SAFE.encode(name))
-    }
-
-    fn chunk_subject(&self, nuid: &str) -> String {
-        format!("$O.{}.C.{nuid}", self.bucket)
-    }
-
     fn reading(&self, name: &str) -> String {
         format!("read config {name} in {}", self.stream)
     }
@@ -299,26 +266,4 @@ impl Configs {
     fn unfit(&self, name: &str, unfit: Unfit, why: &str) -> StoreError {
         StoreError::new(StoreErrorKind::Unfit(unfit), format!("{}: {why}", self.reading(name)))
     }
-}
-
-impl Meta {
-    fn is_link(&self) -> bool {
-        self.options.as_ref().is_some_and(|options| options.link.is_some())
-    }
-}
-
-/// The SHA-256 in a digest as the Object Store writes it.
-fn sum(digest: &str) -> Option<[u8; 32]> {
-    let text = digest.strip_prefix("SHA-256=")?;
-    LENIENT.decode(text).ok()?.try_into().ok()
-}
-
-/// A SHA-256 as the Object Store writes it.
-fn written(sum: &[u8]) -> String {
-    format!("SHA-256={}", URL_SAFE.encode(sum))
-}
-
-/// The name of the object whose metadata subject ends in `token`.
-pub(super) fn object_name(token: &str) -> Option<String> {
-    String::from_utf8(LENIENT.decode(token).ok()?).ok()
 }

@@ -12,6 +12,7 @@ pub mod entries;
 pub mod error;
 pub mod lease;
 pub mod logs;
+mod object;
 mod pause;
 pub mod payloads;
 mod prepare;

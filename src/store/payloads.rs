@@ -5,11 +5,9 @@
 
 use super::api::Api;
 use super::error::{StoreError, StoreErrorKind, Unfit};
+use super::object::{Meta, chunk_subject, meta_subject, written};
 use async_nats::{Client, HeaderMap};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE;
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -22,22 +20,6 @@ pub struct Payloads {
     api: Api,
     bucket: String,
     stream: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Meta {
-    nuid: String,
-    size: u64,
-    chunks: u64,
-    digest: String,
-    deleted: bool,
-    options: Option<Options>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Options {
-    link: Option<serde::de::IgnoredAny>,
 }
 
 impl Payloads {
@@ -54,20 +36,19 @@ impl Payloads {
         let Some(meta) = meta.filter(|meta| !meta.deleted) else {
             return Err(StoreError::new(StoreErrorKind::Missing, format!("{}: there is no such object", self.reading(name))));
         };
-        if meta.options.is_some_and(|options| options.link.is_some()) {
+        if meta.is_link() {
             return Err(self.unfit(name, Unfit::Link, "it is a link"));
         }
         if meta.size > MAX_BYTES || meta.chunks > MAX_BYTES / 1024 {
             return Err(self.unfit(name, Unfit::TooLarge, &format!("it has {} bytes in {} chunks", meta.size, meta.chunks)));
         }
-        let named = meta.nuid.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-        if !named || meta.nuid.is_empty() {
+        if !meta.names_chunks() {
             return Err(self.unfit(name, Unfit::Unreadable, "its metadata names no chunks"));
         }
         let mut bytes = BytesMut::with_capacity(usize::try_from(meta.size).unwrap_or_default());
         let mut from = 1;
         for _ in 0..meta.chunks {
-            let query = json!({ "seq": from, "next_by_subj": format!("$O.{}.C.{}", self.bucket, meta.nuid) });
+            let query = json!({ "seq": from, "next_by_subj": chunk_subject(&self.bucket, &meta.nuid) });
             let chunk = self.api.message(&self.stream, query).await.map_err(|failure| failure.during(self.reading(name)))?;
             let Some(chunk) = chunk.filter(|chunk| (bytes.len() + chunk.payload.len()) as u64 <= meta.size) else {
                 return Err(self.unfit(name, Unfit::DigestMismatch, "its chunks are not what its metadata says"));
@@ -75,7 +56,7 @@ impl Payloads {
             bytes.extend_from_slice(&chunk.payload);
             from = chunk.sequence + 1;
         }
-        let digest = format!("SHA-256={}", URL_SAFE.encode(Sha256::digest(&bytes)));
+        let digest = written(&Sha256::digest(&bytes));
         if meta.digest.trim_end_matches('=') != digest.trim_end_matches('=') {
             return Err(self.unfit(name, Unfit::DigestMismatch, "its bytes do not have its digest"));
         }
@@ -86,7 +67,7 @@ impl Payloads {
     pub async fn remove(&self, name: &str) -> Result<(), StoreError> {
         let what = || format!("remove the payload {name} from {}", self.stream);
         let Some(meta) = self.meta(name).await? else { return Ok(()) };
-        for subject in [format!("$O.{}.C.{}", self.bucket, meta.nuid), self.subject(name)] {
+        for subject in [chunk_subject(&self.bucket, &meta.nuid), meta_subject(&self.bucket, name)] {
             let purge = json!({ "filter": subject });
             let purged = self.api.call::<Value>(&format!("STREAM.PURGE.{}", self.stream), purge).await;
             purged.map_err(|failure| failure.during(what()))?;
@@ -99,7 +80,7 @@ impl Payloads {
         const CHUNK: usize = 128 << 10;
         let what = || format!("put the payload {name} back into {}", self.stream);
         let nuid = uuid::Uuid::new_v4().simple().to_string();
-        let subject = format!("$O.{}.C.{nuid}", self.bucket);
+        let subject = chunk_subject(&self.bucket, &nuid);
         for start in (0..payload.len()).step_by(CHUNK) {
             let part = payload.slice(start..(start + CHUNK).min(payload.len()));
             self.api.publish(&subject, HeaderMap::new(), part).await.map_err(|failure| failure.during(what()))?;
@@ -111,16 +92,16 @@ impl Payloads {
             "size": payload.len(),
             "chunks": payload.len().div_ceil(CHUNK),
             "mtime": jiff::Timestamp::now().to_string(),
-            "digest": format!("SHA-256={}", URL_SAFE.encode(Sha256::digest(payload))),
+            "digest": written(&Sha256::digest(payload)),
             "options": { "max_chunk_size": CHUNK },
         });
         let headers = super::api::header("Nats-Rollup", "sub");
-        let put = self.api.publish(&self.subject(name), headers, Bytes::from(meta.to_string())).await;
+        let put = self.api.publish(&meta_subject(&self.bucket, name), headers, Bytes::from(meta.to_string())).await;
         put.map(|_| ()).map_err(|failure| failure.during(what()))
     }
 
     async fn meta(&self, name: &str) -> Result<Option<Meta>, StoreError> {
-        let found = match self.api.last(&self.stream, &self.subject(name)).await {
+        let found = match self.api.last(&self.stream, &meta_subject(&self.bucket, name)).await {
             Ok(found) => found,
             Err(failure) if failure.kind() == StoreErrorKind::Missing => None,
             Err(failure) => return Err(failure.during(self.reading(name))),
@@ -128,10 +109,6 @@ impl Payloads {
         let Some(message) = found else { return Ok(None) };
         let meta = serde_json::from_slice(&message.payload);
         meta.map(Some).map_err(|error| self.unfit(name, Unfit::Unreadable, &format!("its metadata does not parse, {error}")))
-    }
-
-    fn subject(&self, name: &str) -> String {
-        format!("$O.{}.M.{}", self.bucket, URL_SAFE.encode(name))
     }
 
     fn reading(&self, name: &str) -> String {

@@ -8,8 +8,8 @@
 
 use super::api::{Api, TIMEOUT, operation};
 use super::collect::Delivery;
-use super::configs::object_name;
 use super::entries::Operation;
+use super::object::object_name;
 use crate::pipeline::backoff::Backoff;
 use async_nats::connection::State;
 use async_nats::{Client, Message, Subscriber};

@@ -186,7 +186,7 @@ async fn deliveries(world: &World) -> (u64, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rolling_restarts_under_any_load_redeliver_no_more_than_the_server_had_in_hand() {
+async fn rolling_restarts_under_any_load_redeliver_nothing() {
     require!("nats-server", "database");
     let world = Arc::new(World::start(10_000).await);
     let stop = tokio_util::sync::CancellationToken::new();
@@ -216,10 +216,7 @@ async fn rolling_restarts_under_any_load_redeliver_no_more_than_the_server_had_i
         world.drained(SOON).await;
         before.stop().await;
         let (delivered, messages) = deliveries(&world).await;
-        // What the server has taken for an inbox and not yet sent when that is given up goes to another: a few a stop at
-        // most, of all rounds so far, and most often none.
-        let stops = 4 * (round as u64 + 1);
-        assert!(delivered - messages <= stops * 64, "{delivered} deliveries of {messages}, {burst} every {pause} ms");
+        assert_eq!(delivered, messages, "{burst} every {pause} ms");
     }
     let (stored, different) = world.counted().await;
     assert_eq!((stored as u64, different as u64), (deliveries(&world).await.1, deliveries(&world).await.1));
@@ -289,10 +286,13 @@ async fn an_idle_collector_asks_for_little() {
     let mut pulls = world.client.subscribe("$JS.API.CONSUMER.MSG.NEXT.>").await.unwrap();
     world.client.flush().await.unwrap();
     let running = world.run(world.output(), false).await;
-    let pull = tokio::time::timeout(SOON, pulls.next()).await.unwrap().unwrap();
-    let request: serde_json::Value = serde_json::from_slice(&pull.payload).unwrap();
-    assert!(request["batch"].as_u64().unwrap() <= 256, "{request}");
-    assert!(tokio::time::timeout(Duration::from_secs(3), pulls.next()).await.is_err(), "one pull is enough");
+    // The first is brief, since nobody knows yet whether messages wait.
+    for most in [256, 1] {
+        let pull = tokio::time::timeout(SOON, pulls.next()).await.unwrap().unwrap();
+        let request: serde_json::Value = serde_json::from_slice(&pull.payload).unwrap();
+        assert!(request["batch"].as_u64().unwrap() <= most, "{request}");
+    }
+    assert!(tokio::time::timeout(Duration::from_secs(4), pulls.next()).await.is_err(), "one pull is enough");
     assert!(SUBJECT.starts_with("it."));
     running.stop().await;
 }

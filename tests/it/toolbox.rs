@@ -1,6 +1,6 @@
 //! The tests' own tools work: servers start, die and come back; the proxy cuts; the fail point fails.
 
-use crate::support::{Mongo, Nats, Proxy, eventually};
+use crate::support::{Cluster, Mongo, Nats, Proxy, eventually};
 use mongodb::bson::doc;
 use std::time::Duration;
 
@@ -63,4 +63,30 @@ async fn a_proxy_cuts_and_resumes() {
     eventually("the client is cut off", Duration::from_secs(5), disconnected).await;
     proxy.resume();
     eventually("the client is connected again", Duration::from_secs(10), || async { client.flush().await.is_ok() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restricted_pod_runs_to_its_end_and_reaches_a_server_of_this_machine() {
+    require!("nats-server", "kubernetes");
+    let cluster = Cluster::shared().await;
+    let (nats, image) = (Nats::start_on(cluster.gateway()).await, cluster.image().await);
+    let namespace = cluster.namespace().await;
+    let settings = format!("{{namespace: alpha, nats: {{urls: ['{}']}}}}", nats.url());
+    let manifests = format!(
+        "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: settings}}, data: {{sluice.yml: \"{settings}\"}}}}\n---\n\
+         {{apiVersion: v1, kind: Pod, metadata: {{name: once}}, spec: {{restartPolicy: Never, automountServiceAccountToken: false,\
+         volumes: [{{name: settings, configMap: {{name: settings}}}}],\
+         containers: [{{name: sluice, image: '{image}', imagePullPolicy: Never, args: [list],\
+         volumeMounts: [{{name: settings, mountPath: /etc/sluice}}],\
+         securityContext: {{runAsNonRoot: true, readOnlyRootFilesystem: true, allowPrivilegeEscalation: false,\
+         capabilities: {{drop: [ALL]}}, seccompProfile: {{type: RuntimeDefault}}}}}}]}}}}"
+    );
+    namespace.apply(&manifests).await;
+    let phase = || async { namespace.kubectl(&["get", "pod", "once", "-o", "jsonpath={.status.phase}"]).await };
+    eventually("the pod has ended", Duration::from_secs(60), || async { ["Succeeded", "Failed"].contains(&&*phase().await) }).await;
+    assert_eq!(phase().await, "Succeeded", "{}", namespace.kubectl(&["logs", "once"]).await);
+    assert!(namespace.kubectl(&["logs", "once"]).await.contains("no pipelines"));
+    // Any other kind of pod is refused.
+    let refused = namespace.try_kubectl(&["run", "bare", "--image", &image]).await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("violates PodSecurity"), "{refused:?}");
 }

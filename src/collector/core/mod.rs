@@ -21,7 +21,7 @@ mod stop;
 mod tests;
 mod types;
 
-pub use stop::FLOW_EXPIRES;
+pub use pull::FLOW_EXPIRES;
 pub use types::{Arrival, Batches, Effect, Entry, Event, GroupId, Kind, Limits, MS, Nanos, Now, Outcome, SECOND, Target, Totals, Troubles};
 
 use crate::collector::classify::Class;

@@ -1,18 +1,27 @@
-//! Asks for more messages: four batches ahead while more is known to wait, a few otherwise, never more than the consumer's
-//! share, the process's budget and this pipeline's own bounds allow; nothing at all while what is held cannot be written.
-//! Part of the core.
+//! Asks for more messages: four batches ahead while more is known to wait, a few while messages come now and then, one while
+//! none do; never more than the consumer's share, the process's budget and this pipeline's own bounds allow; nothing at all
+//! while what is held cannot be written. Part of the core.
+//!
+//! Where messages flow, requests are brief: they end by themselves soon after a stop. Where none do, a request lasts long,
+//! so that a thousand idle pipelines cost nothing, and asks for one message: the first that comes uses it up, and no long
+//! request is ever out while messages flow. (One for more messages would be: a trickle takes a minute to use it up, and
+//! taking it back in the middle of a flow costs redeliveries.)
 
 use super::Core;
 use super::types::{Effect, MS, Nanos, Now, SECOND, Target};
 use crate::pipeline::backoff::Backoff;
 use std::time::Duration;
 
-/// Messages that an idle pipeline asks for.
-const IDLE: u64 = 256;
+/// Messages that a pipeline asks for while none are known to wait.
+const FEW: u64 = 256;
 /// Messages asked for at once, at most; a source has no room for more.
 const MOST: u64 = 8192;
-/// Bytes that an idle pipeline asks for; the source raises it to one message of the largest size.
-const IDLE_BYTES: u64 = 1 << 20;
+/// How long a brief request may wait at the server.
+pub const FLOW_EXPIRES: Nanos = SECOND;
+/// How long after its last message a pipeline counts as idle.
+const IDLE_AFTER: Nanos = 5 * SECOND;
+/// Bytes that are asked for while none are known to wait; the source raises it to one message of the largest size.
+const FEW_BYTES: u64 = 1 << 20;
 /// How long after the last message that had others behind it a pipeline counts as busy.
 const BUSY: Nanos = 2 * SECOND;
 /// How soon and how seldom a pipeline looks whether the process's budget has room again.
@@ -31,7 +40,11 @@ pub(super) struct Pulls {
     /// How many waited behind the last message.
     pending: u64,
     busy_until: Nanos,
-    pub(super) last_at: Option<Nanos>,
+    last_at: Option<Nanos>,
+    /// When the first request was made.
+    first_at: Option<Nanos>,
+    /// Whether the last request lasts long.
+    lasting: bool,
     next_at: Nanos,
     gaps: u32,
     refusals: u32,
@@ -50,6 +63,8 @@ impl Pulls {
             pending: 0,
             busy_until: 0,
             last_at: None,
+            first_at: None,
+            lasting: false,
             next_at: 0,
             gaps: 0,
             refusals: 0,
@@ -132,6 +147,11 @@ fn nanos(delay: Duration) -> Nanos {
 }
 
 impl Core {
+    /// Whether the last request is to last long, rather than [`FLOW_EXPIRES`].
+    pub fn pulls_last(&self) -> bool {
+        self.pulls.lasting
+    }
+
     /// How many messages this execution may have unacknowledged.
     pub(super) fn share(&self) -> u64 {
         match u64::try_from(self.limits.max_ack_pending) {
@@ -164,13 +184,22 @@ impl Core {
             let room = now.outstanding == 0 && self.in_hand + batch <= share && now.free > 0;
             if now.at >= self.pulls.relief_at && room {
                 self.pulls.relief_at = now.at + RELIEF;
+                self.pulls.lasting = false;
                 out.push(Effect::Pull { batch: batch.min(most), max_bytes: self.batches.bytes.min(now.free) });
             }
             return;
         }
         self.pulls.relief_at = 0;
         let busy = now.at < self.pulls.busy_until;
-        let window = if busy { (4 * batch).min(share).min(MOST) } else { IDLE.min(batch) }.min(most.saturating_mul(4));
+        // Of a beginner nobody knows yet whether messages wait for it.
+        let beginning = self.pulls.first_at.is_none_or(|first| now.at < first + FLOW_EXPIRES);
+        let flowing = beginning || self.pulls.last_at.is_some_and(|last| now.at < last + IDLE_AFTER);
+        let window = match (busy, flowing) {
+            (true, _) => (4 * batch).min(share).min(MOST),
+            (false, true) => FEW.min(batch),
+            (false, false) => 1,
+        };
+        let window = window.min(most.saturating_mul(4));
         if now.outstanding > window / 2 {
             return;
         }
@@ -190,7 +219,9 @@ impl Core {
             self.pulls.starved = starved.or(Some(now.at));
             return;
         }
-        let max_bytes = if busy { bytes.min(now.free / 2 + 1) } else { IDLE_BYTES };
+        let max_bytes = if busy { bytes.min(now.free / 2 + 1) } else { FEW_BYTES };
+        self.pulls.first_at.get_or_insert(now.at);
+        self.pulls.lasting = !flowing;
         out.push(Effect::Pull { batch: wanted, max_bytes });
     }
 }

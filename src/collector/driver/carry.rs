@@ -117,13 +117,13 @@ impl Driver {
         self.unsent = self.unsent.saturating_sub(batch);
         let wait = Duration::from_nanos(self.core.limits().ack_wait);
         let (most_bytes, longest) = self.supervision.pull_limits;
-        let flowing = self.core.flowing(self.now().at);
-        let expires = if flowing { Duration::from_nanos(FLOW_EXPIRES) } else { EXPIRES };
+        let brief = !self.core.pulls_last();
+        let expires = if brief { Duration::from_nanos(FLOW_EXPIRES) } else { EXPIRES };
         let expires = if longest.is_zero() { expires } else { expires.min(longest) };
         let max_bytes = if most_bytes == 0 { max_bytes } else { max_bytes.min(most_bytes) };
         let heartbeat = HEARTBEAT.min(wait / 4).max(Duration::from_millis(500)).min(expires / 3);
         // Such a request says soon enough that the server knows it.
-        let heartbeat = if flowing { Duration::ZERO } else { heartbeat };
+        let heartbeat = if brief { Duration::ZERO } else { heartbeat };
         let batch = usize::try_from(batch).unwrap_or(usize::MAX);
         if let Err(error) = self.source.pull(batch, max_bytes, expires, heartbeat).await {
             self.source_failed(&error);

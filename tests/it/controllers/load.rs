@@ -8,7 +8,7 @@ async fn acknowledged_are(done: &AtomicI64, wanted: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_under_a_load_loses_and_doubles_nothing_and_redelivers_next_to_nothing() {
+async fn a_rolling_restart_under_a_load_loses_and_doubles_nothing_and_redelivers_nothing() {
     require!("nats-server", "database");
     let mut fleet = Fleet::of(3).await;
     fleet.publish("metrics", &plain("metrics")).await;
@@ -26,10 +26,7 @@ async fn a_rolling_restart_under_a_load_loses_and_doubles_nothing_and_redelivers
     };
     tokio::join!(load, restarts);
     fleet.exactly("metrics", "metrics", 0..30_000).await;
-    // A few a stop may be what the server had taken for an inbox that was given up just then.
-    let (deliveries, messages) = fleet.deliveries("metrics").await;
-    assert_eq!(messages, 30_000);
-    assert!(deliveries - messages <= 3 * 64, "{deliveries} deliveries");
+    assert_eq!(fleet.deliveries("metrics").await, (30_000, 30_000), "deliveries and messages");
 }
 
 #[tokio::test(flavor = "multi_thread")]

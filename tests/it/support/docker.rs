@@ -198,13 +198,13 @@ impl Drop for Cleaning {
     }
 }
 
-fn script(name: &str) -> Command {
+pub(super) fn script(name: &str) -> Command {
     let mut command = Command::new("bash");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/local").join(name)).stdin(Stdio::null());
     command
 }
 
-fn succeeds(command: &mut Command) {
+pub(super) fn succeeds(command: &mut Command) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
     let mut said = String::new();
     // Daemons that it leaves running must not keep its output open for us: they have logs of their own.
@@ -213,6 +213,6 @@ fn succeeds(command: &mut Command) {
     assert!(status.success(), "{command:?}: {said}");
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

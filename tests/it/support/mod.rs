@@ -2,6 +2,7 @@
 //! each killed when its handle is dropped, also by a panic; never anything that the test did not start.
 //!
 //! `SLUICE_TEST_MONGO_URL` makes the tests use a MongoDB that is there already, in databases of random names.
+//! `SLUICE_TEST_KUBECONFIG` does so with a Kubernetes cluster, see `kubernetes.rs`.
 //! `SLUICE_TEST_KEEP=1` keeps the directories (logs, data) for a look afterwards.
 
 // A toolbox: not everything in it is in use at every time.
@@ -9,6 +10,7 @@
 
 mod docker;
 mod http;
+mod kubernetes;
 mod mongo;
 mod nats;
 mod process;
@@ -18,6 +20,7 @@ mod tools;
 
 pub use docker::{Cleaning, Docker};
 pub use http::http_get;
+pub use kubernetes::{Cluster, Component, Namespace};
 pub use mongo::{Mongo, certificate};
 pub use nats::Nats;
 pub use process::{Process, free_port};

@@ -16,14 +16,24 @@ pub fn tool(name: &str) -> Result<PathBuf, String> {
     found.entry(name.to_owned()).or_insert_with(|| ask(name)).clone()
 }
 
-/// What is missing among `names`; the external MongoDB counts as a database.
+/// What is missing among `names`; an external MongoDB counts as a database, a cluster's kubeconfig as Kubernetes.
 pub fn missing(names: &[&str]) -> Option<String> {
     let problems: Vec<_> = names
         .iter()
-        .filter(|name| **name != "database" || std::env::var_os("SLUICE_TEST_MONGO_URL").is_none())
+        .filter(|name| !given(name))
         .filter_map(|name| tool(name).err().map(|why| format!("{name} cannot be had: {why}")))
         .collect();
     (!problems.is_empty()).then(|| problems.join("; "))
+}
+
+/// Whether the environment names one that is there already.
+fn given(name: &str) -> bool {
+    let variable = match name {
+        "database" => "SLUICE_TEST_MONGO_URL",
+        "kubernetes" => "SLUICE_TEST_KUBECONFIG",
+        _ => return false,
+    };
+    std::env::var_os(variable).is_some()
 }
 
 fn ask(name: &str) -> Result<PathBuf, String> {

@@ -293,6 +293,10 @@ fn stopping_writes_what_is_held_and_gives_back_past_the_deadline_only_what_was_n
 #[test]
 fn stopping_waits_for_short_requests_and_takes_long_ones_back() {
     let mut idle = Desk::new(10, true);
+    idle.outstanding = 0;
+    assert!(matches!(idle.on(Event::Tick)[..], [Effect::Pull { batch: 10, .. }]) && !idle.core.pulls_last(), "perhaps some wait");
+    assert!(matches!(idle.after(2 * SECOND)[..], [Effect::Pull { batch: 1, .. }]) && idle.core.pulls_last(), "none came");
+    idle.outstanding = 1;
     let effects = idle.on(Event::Stop(idle.now + 30 * SECOND));
     assert_eq!(effects, [Effect::Withdraw], "nothing flows");
     assert_eq!(idle.after(50 * MS), [], "what was on its way may still come");
@@ -308,7 +312,7 @@ fn stopping_waits_for_short_requests_and_takes_long_ones_back() {
     let group = insert(&busy.deliver(3));
     busy.inserted(group, &[]);
     assert!(matches!(busy.on(Event::Acked(group, true))[..], [Effect::Release(_)]), "what comes meanwhile is written");
-    assert_eq!(busy.after(SECOND / 2), [Effect::Withdraw], "they did not end");
+    assert_eq!(busy.after(3 * SECOND), [Effect::Withdraw], "they did not end");
     assert_eq!(busy.after(2 * SECOND), [Effect::Finished], "nobody says what became of them");
 }
 
