@@ -103,7 +103,7 @@ impl Shared {
 
     /// Whether this controller may change something.
     fn permitted(&self) -> Result<(), EngineError> {
-        if self.permit.get().is_none_or(|permit| permit()) { Ok(()) } else { Err(EngineError::NotPermitted) }
+        if self.permit.get().is_none_or(|permit| permit().is_some()) { Ok(()) } else { Err(EngineError::NotPermitted) }
     }
 
     /// Makes the controller look at `id`, and its driver too.

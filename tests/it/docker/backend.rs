@@ -272,7 +272,7 @@ async fn nothing_is_changed_without_the_lease() {
     require!("docker", "nats-server", "database");
     let rig = Rig::set().await;
     let (backend, one) = (rig.backend(), rig.plain().await);
-    backend.permit(Arc::new(|| false));
+    backend.permit(Arc::new(|| None));
     backend.ensure(&one).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(rig.left().await.is_empty());
