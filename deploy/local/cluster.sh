@@ -93,13 +93,20 @@ keep_sysctls() {
   done >$SYSCTLS
 }
 
+# Whether a kubelet runs that is not ours.
+others() {
+  local pid
+  for pid in $(pgrep -x kubelet); do ! runs "$pid" || return 0; done
+  return 1
+}
+
 # What clusters share goes with the last one.
 last() {
   local name value
   while read -r name value; do [ "$(cat "/proc/sys/$name")" = "$value" ] || echo "$value" >"/proc/sys/$name"; done <$SYSCTLS
   rm -f $SYSCTLS
   # The kubelet knows no other place for it.
-  if ! pgrep -x kubelet >/dev/null; then
+  if ! others; then
     rm -f /var/lib/kubelet/device-plugins/kubelet.sock
     rmdir /var/lib/kubelet/{device-plugins,} 2>/dev/null || true
   fi
