@@ -5,6 +5,7 @@ use super::installed::{Release, SOON};
 use crate::support::{Cluster, Component, eventually};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Documents in all, and of each of the parts that are sent while something happens.
 const ALL: i64 = 100_000;
@@ -27,6 +28,23 @@ fn used(audit: &str, account: &str) -> BTreeSet<(String, String)> {
         (resource, event["verb"].as_str().unwrap_or_default().to_owned())
     })
     .collect()
+}
+
+/// What a cluster has left on this machine.
+fn traces(dir: &Path, bridge: &str) -> Vec<String> {
+    let mut traces = Vec::new();
+    let name = dir.to_str().unwrap();
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    traces.extend(mounts.lines().filter(|line| line.contains(name)).map(str::to_owned));
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        traces.extend(line.contains(name).then_some(line));
+    }
+    let groups = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|group| group.path().join(bridge));
+    let places = [dir.to_owned(), Path::new("/sys/class/net").join(bridge), Path::new("/sys/fs/cgroup").join(bridge)];
+    traces.extend(groups.chain(places).filter(|place| place.exists()).map(|place| place.display().to_string()));
+    traces
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,6 +120,11 @@ async fn a_hundred_thousand_documents_arrive_exactly_once_while_parts_of_the_clu
     granted.remove(&("events".into(), "list".into()));
     let unused: Vec<_> = granted.difference(&used).collect();
     assert!(unused.is_empty(), "granted and not used: {unused:?}; used: {used:?}");
+
+    let (dir, bridge) = cluster.places();
+    drop(release);
+    drop(cluster);
+    assert_eq!(traces(&dir, &bridge), Vec::<String>::new());
 }
 
 #[test]

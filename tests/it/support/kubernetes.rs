@@ -172,6 +172,13 @@ impl Cluster {
         Some(fs::read_to_string(serving.dir.join("audit.log")).unwrap_or_default())
     }
 
+    /// Where everything of it is that lies on this machine's disk, and the name of its bridge. Only of a cluster of our own.
+    pub fn places(&self) -> (PathBuf, String) {
+        let dir = self.serving().dir.clone();
+        let number = fs::read_to_string(dir.join("number")).expect("it runs");
+        (dir, format!("sluicek{}", number.trim()))
+    }
+
     fn serving(&self) -> &Serving {
         self.serving.as_ref().expect("a cluster of this test's own")
     }
