@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TOOLS := bash deploy/local/tools.sh
 
-.PHONY: help build image demo test cluster cluster-stop soak-controllers lint bench bench-controllers bench-docker instructions clean-cache
+.PHONY: help build image demo test cluster cluster-stop manifests soak-controllers torture lint bench bench-controllers bench-docker instructions clean-cache
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ demo: ## servers up, a pipeline published, documents flow, all stopped again
 	@bash deploy/local/demo.sh
 
 test: ## every test, on real servers; what they need beside Rust is found or installed while the code compiles
-	@$(TOOLS) nats-server database nats valgrind docker kubernetes >/dev/null & tools=$$!; \
+	@$(TOOLS) nats-server database nats valgrind docker kubernetes helm >/dev/null & tools=$$!; \
 	cargo test --locked --no-run || { kill $$tools 2>/dev/null; exit 1; }; \
 	wait $$tools || echo 'make: not all tools could be had: the tests that need them say so' >&2; \
 	cargo test --locked
@@ -30,9 +30,17 @@ cluster: ## a real Kubernetes cluster of one node, until Ctrl-C; built once, 5 t
 cluster-stop: ## ends what `make cluster` runs
 	@bash deploy/local/cluster.sh stop
 
+manifests: ## deploy/kubernetes/sluice.yaml, rendered from the chart
+	@bash deploy/local/manifests.sh >deploy/kubernetes/sluice.yaml.new
+	@mv deploy/kubernetes/sluice.yaml.new deploy/kubernetes/sluice.yaml
+
 soak-controllers: ## ten minutes of controllers that come and go, and edits, under a load; SLUICE_SOAK_SEED=N repeats one
 	@$(TOOLS) nats-server database >/dev/null
 	SLUICE_SOAK_SECONDS="$${SLUICE_SOAK_SECONDS:-600}" cargo test --locked --test it controllers::soak -- --nocapture
+
+torture: ## ten minutes of kills, stops, cuts and failures under a load, with an account at the end; SLUICE_SOAK_SEED=N repeats one
+	@$(TOOLS) nats-server database >/dev/null
+	SLUICE_SOAK_SECONDS="$${SLUICE_SOAK_SECONDS:-600}" cargo test --locked --test it torture::whatever_dies -- --nocapture
 
 lint: ## formatting, clippy, licences, banned crates, sources, advisories
 	cargo fmt --check

@@ -257,7 +257,6 @@ stop() {
   n=$(cat "$DIR/number")
   # Nothing is worth keeping. Nobody is left to start anything anew once these are gone.
   for name in kubelet kube-controller-manager kube-scheduler kube-apiserver etcd containerd; do end "$name" KILL; done
-  sockets=$(cat "$DIR"/containerd/state/io.containerd.runtime.v2.task/k8s.io/*/address 2>/dev/null | sed 's#unix://#\n#g' || true)
   for pid in $(grep -lzF "$DIR/containerd.sock" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3); do kill -KILL "$pid" 2>/dev/null || true; done
   emptied() {
     left=$(inside)
@@ -265,12 +264,13 @@ stop() {
     [ -z "$left" ] || { kill -KILL $left 2>/dev/null || true; false; }
   }
   until_ emptied || say "processes do not end: $left"
-  # shellcheck disable=SC2086
-  rm -f $sockets
   awk -v dir="$DIR/" 'index($2, dir) == 1 {print $2}' /proc/mounts | sort -r | while read -r left; do umount -l "$left" || true; done
   for group in $(cgroups); do find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true; done
   ip link delete "sluicek$n" 2>/dev/null || true
-  # What has its place outside: links to logs, the network plugins' notes.
+  # What has its place outside: sockets of shims (those that nobody listens on), links to logs, the network plugins' notes.
+  for left in $(find /run/containerd/s -type s -newer "$DIR/number" 2>/dev/null); do
+    grep -qF " $left" /proc/net/unix || rm -f "$left"
+  done
   for link in /var/log/containers/*; do
     if [ -L "$link" ] && [[ $(readlink "$link") == "$DIR"/* ]]; then rm -f "$link"; fi
   done
@@ -307,7 +307,7 @@ TEXT
 }
 
 verb=${1:-}
-n='' tools='' sockets=''
+n='' tools=''
 DIR=$(realpath -m "${2:-${SLUICE_CLUSTER:-${TMPDIR:-/tmp}/sluice-cluster}}")
 case $verb in
   start) start ;;

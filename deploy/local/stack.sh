@@ -6,12 +6,15 @@
 #   deploy/local/stack.sh env DIR     prints NATS_URL and MONGO_URL as a shell reads them: eval "$(… env DIR)"
 #
 # Doing either twice does no harm. A process is known by its id and its start time, so that a reused id is nobody's.
-# STACK_DATABASE_ARGS are further arguments for secantusd-rs (`--sync-on-commit`).
+# STACK_HOST is the address that they listen on (127.0.0.1); STACK_DATABASE_ARGS are further arguments for secantusd-rs
+# (`--sync-on-commit`).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 say() { printf 'stack: %s\n' "$*" >&2; }
 die() { printf 'stack: error: %s\n' "$*" >&2; exit 1; }
+
+host=${STACK_HOST:-127.0.0.1}
 
 [ $# -eq 2 ] || die "usage: $0 up|down|env DIR"
 command=$1
@@ -39,7 +42,7 @@ free_port() {
   local port
   for _ in $(seq 200); do
     port=$((12000 + (RANDOM * 32768 + RANDOM) % 20000))
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then echo $port; return; fi
+    if ! (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; then echo $port; return; fi
   done
   die "no free port"
 }
@@ -54,7 +57,7 @@ launch() {
   set +m
   echo "$pid $(started $pid)" >"$dir/$name.pid"
   for _ in $(seq 300); do
-    if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return 0; fi
+    if (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; then return 0; fi
     if ! running "$name" >/dev/null; then
       tail -n 20 "$dir/$name.log" >&2
       die "$name ended; its log is $dir/$name.log"
@@ -69,8 +72,8 @@ up_nats() {
   running nats >/dev/null && return
   server=$("$here/tools.sh" nats-server)
   port=$(free_port)
-  launch nats "$port" "$server" -a 127.0.0.1 -p "$port" -js -sd "$dir/nats"
-  echo "NATS_URL=nats://127.0.0.1:$port" >"$dir/nats.env"
+  launch nats "$port" "$server" -a "$host" -p "$port" -js -sd "$dir/nats"
+  echo "NATS_URL=nats://$host:$port" >"$dir/nats.env"
 }
 
 up_database() {
@@ -81,12 +84,12 @@ up_database() {
   mkdir -p "$dir/database"
   case $server in
     */mongod)
-      launch database "$port" "$server" --bind_ip 127.0.0.1 --port "$port" --dbpath "$dir/database" ;;
+      launch database "$port" "$server" --bind_ip "$host" --port "$port" --dbpath "$dir/database" ;;
     *)
       # shellcheck disable=SC2086 # several arguments
-      launch database "$port" "$server" --port "$port" --storage-path "$dir/database" --log-level WARNING ${STACK_DATABASE_ARGS:-} ;;
+      launch database "$port" "$server" --host "$host" --port "$port" --storage-path "$dir/database" --log-level WARNING ${STACK_DATABASE_ARGS:-} ;;
   esac
-  echo "MONGO_URL='mongodb://127.0.0.1:$port/?directConnection=true'" >"$dir/database.env"
+  echo "MONGO_URL='mongodb://$host:$port/?directConnection=true'" >"$dir/database.env"
 }
 
 # stop NAME: asks, waits, and insists after 15 s.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Finds or installs the programs that Sluice's tests, demo and benchmark run beside it, and prints where each one is.
 #
-#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind docker kubernetes]
+#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind docker kubernetes helm]
 #
 # A program that is on the PATH and new enough is taken as it is; otherwise a pinned version is installed once into
 # $SLUICE_CACHE (default ~/.cache/sluice), in a directory named by its version, and found there the next time. One line
@@ -14,6 +14,7 @@ NATS_SERVER_VERSION=2.15.0.3
 NATS_SERVER_SHA256_x86_64=13fd5823ba341567c94a6756c3a518eeb3c219d4656d2204cca5c3b913317b08
 SECANTUS_VERSION=0.5.3-beta.196
 NATS_CLI_VERSION=v0.5.1
+HELM_VERSION=v3.19.0
 CARGO_DENY_VERSION=0.20.2
 
 say() { printf 'tools: %s\n' "$*" >&2; }
@@ -115,6 +116,24 @@ nats_cli() {
   echo "$CACHE/nats-cli-$NATS_CLI_VERSION/nats"
 }
 
+install_helm() {
+  command -v go >/dev/null || die "put helm $HELM_VERSION on the PATH, or Go to build it with"
+  say "building helm $HELM_VERSION (2 minutes, once)"
+  local set="-X helm.sh/helm/v3" flags
+  # As its own releases are built: the version of Kubernetes that charts are rendered for comes from the linker.
+  flags="-s -w $set/internal/version.version=$HELM_VERSION"
+  flags+=" $set/pkg/lint/rules.k8sVersionMajor=1 $set/pkg/lint/rules.k8sVersionMinor=34"
+  flags+=" $set/pkg/chartutil.k8sVersionMajor=1 $set/pkg/chartutil.k8sVersionMinor=34"
+  GOBIN="$1" CGO_ENABLED=0 GOFLAGS=-modcacherw go install -trimpath -ldflags "$flags" "helm.sh/helm/v3/cmd/helm@$HELM_VERSION"
+}
+
+# Exactly this one: what it renders is compared with what is committed.
+helm() {
+  if [[ $(command helm version --short 2>/dev/null) == "$HELM_VERSION"* ]]; then type -P helm; return; fi
+  once "$CACHE/helm-$HELM_VERSION" helm install_helm
+  echo "$CACHE/helm-$HELM_VERSION/helm"
+}
+
 install_cargo_deny() {
   say "building cargo-deny $CARGO_DENY_VERSION"
   CARGO_TARGET_DIR="$1/target" cargo install -q cargo-deny --version "$CARGO_DENY_VERSION" --locked --root "$1"
@@ -180,7 +199,7 @@ kubernetes() {
 # The database: a mongod on the PATH comes first, because it is what people run.
 database() { if command -v mongod >/dev/null; then command -v mongod; else secantusd; fi; }
 
-[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind, docker, kubernetes"
+[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind, docker, kubernetes, helm"
 # One that cannot be had does not keep the others from being there.
 status=0
 for tool; do
@@ -196,6 +215,7 @@ for tool; do
       valgrind) valgrind_ ;;
       docker) docker_ ;;
       kubernetes) kubernetes ;;
+      helm) helm ;;
       *) die "unknown program '$tool'" ;;
     esac
   )

@@ -82,7 +82,7 @@ impl Controller {
     /// Reads the entry of `id` and what it names. Errors are worth a retry: NATS did not answer.
     pub(super) async fn desire(&self, id: &PipelineId, status: Option<&PipelineStatus>) -> Result<Desire, StoreError> {
         let entries = &self.deps.store.entries;
-        let (record, created) = tokio::join!(entries.get(id), entries.bucket_created());
+        let (record, created) = tokio::join!(entries.get(id), self.created.ask(|| entries.bucket_created()));
         let created = match created {
             Ok(created) => created,
             Err(error) if error.kind() == StoreErrorKind::Missing => {

@@ -18,6 +18,7 @@ mod derived;
 mod desire;
 mod fitness;
 mod follow;
+mod joint;
 mod lease;
 mod logs;
 mod moving;
@@ -38,10 +39,10 @@ mod written;
 pub use vital::Died;
 
 use crate::collector::sink::Databases;
-use crate::executor::{Executor, ExecutorError, Term, config_reader::ConfigReader};
+use crate::executor::{Executor, ExecutorError, Observed, Term, config_reader::ConfigReader};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::Action;
-use crate::pipeline::report::ExecutionReport;
+use crate::pipeline::report::{ExecutionPhase, ExecutionReport};
 use crate::pipeline::status::{Phase, PipelineStatus};
 use crate::settings::Settings;
 use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth, reports::hostname};
@@ -49,7 +50,7 @@ use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info, info_span, warn};
@@ -57,6 +58,8 @@ use vital::Ends;
 
 /// How many pipelines are reconciled at the same time.
 const WORKERS: usize = 16;
+/// How long the first reconciles wait for what was resumed.
+const RESUMING: Duration = Duration::from_secs(1);
 
 /// What a controller works with.
 pub struct Deps {
@@ -94,6 +97,8 @@ pub struct Controller {
     resync_wanted: tokio::sync::Notify,
     /// When the entries' and the status bucket were created, as of the last resync.
     buckets: Mutex<Option<(Timestamp, Timestamp)>>,
+    /// When the entries' bucket was created, for the reconciles that run at the same time.
+    created: joint::Joint<Timestamp>,
     /// What the own executions said last, and since when each has been there.
     own: Mutex<Vec<(ExecutionReport, Instant)>>,
     /// The task that must run for ever and has ended.
@@ -157,6 +162,7 @@ impl Controller {
             last_resync: Mutex::new(None),
             resync_wanted: tokio::sync::Notify::new(),
             buckets: Mutex::default(),
+            created: joint::Joint::default(),
             own: Mutex::default(),
             dead: OnceLock::new(),
             deps,
@@ -185,15 +191,19 @@ impl Controller {
         let keeper = lease::keep(self.deps.store.clone(), me, self.holding.clone(), deciding.clone());
         self.vital(&tasks, "the keeper of the lease", ends(), keeper);
         self.spawn_triggers(&tasks, &deciding);
+        let starting = self.started();
+        let reporting = CancellationToken::new();
+        let reports = TaskTracker::new();
+        let lasting = || Ends { until: reporting.clone(), takes: deciding.clone() };
+        self.vital(&reports, "reporting", lasting(), self.clone().report(reporting.clone()));
+        self.vital(&reports, "the answers to state requests", lasting(), self.clone().answer_states(reporting.clone()));
+        tokio::select! {
+            () = starting => {}
+            () = deciding.cancelled() => {}
+        }
         for _ in 0..WORKERS {
             self.vital(&tasks, "a worker", ends(), self.clone().work(deciding.clone()));
         }
-        let reporting = CancellationToken::new();
-        let reports = TaskTracker::new();
-        let ends = Ends { until: reporting.clone(), takes: deciding.clone() };
-        self.vital(&reports, "reporting", ends, self.clone().report(reporting.clone()));
-        let ends = Ends { until: reporting.clone(), takes: deciding.clone() };
-        self.vital(&reports, "the answers to state requests", ends, self.clone().answer_states(reporting.clone()));
         deciding.cancelled().await;
         info!("controller is stopping");
         tasks.close();
@@ -234,6 +244,19 @@ impl Controller {
         }
     }
 
+    /// Waits until what was resumed runs here, a moment at most: what reconciles read, and there is one for each, would
+    /// only keep the first pulls waiting.
+    async fn started(&self) {
+        let until = Instant::now() + RESUMING;
+        while !self.deps.executor.shared() && Instant::now() < until {
+            let starts = |observed: &Observed| observed.reports.iter().any(|report| report.phase == ExecutionPhase::Starting);
+            match self.deps.executor.list().await {
+                Ok(all) if all.iter().any(starts) => tokio::time::sleep(RESUMING / 20).await,
+                _ => return,
+            }
+        }
+    }
+
     async fn work(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let id = tokio::select! {
@@ -247,7 +270,7 @@ impl Controller {
             let attempt = tokio::spawn(async move { controller.reconcile_and_requeue(&reconciled).await }.instrument(span));
             if let Err(error) = attempt.await {
                 warn!(pipeline = %id, %error, "reconcile panicked");
-                self.queue.add_after(id.clone(), std::time::Duration::from_secs(5));
+                self.queue.add_after(id.clone(), Duration::from_secs(5));
             }
             self.queue.done(&id);
         }

@@ -7,6 +7,7 @@
 #[macro_use]
 mod support;
 
+mod chart;
 mod cli;
 mod collector;
 mod collector_edges;
@@ -27,6 +28,7 @@ mod instructions;
 mod kubernetes;
 mod layout;
 mod lint;
+mod nodes;
 mod permissions;
 mod pipelines;
 mod readme;
@@ -40,4 +42,5 @@ mod store_lease;
 mod store_streams;
 mod store_watch;
 mod toolbox;
+mod torture;
 mod transfer;

@@ -257,6 +257,17 @@ impl Namespace {
         told(&["apply"], output.await);
     }
 
+    /// Sends a signal by its name (`KILL`, `STOP`) to what runs in a pod; the node's own part of it, the sandbox, is left
+    /// alone. Only where the node is this machine.
+    pub async fn signal(&self, pod: &str, signal: &str) {
+        let uid = self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.metadata.uid}"]).await;
+        let find = format!(
+            "for pid in $(find /sys/fs/cgroup -path '*pod{uid}*' -name cgroup.procs -exec cat {{}} + 2>/dev/null | sort -u); do\n\
+             grep -qz pause /proc/$pid/comm || kill -{signal} $pid; done"
+        );
+        blocking(move || succeeds(Command::new("sh").args(["-c", &find]))).await;
+    }
+
     /// A kubeconfig of one of its service accounts, in this namespace; good for an hour.
     pub async fn kubeconfig_of(&self, account: &str) -> PathBuf {
         let token = self.kubectl(&["create", "token", account, "--duration", "1h"]).await;
