@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TOOLS := bash deploy/local/tools.sh
 
-.PHONY: help build image demo test cluster cluster-stop manifests soak-controllers lint bench bench-controllers bench-docker bench-kubernetes instructions clean-cache
+.PHONY: help build image demo test cluster cluster-stop manifests soak-controllers torture lint bench bench-controllers bench-docker bench-kubernetes instructions clean-cache
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ manifests: ## deploy/kubernetes/sluice.yaml, rendered from the chart
 soak-controllers: ## ten minutes of controllers that come and go, and edits, under a load; SLUICE_SOAK_SEED=N repeats one
 	@$(TOOLS) nats-server database >/dev/null
 	SLUICE_SOAK_SECONDS="$${SLUICE_SOAK_SECONDS:-600}" cargo test --locked --test it controllers::soak -- --nocapture
+
+torture: ## ten minutes of kills, stops, cuts and failures under a load, with an account at the end; SLUICE_SOAK_SEED=N repeats one
+	@$(TOOLS) nats-server database >/dev/null
+	SLUICE_SOAK_SECONDS="$${SLUICE_SOAK_SECONDS:-600}" cargo test --locked --test it torture::whatever_dies -- --nocapture
 
 lint: ## formatting, clippy, licences, banned crates, sources, advisories
 	cargo fmt --check

@@ -23,7 +23,7 @@ pub enum Class {
 }
 
 /// Codes with which a server says that it cannot write now.
-const TRANSIENT: [i32; 33] = [
+pub const TRANSIENT: [i32; 33] = [
     6,     // HostUnreachable
     7,     // HostNotFound, as one server says of another
     46,    // LockBusy
@@ -60,7 +60,7 @@ const TRANSIENT: [i32; 33] = [
 ];
 
 /// Codes with which a server refuses a whole command until a person changes something.
-const OPERATOR: [i32; 15] = [
+pub const OPERATOR: [i32; 15] = [
     13,    // Unauthorized
     18,    // AuthenticationFailed
     20,    // IllegalOperation
@@ -79,7 +79,7 @@ const OPERATOR: [i32; 15] = [
 ];
 
 /// Codes with which a server refuses a document.
-const DOCUMENT: [i32; 17] = [
+pub const DOCUMENT: [i32; 17] = [
     2,       // BadValue: a measurement without its time field
     14,      // TypeMismatch
     15,      // Overflow: nested too deep

@@ -209,31 +209,12 @@ impl Previous {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::id::{Namespace, PipelineId, VersionName};
-    use crate::pipeline::spec::Fingerprint;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn spec(collection: &str, stream: &str) -> ExecutionSpec {
-        ExecutionSpec {
-            schema: 1,
-            installation: uuid::Uuid::nil(),
-            namespace: Namespace::parse("alpha").unwrap(),
-            id: PipelineId::parse("metrics").unwrap(),
-            version: VersionName::parse("1").unwrap(),
-            digest: String::new(),
-            stream: stream.into(),
-            consumer: "default".into(),
-            target: Target { hosts: vec!["h".into()], database: "d".into(), collection: collection.into() },
-            connection: "default".into(),
-            series: None,
-            moves: 0,
-            previous: Vec::new(),
-            replicas: 1,
-            proven: false,
-            settings_digest: String::new(),
-            fingerprint: Fingerprint(String::new()),
-        }
+        let like = crate::pipeline::spec::tests::spec();
+        ExecutionSpec { stream: stream.into(), target: Target { collection: collection.into(), ..like.target }, ..like }
     }
 
     fn tape(first: u64, last: u64) -> Tape {
@@ -298,7 +279,7 @@ mod tests {
     fn a_target_that_is_given_up_is_another_change() {
         let b = arrive(&arrive(&Moves::default(), "a", "s", &tape(1, 5)), "b", "s", &tape(1, 10));
         let name = b.previous[0].name();
-        assert_eq!(name, "h/d.a");
+        assert_eq!(name, "localhost:27017/example.a");
         let without = b.arrive(&spec("b", "s"), None, std::slice::from_ref(&name), &tape(1, 10), NOW);
         assert_eq!((without.count, without.previous.len()), (2, 0));
         let again = without.arrive(&spec("b", "s"), None, &[name], &tape(1, 10), NOW);

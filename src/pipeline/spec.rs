@@ -139,10 +139,11 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::pipeline) mod tests {
     use super::*;
 
-    fn spec() -> ExecutionSpec {
+    /// A spec like any other, for tests that change what matters to them.
+    pub(in crate::pipeline) fn spec() -> ExecutionSpec {
         ExecutionSpec {
             schema: 1,
             installation: uuid::Uuid::nil(),

@@ -241,7 +241,7 @@ fn texts<T>(
             for pair in text.split(',').filter(|pair| !pair.trim().is_empty()) {
                 match pair.split_once('=') {
                     Some((key, value)) => pairs.push((taken.place.clone(), key.trim().to_owned(), value.trim().to_owned())),
-                    None => wrong = Some(taken.place.clone()),
+                    None => wrong = Some((taken.place.clone(), taken.path.clone())),
                 }
             }
         }
@@ -249,14 +249,14 @@ fn texts<T>(
             for (key, node) in entries {
                 match &node.value {
                     Value::Scalar(text, _) => pairs.push((node.place.clone(), key.name.clone(), text.clone())),
-                    _ => wrong = Some(node.place.clone()),
+                    _ => wrong = Some((node.place.clone(), format!("{}.{}", taken.path, shown(&key.name)))),
                 }
             }
         }
-        _ => wrong = Some(taken.place.clone()),
+        _ => wrong = Some((taken.place.clone(), taken.path.clone())),
     }
-    if let Some(place) = wrong {
-        report.error(&place, &taken.path, "expected names, each with one text", "write it like {name: text}, in a variable name=text,…");
+    if let Some((place, path)) = wrong {
+        report.error(&place, &path, "expected names, each with one text", "write it like {name: text}, in a variable name=text,…");
     }
     let mut all = BTreeMap::new();
     for (place, key, value) in pairs {

@@ -14,9 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["settings"],
     &["store", "collector", "transfer"],
     &["executor"],
-    &["http", "doctor"],
-    // Shows what it knows through the trait that `http` defines.
-    &["controller"],
+    &["controller", "doctor", "http"],
     &["app", "cli", "main"],
 ];
 

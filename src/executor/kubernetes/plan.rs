@@ -20,7 +20,7 @@ use std::time::Duration;
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// See that nobody else has the name, then apply the Deployment.
+    /// See that nobody else has one of the names, then apply the Deployment with its number of replicas.
     Create,
     /// Apply settings, spec and secrets.
     Files,

@@ -6,6 +6,7 @@
 //! must not.
 
 use super::Shared;
+use super::cluster::Object;
 use super::error::ClusterError;
 use super::manifests::{EPOCH, MANAGER, Manifests, owner, owner_of_secret};
 use super::plan::{LOOK_AGAIN, Next, Rendered, Step, plan};
@@ -100,12 +101,18 @@ impl Working {
         let name = &pipeline_name(self.shared.installation, &self.id);
         match (step, rendered, current.as_ref()) {
             (Step::Create, Some((spec, manifests)), _) => {
-                let found: Option<_> =
-                    cluster.ask("look for the deployment", |api: Api<Deployment>| async move { api.get_metadata_opt(name).await }).await?;
-                self.refuse_foreign("Deployment", name, found.as_ref().map(|found| &found.metadata))?;
+                self.refuse_foreign::<Deployment>("Deployment", name).await?;
+                self.refuse_foreign_files(manifests).await?;
                 let made: Deployment = cluster.apply("apply the deployment", MANAGER, false, name, &manifests.deployment).await?;
+                let uid = made.metadata.uid.clone().unwrap_or_default();
+                if !self.shared.settings.executor.kubernetes.autoscaled {
+                    // Said even where it is the default: who sets another number is then in conflict with us.
+                    let replicas = spec.replicas.max(1);
+                    let body = scaled(json!({"name": name, "uid": uid}), replicas);
+                    let _: Deployment = cluster.apply("scale the deployment", SCALE_MANAGER, false, name, &body).await?;
+                }
                 *current = Some(Current::of_object(&made.metadata));
-                self.shared.stamp(name, &made.metadata.uid.unwrap_or_default()).await?;
+                self.shared.stamp(name, &uid).await?;
                 info!(version = %spec.version, execution = spec.fingerprint.short(), deployment = name, "deployment created");
             }
             (Step::Apply, Some((spec, manifests)), Some(Current { resource_version, .. })) => {
@@ -117,10 +124,7 @@ impl Working {
             }
             (Step::Files, Some((_, manifests)), Some(current)) => self.files(manifests, seen, name, &current.uid).await?,
             (Step::Scale(replicas), _, Some(Current { resource_version, .. })) => {
-                let metadata = json!({"name": name, "resourceVersion": resource_version});
-                let body = json!({
-                    "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": replicas}
-                });
+                let body = scaled(json!({"name": name, "resourceVersion": resource_version}), *replicas);
                 let made: Deployment = cluster.apply("scale the deployment", SCALE_MANAGER, *replicas == 0, name, &body).await?;
                 *current = Some(Current::of_object(&made.metadata));
                 info!(deployment = name, replicas, "deployment scaled");
@@ -151,33 +155,41 @@ impl Working {
         let mut settings = manifests.settings.clone();
         settings.metadata.owner_references = Some(vec![owner(deployment, uid)]);
         let name = &settings.metadata.name.clone().unwrap_or_default();
-        let known = seen.files.iter().any(|files| files.name == *name);
-        if !known {
-            let found: Option<_> =
-                cluster.ask("look for settings", |api: Api<ConfigMap>| async move { api.get_metadata_opt(name).await }).await?;
-            self.refuse_foreign("ConfigMap", name, found.as_ref().map(|found| &found.metadata))?;
+        if !seen.files.iter().any(|files| files.name == *name) {
+            self.refuse_foreign_files(manifests).await?;
         }
         let made: ConfigMap = cluster.apply("apply settings", MANAGER, false, name, &settings).await?;
         let Some(mut secret) = manifests.secret.clone() else { return Ok(()) };
-        if !known {
-            let found: Option<_> =
-                cluster.ask("look for secrets", |api: Api<Secret>| async move { api.get_metadata_opt(name).await }).await?;
-            self.refuse_foreign("Secret", name, found.as_ref().map(|found| &found.metadata))?;
-        }
         secret.metadata.owner_references = Some(vec![owner_of_secret(name, &made.metadata.uid.unwrap_or_default())]);
         // Kept from whatever shows what is sent.
         let _: Secret = cluster.apply("apply secrets", MANAGER, false, name, &Unshown(secret)).await?;
         Ok(())
     }
 
-    fn refuse_foreign(&self, kind: &'static str, name: &str, found: Option<&ObjectMeta>) -> Result<(), ClusterError> {
-        let Some(found) = found else { return Ok(()) };
-        let label = found.labels.as_ref().and_then(|labels| labels.get(INSTALLATION));
+    /// Errors: settings or secrets would have the name of something that is somebody else's.
+    async fn refuse_foreign_files(&self, manifests: &Manifests) -> Result<(), ClusterError> {
+        let name = &manifests.settings.metadata.name.clone().unwrap_or_default();
+        self.refuse_foreign::<ConfigMap>("ConfigMap", name).await?;
+        match manifests.secret {
+            Some(_) => self.refuse_foreign::<Secret>("Secret", name).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn refuse_foreign<K: Object>(&self, kind: &'static str, name: &str) -> Result<(), ClusterError> {
+        let look = |api: Api<K>| async move { api.get_metadata_opt(name).await };
+        let Some(found) = self.shared.cluster.ask("look whose it is", look).await? else { return Ok(()) };
+        let label = found.metadata.labels.as_ref().and_then(|labels| labels.get(INSTALLATION));
         if label.is_some_and(|label| *label == self.shared.installation.to_string()) {
             return Ok(());
         }
         Err(ClusterError::Foreign { kind, name: name.to_owned() })
     }
+}
+
+/// The part of a Deployment that says how many replicas it has.
+fn scaled(metadata: serde_json::Value, replicas: u32) -> serde_json::Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": replicas}})
 }
 
 /// What is gone already is as good as deleted.

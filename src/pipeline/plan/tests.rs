@@ -1,7 +1,7 @@
 //! The plan against a small model of the world: every wish converges from every state, and a second look does nothing.
 
 use super::*;
-use crate::pipeline::id::{Namespace, PipelineId, VersionName};
+use crate::pipeline::id::VersionName;
 use crate::pipeline::spec::Target;
 use proptest::prelude::*;
 
@@ -11,26 +11,10 @@ mod switches;
 const BUCKET_STREAM: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn spec(version: u8, collection: &str) -> ExecutionSpec {
-    ExecutionSpec {
-        schema: 1,
-        installation: uuid::Uuid::nil(),
-        namespace: Namespace::parse("alpha").unwrap(),
-        id: PipelineId::parse("metrics").unwrap(),
-        version: VersionName::parse(&format!("{version}")).unwrap(),
-        digest: format!("SHA-256={version}"),
-        stream: "alpha_metrics".into(),
-        consumer: "default".into(),
-        target: Target { hosts: vec!["h".into()], database: "d".into(), collection: collection.into() },
-        connection: "default".into(),
-        series: None,
-        moves: 0,
-        previous: Vec::new(),
-        replicas: 1,
-        proven: false,
-        settings_digest: String::new(),
-        fingerprint: Fingerprint(String::new()),
-    }
-    .seal("")
+    let like = crate::pipeline::spec::tests::spec();
+    let target = Target { collection: collection.into(), ..like.target };
+    let version = VersionName::parse(&version.to_string()).unwrap();
+    ExecutionSpec { digest: format!("SHA-256={version}"), version, target, ..like }.seal("")
 }
 
 /// The world with what a pass changes in it.

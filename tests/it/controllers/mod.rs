@@ -53,29 +53,8 @@ impl Fleet {
         self.members.push(Run::new(&self.nats, &self.mongo).spawn());
     }
 
-    /// A stream and a durable that are somebody else's, with the server's defaults but for `ack_wait`: 1,000 messages may
-    /// be unacknowledged, as on those that the first parent's SDK makes.
     async fn foreign_stream(&self, id: &str, ack_wait: Duration) {
-        let stream = jetstream::stream::Config {
-            name: format!("alpha_{id}"),
-            subjects: vec![format!("alpha.{id}")],
-            retention: jetstream::stream::RetentionPolicy::WorkQueue,
-            ..Default::default()
-        };
-        self.nats.jetstream().await.create_stream(stream).await.unwrap();
-        self.foreign_durable(id, ack_wait).await;
-    }
-
-    /// The durable of [`Self::foreign_stream`], made or set back to what it was.
-    async fn foreign_durable(&self, id: &str, ack_wait: Duration) {
-        let durable = jetstream::consumer::pull::Config {
-            durable_name: Some("default".into()),
-            ack_policy: jetstream::consumer::AckPolicy::Explicit,
-            ack_wait,
-            ..Default::default()
-        };
-        let stream = self.nats.jetstream().await.get_stream(format!("alpha_{id}")).await.unwrap();
-        stream.create_consumer(durable).await.unwrap();
+        foreign_stream(&self.nats.jetstream().await, id, ack_wait).await;
     }
 
     /// `sluice publish ID -f … --wait`.
@@ -161,8 +140,33 @@ impl Fleet {
     }
 }
 
+/// A stream and a durable that are somebody else's, with the server's defaults but for `ack_wait`: 1,000 messages may
+/// be unacknowledged, as on those that the first parent's SDK makes.
+pub async fn foreign_stream(jetstream: &jetstream::Context, id: &str, ack_wait: Duration) {
+    let stream = jetstream::stream::Config {
+        name: format!("alpha_{id}"),
+        subjects: vec![format!("alpha.{id}")],
+        retention: jetstream::stream::RetentionPolicy::WorkQueue,
+        ..Default::default()
+    };
+    jetstream.create_stream(stream).await.unwrap();
+    foreign_durable(jetstream, id, ack_wait).await;
+}
+
+/// The durable of [`foreign_stream`], made or set back to what it was.
+pub async fn foreign_durable(jetstream: &jetstream::Context, id: &str, ack_wait: Duration) {
+    let durable = jetstream::consumer::pull::Config {
+        durable_name: Some("default".into()),
+        ack_policy: jetstream::consumer::AckPolicy::Explicit,
+        ack_wait,
+        ..Default::default()
+    };
+    let stream = jetstream.get_stream(format!("alpha_{id}")).await.unwrap();
+    stream.create_consumer(durable).await.unwrap();
+}
+
 /// `/health/ready`, ready or not; null where nobody answers within a second.
-async fn health(member: &Sluice) -> Value {
+pub async fn health(member: &Sluice) -> Value {
     let Some(url) = member.http_url() else { return Value::Null };
     let asked = crate::support::http_get(&url, "/health/ready", None);
     match tokio::time::timeout(Duration::from_secs(1), asked).await {

@@ -6,6 +6,7 @@ mod bad_entries;
 mod deletion;
 pub mod drop_in;
 mod faults;
+mod forgetting;
 mod guarded;
 mod history;
 mod life;
@@ -15,6 +16,7 @@ mod scale;
 mod targets;
 mod versions;
 mod waiting;
+mod wires;
 
 use crate::support::{Mongo, Nats, Run, Sluice, eventually};
 use async_nats::jetstream;

@@ -1,33 +1,57 @@
-//! What the producers of a soak published, and where it is at the end: each in exactly one place.
+//! What the producers of a soak published, and where it is at the end: each in exactly one place, the right one, unharmed.
 //!
-//! A document is `{p: producer, n: number}`; every so often it is no BSON, and belongs into the dead letters.
+//! Every publish is repeated until it is acknowledged. One that was not answered may be there or not, but not twice.
 
-use crate::pipelines::acknowledged;
-use crate::support::{Mongo, Nats};
+use super::message::{Belongs, Key};
+use crate::support::Mongo;
 use async_nats::jetstream;
 use bson::Document;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::task::JoinHandle;
 
-/// Every so many messages is poison.
-const POISON: i64 = 997;
-/// Publishes of one producer that wait for their acknowledgements together.
-const TOGETHER: usize = 20;
+/// How long a publish may remain without an acknowledgement, however often it is repeated.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How fast the producers publish, and how much at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Publishes of one producer that wait for their acknowledgements together.
+    pub together: usize,
+    /// How long it rests after each lot.
+    pub pause: Duration,
+    /// How many numbers a producer has.
+    pub most: i64,
+    /// How long an acknowledgement is waited for before the publish is repeated.
+    pub answer: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { together: 20, pause: Duration::from_millis(40), most: i64::MAX, answer: Duration::from_secs(5) }
+    }
+}
+
+/// What became of the publishes of one producer.
+#[derive(Debug, Default)]
+struct Said {
+    acknowledged: HashSet<Key>,
+    unanswered: HashSet<Key>,
+}
 
 /// One producer and what it has published.
 struct Producer {
     pipeline: String,
-    number: i64,
-    acknowledged: Arc<AtomicI64>,
+    said: Arc<Mutex<Said>>,
     task: JoinHandle<()>,
 }
 
@@ -38,39 +62,89 @@ pub struct Ledger {
 }
 
 /// Where everything is.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Account {
-    /// Publishes that were acknowledged.
-    pub published: i64,
+    /// Messages whose publish was acknowledged.
+    pub published: usize,
+    /// Messages whose publish was not, of which some are there all the same.
+    pub unanswered: usize,
     /// Documents in MongoDB.
-    pub stored: i64,
+    pub stored: usize,
     /// Dead letters.
-    pub dead: i64,
-    /// Publishes that are nowhere.
-    pub lost: i64,
+    pub dead: usize,
+    /// Acknowledged messages that are nowhere.
+    pub lost: usize,
     /// Copies beyond the first.
-    pub doubled: i64,
+    pub doubled: usize,
+    /// Among the documents what belongs among the dead letters, or the other way round; without its reason; not as it was
+    /// sent; or never sent.
+    pub wrong: usize,
 }
 
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { published, stored, dead, lost, doubled } = self;
-        write!(f, "published {published}, stored {stored}, dead letters {dead}, lost {lost}, doubled {doubled}")
+        let Self { published, unanswered, stored, dead, lost, doubled, wrong } = self;
+        write!(
+            f,
+            "published {published} (and {unanswered} without an answer), stored {stored}, dead letters {dead}, lost {lost}, \
+             doubled {doubled}, wrong {wrong}"
+        )
+    }
+}
+
+impl Account {
+    /// Panics unless every publish is in exactly one place, the right one.
+    pub fn assert_exactly_once(&self, line: &str) {
+        assert_eq!((self.lost, self.doubled, self.wrong), (0, 0, 0), "{line}");
+        assert!(self.published <= self.stored + self.dead, "{line}");
+    }
+}
+
+/// What was found of the messages of one pipeline.
+#[derive(Default)]
+struct Found {
+    names: Vec<String>,
+    places: HashMap<Key, Vec<usize>>,
+    odd: Vec<String>,
+}
+
+impl Found {
+    fn place(&mut self, name: String) -> usize {
+        self.names.push(name);
+        self.names.len() - 1
+    }
+
+    /// Notes what lies in a place; `reason`: of a dead letter.
+    fn note(&mut self, place: usize, key: Option<Key>, reason: Option<&str>, what: impl FnOnce() -> String) {
+        let Some(key) = key else {
+            self.odd.push(format!("in {} is what nobody sent: {}", self.names[place], what()));
+            return;
+        };
+        let right = match (key.belongs(), reason) {
+            (Belongs::Stored, reason) => reason.is_none(),
+            (Belongs::Dead(why), reason) => reason == Some(why),
+            (Belongs::FirstWins(why), reason) => reason.is_none_or(|reason| reason == why),
+        };
+        if !right {
+            self.odd.push(format!("{key:?} is in {} with reason {reason:?}: {}", self.names[place], what()));
+        }
+        self.places.entry(key).or_default().push(place);
     }
 }
 
 impl Ledger {
-    /// Starts `each` producers for every pipeline, which publish until [`Ledger::end`], about every `pause`
-    /// [`TOGETHER`] messages each.
-    pub async fn open(nats: &Nats, pipelines: &[&str], each: i64, pause: Duration) -> Self {
+    /// Starts `each` producers for every pipeline, which publish to any of `servers` until [`Ledger::end`].
+    pub async fn open(servers: &[String], pipelines: &[&str], each: i64, pace: Pace) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
         let mut producers = Vec::new();
         for pipeline in pipelines {
             for number in 0..each {
-                let acknowledged = Arc::new(AtomicI64::new(0));
-                let task =
-                    produce(nats.jetstream().await, format!("alpha.{pipeline}"), number, pause, (acknowledged.clone(), ended.clone()));
-                producers.push(Producer { pipeline: (*pipeline).to_owned(), number, acknowledged, task: tokio::spawn(task) });
+                let client = async_nats::ConnectOptions::new().connect(servers).await.expect("a nats-server takes a producer");
+                let mut jetstream = jetstream::new(client);
+                jetstream.set_timeout(pace.answer);
+                let said = Arc::new(Mutex::new(Said::default()));
+                let task = produce(jetstream, format!("alpha.{pipeline}"), number, pace, (said.clone(), ended.clone()));
+                producers.push(Producer { pipeline: (*pipeline).to_owned(), said, task: tokio::spawn(task) });
             }
         }
         Self { producers, ended }
@@ -85,52 +159,65 @@ impl Ledger {
     }
 
     /// Counts what was published, once it has ended and nothing waits in any stream. `places`: the databases and collections
-    /// where a pipeline's documents may be. Says of some that are lost or doubled which they are.
-    pub async fn account(&self, nats: &Nats, mongo: &Mongo, places: impl Fn(&str) -> Vec<(String, String)>) -> Account {
+    /// where a pipeline's documents may be. Says of some that are not as they should be which they are.
+    pub async fn account(&self, jetstream: &jetstream::Context, mongo: &Mongo, places: impl Fn(&str) -> Vec<(String, String)>) -> Account {
         let mut pipelines: Vec<_> = self.producers.iter().map(|producer| producer.pipeline.as_str()).collect();
         pipelines.dedup();
-        let (jetstream, client) = (nats.jetstream().await, mongo.client().await);
+        let client = mongo.client().await;
         let mut account = Account::default();
         for pipeline in pipelines {
-            // Where each is, by the place's number.
-            let mut found = HashMap::<(i64, i64), Vec<usize>>::new();
-            let mut names = vec!["dead letters".to_owned()];
+            let mut found = Found::default();
             for (database, collection) in places(pipeline) {
-                names.push(format!("{database}.{collection}"));
+                let place = found.place(format!("{database}.{collection}"));
                 let collection = client.database(&database).collection::<Document>(&collection);
                 let mut documents = collection.find(Document::new()).await.expect("the database finds");
                 while let Some(document) = documents.try_next().await.expect("the cursor goes on") {
-                    let of = (document.get_i64("p").expect("a producer"), document.get_i64("n").expect("a number"));
-                    found.entry(of).or_default().push(names.len() - 1);
+                    found.note(place, Key::of_document(&document), None, || document.to_string());
                     account.stored += 1;
                 }
             }
-            for letter in dead_letters(&jetstream, pipeline).await {
-                found.entry(letter).or_default().push(0);
+            let place = found.place("dead letters".into());
+            for (payload, reason) in dead_letters(jetstream, pipeline).await {
+                let text = || String::from_utf8_lossy(&payload).into_owned();
+                found.note(place, Key::of_payload(&payload), Some(&reason), text);
                 account.dead += 1;
             }
-            for (place, name) in names.iter().enumerate() {
-                let held = found.values().flatten().filter(|held| **held == place).count();
-                if held > 0 {
-                    eprintln!("{pipeline}: {held} in {name}");
-                }
-            }
-            let mut odd = Vec::new();
-            for producer in self.producers.iter().filter(|producer| producer.pipeline == pipeline) {
-                let published = producer.acknowledged.load(Ordering::Relaxed);
-                account.published += published;
-                let lost = (0..published).filter(|n| !found.contains_key(&(producer.number, *n)));
-                odd.extend(lost.map(|n| format!("{n} of producer {} is nowhere", producer.number)));
-            }
-            account.lost += odd.len() as i64;
-            for ((producer, n), places) in found.iter().filter(|(_, places)| places.len() > 1) {
-                account.doubled += places.len() as i64 - 1;
-                let places: Vec<_> = places.iter().map(|place| names[*place].as_str()).collect();
-                odd.push(format!("{n} of producer {producer} is in {}", places.join(" and ")));
-            }
-            odd.iter().take(20).for_each(|odd| eprintln!("{pipeline}: {odd}"));
+            account.wrong += found.odd.len();
+            self.compare(pipeline, found, &mut account);
         }
         account
+    }
+
+    /// Holds what was found against what was published.
+    fn compare(&self, pipeline: &str, found: Found, account: &mut Account) {
+        let Found { names, places, mut odd } = found;
+        for (place, name) in names.iter().enumerate() {
+            let held = places.values().flatten().filter(|held| **held == place).count();
+            eprintln!("{pipeline}: {held} in {name}");
+        }
+        let mut sent = HashSet::new();
+        for producer in self.producers.iter().filter(|producer| producer.pipeline == pipeline) {
+            let said = producer.said.lock().expect("no producer panics");
+            account.published += said.acknowledged.len();
+            account.unanswered += said.unanswered.difference(&said.acknowledged).count();
+            let lost = said.acknowledged.iter().filter(|key| !places.contains_key(key));
+            let before = odd.len();
+            odd.extend(lost.map(|key| format!("{key:?} is nowhere")));
+            account.lost += odd.len() - before;
+            sent.extend(said.acknowledged.union(&said.unanswered).copied());
+        }
+        for (key, held) in &places {
+            if held.len() > 1 {
+                account.doubled += held.len() - 1;
+                let held: Vec<_> = held.iter().map(|place| names[*place].as_str()).collect();
+                odd.push(format!("{key:?} is in {}", held.join(" and ")));
+            }
+            if !sent.contains(key) {
+                account.wrong += 1;
+                odd.push(format!("{key:?} was never sent"));
+            }
+        }
+        odd.iter().take(20).for_each(|odd| eprintln!("{pipeline}: {odd}"));
     }
 }
 
@@ -138,29 +225,44 @@ async fn produce(
     jetstream: jetstream::Context,
     subject: String,
     producer: i64,
-    pause: Duration,
-    (count, ended): (Arc<AtomicI64>, Arc<AtomicBool>),
+    pace: Pace,
+    (said, ended): (Arc<Mutex<Said>>, Arc<AtomicBool>),
 ) {
     let mut next = 0;
-    while !ended.load(Ordering::Relaxed) {
-        let numbers = next..next + TOGETHER as i64;
+    while !ended.load(Ordering::Relaxed) && next < pace.most {
+        let numbers = next..next + pace.together as i64;
         next = numbers.end;
-        let sends = numbers.map(|n| acknowledged(&jetstream, &subject, payload(producer, n)));
-        stream::iter(sends).buffer_unordered(TOGETHER).collect::<Vec<_>>().await;
-        count.store(next, Ordering::Relaxed);
-        tokio::time::sleep(pause).await;
+        let sends = numbers.map(|number| send(&jetstream, &subject, Key { producer, number, attempt: 0 }, &said));
+        stream::iter(sends).buffer_unordered(pace.together).collect::<Vec<_>>().await;
+        tokio::time::sleep(pace.pause).await;
     }
 }
 
-fn payload(producer: i64, n: i64) -> Vec<u8> {
-    if n % POISON == POISON - 1 {
-        return format!("poison {producer} {n}").into_bytes();
+/// Publishes until it is acknowledged.
+async fn send(jetstream: &jetstream::Context, subject: &str, mut key: Key, said: &Mutex<Said>) {
+    let begun = Instant::now();
+    loop {
+        let mut headers = async_nats::HeaderMap::new();
+        if let Some(id) = key.message_id() {
+            headers.insert("Nats-Msg-Id", id);
+        }
+        // Noted first: what is never answered may be there all the same.
+        said.lock().expect("no producer panics").unanswered.insert(key);
+        let published = jetstream.publish_with_headers(subject.to_owned(), headers, key.payload().into()).await;
+        if let Ok(ack) = published
+            && ack.await.is_ok()
+        {
+            said.lock().expect("no producer panics").acknowledged.insert(key);
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no publish to {subject} was acknowledged");
+        key = key.again();
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    bson::doc! {"p": producer, "n": n}.to_vec().expect("a document")
 }
 
-/// Producer and number of each dead letter of a pipeline.
-async fn dead_letters(jetstream: &jetstream::Context, pipeline: &str) -> Vec<(i64, i64)> {
+/// Payload and reason of each dead letter of a pipeline.
+async fn dead_letters(jetstream: &jetstream::Context, pipeline: &str) -> Vec<(Vec<u8>, String)> {
     let stream = jetstream.get_stream("alpha-dlq").await.expect("the stream of the dead letters");
     let subjects = stream.info_with_subjects(format!("alpha-dlq.{pipeline}.>")).await.expect("its subjects");
     let subjects: Vec<_> = subjects.try_collect().await.expect("all subjects");
@@ -168,9 +270,8 @@ async fn dead_letters(jetstream: &jetstream::Context, pipeline: &str) -> Vec<(i6
     for (subject, count) in subjects {
         assert_eq!(count, 1, "{subject}");
         let message = stream.get_last_raw_message_by_subject(&subject).await.expect("the letter");
-        let text = String::from_utf8(message.payload.to_vec()).expect("poison is text");
-        let mut words = text.split(' ').skip(1).map(|word| word.parse().expect("a number"));
-        found.push((words.next().expect("a producer"), words.next().expect("a number")));
+        let reason = message.headers.get("Sluice-Reason").map(|reason| reason.as_str().to_owned());
+        found.push((message.payload.to_vec(), reason.unwrap_or_default()));
     }
     found
 }

@@ -1,81 +1,52 @@
 //! Soaks: a plan of misfortunes drawn from a seed, producers that never stop, and an account of every publish at the end.
 //!
 //! [`plan`] is pure: the same seed makes the same deeds. A test carries them out on its own processes and servers (see
-//! `controllers::soak`), while a [`Ledger`]'s producers publish; at the end the ledger says where everything is.
+//! `controllers::soak` and `torture`), where [`Fates`] remember who sleeps and who is dead, while a [`Ledger`]'s producers
+//! publish; at the end the ledger says where everything is.
 //!
 //! `SLUICE_SOAK_SEED` repeats a plan, `SLUICE_SOAK_SECONDS` makes it as long as one likes.
 
+mod fates;
 mod ledger;
+mod message;
 
-pub use ledger::{Account, Ledger};
+pub use fates::{Fates, Turn};
+pub use ledger::{Account, Ledger, Pace};
 
 use rand::prelude::*;
 use std::time::Duration;
 
-/// One misfortune, or one edit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
-    /// Ends a process as its operator would, and starts it again.
-    Restart(usize),
-    /// Kills a process, and starts it again after a while.
-    Kill(usize, Duration),
-    /// Stops a process where it stands, for a while.
-    Sleep(usize, Duration),
-    /// Publishes another version of a pipeline.
-    Version(usize),
-    /// Publishes a version that writes somewhere else.
-    Target(usize),
-    /// Lets a producer of the first parent start.
-    Add(usize),
+/// A kind of deed: how long it is between two of them on average (never, where that is zero), and what one is.
+pub struct Kind<D> {
+    every: Duration,
+    draw: Box<dyn Fn(&mut StdRng) -> D>,
 }
 
-/// How long it is between two deeds of a kind, on average; zero for kinds that never come.
-#[derive(Debug, Clone, Copy)]
-pub struct Mix {
-    pub restarts: Duration,
-    pub kills: Duration,
-    pub sleeps: Duration,
-    pub versions: Duration,
-    pub targets: Duration,
-    pub adds: Duration,
-}
-
-/// How many there are of those that deeds happen to.
-#[derive(Debug, Clone, Copy)]
-pub struct Cast {
-    pub processes: usize,
-    /// Pipelines that have versions.
-    pub versioned: usize,
-    /// Producers of the first parent.
-    pub producers: usize,
+impl<D> Kind<D> {
+    pub fn new(every: Duration, draw: impl Fn(&mut StdRng) -> D + 'static) -> Self {
+        Self { every, draw: Box::new(draw) }
+    }
 }
 
 /// The deeds of a soak, each with its moment, in order. Those of a kind come between half and one and a half times its
 /// time after one another.
-pub fn plan(seed: u64, lasts: Duration, mix: Mix, cast: Cast) -> Vec<(Duration, Deed)> {
-    let Cast { processes, versioned, producers } = cast;
-    type Draw = fn(usize, &mut StdRng) -> Deed;
-    let kinds: [(Duration, usize, Draw); 6] = [
-        (mix.restarts, processes, |process, _| Deed::Restart(process)),
-        (mix.kills, processes, |process, dice| Deed::Kill(process, Duration::from_millis(dice.random_range(0..2_000)))),
-        // Longer than a lease now and then.
-        (mix.sleeps, processes, |process, dice| Deed::Sleep(process, Duration::from_millis(dice.random_range(200..14_000)))),
-        (mix.versions, versioned, |pipeline, _| Deed::Version(pipeline)),
-        (mix.targets, versioned, |pipeline, _| Deed::Target(pipeline)),
-        (mix.adds, producers, |producer, _| Deed::Add(producer)),
-    ];
+pub fn plan<D>(seed: u64, lasts: Duration, kinds: &[Kind<D>]) -> Vec<(Duration, D)> {
     let mut dice = StdRng::seed_from_u64(seed);
     let mut deeds = Vec::new();
-    for (every, places, draw) in kinds.into_iter().filter(|(every, ..)| !every.is_zero()) {
+    for Kind { every, draw } in kinds.iter().filter(|kind| !kind.every.is_zero()) {
         let mut at = every.mul_f64(dice.random_range(0.25..1.0));
         while at < lasts {
-            let place = dice.random_range(0..places);
-            deeds.push((at, draw(place, &mut dice)));
+            deeds.push((at, draw(&mut dice)));
             at += every.mul_f64(dice.random_range(0.5..1.5));
         }
     }
     deeds.sort_by_key(|(at, _)| *at);
     deeds
+}
+
+/// Some time within this range.
+pub fn millis(dice: &mut StdRng, range: std::ops::Range<u64>) -> Duration {
+    Duration::from_millis(dice.random_range(range))
 }
 
 /// The seed from `SLUICE_SOAK_SEED`, else another each time.
@@ -92,13 +63,18 @@ pub fn lasts(short: Duration) -> Duration {
 #[test]
 fn the_same_seed_makes_the_same_plan() {
     let seconds = Duration::from_secs;
-    let (every, cast) = (seconds(6), Cast { processes: 3, versioned: 2, producers: 1 });
-    let mix = Mix { restarts: every, kills: every, sleeps: every, versions: every, targets: Duration::ZERO, adds: seconds(60) };
-    let plan = |seed| plan(seed, seconds(600), mix, cast);
+    let plan = |seed| {
+        let kinds = [
+            Kind::new(seconds(6), |dice: &mut StdRng| ("kill", dice.random_range(0..1_000))),
+            Kind::new(Duration::ZERO, |_| ("never", 0)),
+            Kind::new(seconds(60), |_| ("add", 0)),
+        ];
+        plan(seed, seconds(600), &kinds)
+    };
     assert_eq!(plan(7), plan(7));
     assert_ne!(plan(7), plan(8));
-    assert!(plan(7).len() > 300 && plan(7).is_sorted_by_key(|(at, _)| *at));
-    assert!(!plan(7).iter().any(|(_, deed)| matches!(deed, Deed::Target(_))), "what takes no time never comes");
-    let adds = plan(7).iter().filter(|(_, deed)| matches!(deed, Deed::Add(0))).count();
+    assert!(plan(7).len() > 80 && plan(7).is_sorted_by_key(|(at, _)| *at));
+    assert!(!plan(7).iter().any(|(_, deed)| deed.0 == "never"), "what takes no time never comes");
+    let adds = plan(7).iter().filter(|(_, deed)| deed.0 == "add").count();
     assert!((6..=20).contains(&adds), "{adds}");
 }

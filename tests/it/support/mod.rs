@@ -13,18 +13,21 @@ mod http;
 mod kubernetes;
 mod mongo;
 mod nats;
+mod nats_cluster;
 mod process;
 mod proxy;
 mod sluice;
 mod tools;
+pub mod wire;
 
 pub use docker::{Cleaning, Docker};
 pub use http::http_get;
 pub use kubernetes::{Cluster, Component, Namespace};
 pub use mongo::{Mongo, certificate};
 pub use nats::Nats;
+pub use nats_cluster::NatsCluster;
 pub use process::{Process, free_port};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Side, Tap};
 pub use sluice::{Run, Sluice};
 pub use tools::{missing, tool};
 

@@ -41,6 +41,11 @@ impl Nats {
         Self::build(LOOPBACK, "sync_interval: always", "", None).await
     }
 
+    /// Starts one that syncs each message, with more in its configuration: a node of a cluster.
+    pub async fn start_synced_with(extra: &str) -> Self {
+        Self::build(LOOPBACK, "sync_interval: always", extra, None).await
+    }
+
     /// Starts one with its monitoring port open, see [`Nats::monitoring_url`].
     pub async fn start_monitored(extra: &str) -> Self {
         Self::build(LOOPBACK, "", extra, Some(free_port())).await

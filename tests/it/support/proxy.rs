@@ -1,9 +1,9 @@
-//! A TCP proxy that a test can cut, stall and count through.
+//! A TCP proxy that a test can cut, stall, break off at any byte, listen in on and count through.
 
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -27,30 +27,59 @@ pub enum Mode {
     Cut,
 }
 
+/// Where bytes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    Client,
+    Server,
+}
+
+/// Hears all bytes before they are passed on: of which connection, counted from 1, from which side.
+pub type Tap = Arc<dyn Fn(u64, Side, &[u8]) + Send + Sync>;
+
 /// A proxy on a port of its own in front of one server; gone when dropped.
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
 
-#[derive(Default)]
-struct Counters {
+struct Shared {
+    port: u16,
     to_server: AtomicU64,
     to_client: AtomicU64,
     connections: AtomicU64,
+    /// Breaks a connection off once so many more bytes came from that side.
+    breaks: Mutex<Option<(Side, u64)>>,
+    tap: Option<Tap>,
 }
 
 impl Proxy {
     /// Starts one in front of `127.0.0.1:port`.
     pub async fn start(port: u16) -> Self {
+        Self::build(port, None).await
+    }
+
+    /// Starts one that lets `tap` hear everything.
+    pub async fn start_tapped(port: u16, tap: Tap) -> Self {
+        Self::build(port, Some(tap)).await
+    }
+
+    async fn build(port: u16, tap: Option<Tap>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", super::free_port())).await.expect("a port for the proxy");
         let address = listener.local_addr().expect("a bound address");
         let mode = watch::Sender::new(Mode::Open);
-        let counters = Arc::new(Counters::default());
-        let task = tokio::spawn(accept(listener, port, mode.clone(), counters.clone()));
-        Self { address, mode, counters, task }
+        let shared = Arc::new(Shared {
+            port,
+            to_server: AtomicU64::new(0),
+            to_client: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            breaks: Mutex::new(None),
+            tap,
+        });
+        let task = tokio::spawn(accept(listener, mode.clone(), shared.clone()));
+        Self { address, mode, shared, task }
     }
 
     /// Where it listens.
@@ -78,19 +107,30 @@ impl Proxy {
         self.mode.send_replace(Mode::Open);
     }
 
+    /// Passes so many bytes more from that side, whatever they are a part of, and then closes the connection that the last
+    /// of them came over; once.
+    pub fn break_off(&self, side: Side, after: u64) {
+        *self.shared.breaks.lock().expect("nobody panics with it") = Some((side, after));
+    }
+
+    /// Whether nothing is left to be broken off.
+    pub fn has_broken_off(&self) -> bool {
+        self.shared.breaks.lock().expect("nobody panics with it").is_none()
+    }
+
     /// Bytes passed on to the server.
     pub fn bytes_to_server(&self) -> u64 {
-        self.counters.to_server.load(Ordering::Relaxed)
+        self.shared.to_server.load(Ordering::Relaxed)
     }
 
     /// Bytes passed on to clients.
     pub fn bytes_to_client(&self) -> u64 {
-        self.counters.to_client.load(Ordering::Relaxed)
+        self.shared.to_client.load(Ordering::Relaxed)
     }
 
     /// Connections taken so far.
     pub fn connections(&self) -> u64 {
-        self.counters.connections.load(Ordering::Relaxed)
+        self.shared.connections.load(Ordering::Relaxed)
     }
 }
 
@@ -101,24 +141,43 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, port: u16, mode: watch::Sender<Mode>, counters: Arc<Counters>) {
-    while let Ok((client, _)) = listener.accept().await {
-        counters.connections.fetch_add(1, Ordering::Relaxed);
-        if *mode.borrow() == Mode::Cut {
-            continue;
+impl Shared {
+    /// How many of so many bytes from this side may pass, and whether the connection is closed then.
+    fn may_pass(&self, side: Side, bytes: usize) -> (usize, bool) {
+        let mut breaks = self.breaks.lock().expect("nobody panics with it");
+        match breaks.as_mut() {
+            Some((of, left)) if *of == side => {
+                let pass = bytes.min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= pass as u64;
+                if *left == 0 {
+                    *breaks = None;
+                    return (pass, true);
+                }
+                (pass, false)
+            }
+            _ => (bytes, false),
         }
-        tokio::spawn(serve(client, port, mode.subscribe(), counters.clone()));
     }
 }
 
-async fn serve(client: TcpStream, port: u16, mut mode: watch::Receiver<Mode>, counters: Arc<Counters>) {
-    let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+async fn accept(listener: TcpListener, mode: watch::Sender<Mode>, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let connection = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        if *mode.borrow() == Mode::Cut {
+            continue;
+        }
+        tokio::spawn(serve(client, connection, mode.subscribe(), shared.clone()));
+    }
+}
+
+async fn serve(client: TcpStream, connection: u64, mut mode: watch::Receiver<Mode>, shared: Arc<Shared>) {
+    let Ok(server) = TcpStream::connect(("127.0.0.1", shared.port)).await else { return };
     // Small frames must not wait for one another: latencies through the proxy are measured.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut client_in, mut client_out) = client.into_split();
     let (mut server_in, mut server_out) = server.into_split();
-    let up = pass(&mut client_in, &mut server_out, &counters.to_server, mode.clone(), false);
-    let down = pass(&mut server_in, &mut client_out, &counters.to_client, mode.clone(), true);
+    let up = pass(&mut client_in, &mut server_out, (Side::Client, connection), &shared, mode.clone());
+    let down = pass(&mut server_in, &mut client_out, (Side::Server, connection), &shared, mode.clone());
     tokio::select! {
         () = up => {}
         () = down => {}
@@ -129,20 +188,28 @@ async fn serve(client: TcpStream, port: u16, mut mode: watch::Receiver<Mode>, co
 async fn pass(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
-    count: &AtomicU64,
+    (side, connection): (Side, u64),
+    shared: &Shared,
     mut mode: watch::Receiver<Mode>,
-    replies: bool,
 ) {
     let mut buffer = vec![0; 64 << 10];
+    let count = if side == Side::Client { &shared.to_server } else { &shared.to_client };
     loop {
         let read = match from.read(&mut buffer).await {
             Ok(read) if read > 0 => read,
             _ => return,
         };
-        let open = |m: &Mode| *m == Mode::Open || (*m == Mode::RepliesStalled && !replies);
-        if mode.wait_for(open).await.is_err() || to.write_all(&buffer[..read]).await.is_err() {
+        let open = |m: &Mode| *m == Mode::Open || (*m == Mode::RepliesStalled && side == Side::Client);
+        if mode.wait_for(open).await.is_err() {
             return;
         }
-        count.fetch_add(read as u64, Ordering::Relaxed);
+        let (passed, ends) = shared.may_pass(side, read);
+        if let Some(tap) = &shared.tap {
+            tap(connection, side, &buffer[..passed]);
+        }
+        if to.write_all(&buffer[..passed]).await.is_err() || ends {
+            return;
+        }
+        count.fetch_add(passed as u64, Ordering::Relaxed);
     }
 }

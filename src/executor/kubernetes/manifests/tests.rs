@@ -130,6 +130,7 @@ proptest::proptest! {
             let name = metadata.name.unwrap();
             proptest::prop_assert!(name.len() <= 63 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{}", name);
         }
-        proptest::prop_assert_eq!(deployment.spec.unwrap().selector.match_labels.unwrap()[names::ID].as_str(), id);
+        let selected = deployment.spec.unwrap().selector.match_labels.unwrap();
+        proptest::prop_assert_eq!(&selected[names::ID], &id);
     }
 }

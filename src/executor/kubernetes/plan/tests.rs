@@ -58,7 +58,7 @@ fn take(step: &Step, spec: &ExecutionSpec, seen: &mut Seen) {
                 resource_version: "1".into(),
                 fingerprint: spec.fingerprint.clone(),
                 target: target_hash(spec),
-                replicas: old.unwrap_or(1),
+                replicas: old.unwrap_or(spec.replicas),
                 deleting: false,
                 epoch: None,
                 settled: false,
