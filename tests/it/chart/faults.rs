@@ -69,12 +69,10 @@ async fn a_hundred_thousand_documents_arrive_exactly_once_while_parts_of_the_clu
     let publish = async || release.publish("metrics", &config(500)).await;
     tokio::join!(send(0), publish());
     // The pod of the execution.
+    let force = ["--force", "--grace-period=0", "--wait=false", "--ignore-not-found"];
     let delete = async || {
-        let pods = namespace.kubectl(&["get", "pods", "--selector", "sluice/id=metrics", "-o", "name"]).await;
-        for pod in pods.lines() {
-            namespace.kubectl(&["delete", pod, "--force", "--grace-period=0", "--wait=false"]).await;
-        }
-        assert!(!pods.is_empty());
+        let deleted = namespace.kubectl(&[&["delete", "pods", "--selector", "sluice/id=metrics"], &force[..]].concat()).await;
+        assert!(deleted.contains("deleted"), "{deleted}");
     };
     tokio::join!(send(1), delete());
     stored(2).await;
