@@ -19,7 +19,9 @@ NETWORKS=172.28
 say() { printf 'docker: %s\n' "$*" >&2; }
 die() { printf 'docker: error: %s\n' "$*" >&2; exit 1; }
 
-alive() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+# runs PID: also false of one that has ended and that nobody asked about: not every first process of a machine does.
+runs() { kill -0 "$1" 2>/dev/null && ! grep -qs '^State:.Z' "/proc/$1/status"; }
+alive() { [ -s "$1" ] && runs "$(cat "$1")"; }
 
 # until_ COMMAND…: tries for 30 s.
 until_() {
@@ -86,7 +88,7 @@ end() {
   # Only what this script started: a number may have been given to another process since.
   tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$DIR/" || return 0
   kill "$pid" 2>/dev/null || return 0
-  gone() { ! kill -0 "$pid" 2>/dev/null; }
+  gone() { ! runs "$pid"; }
   until_ gone || kill -KILL "$pid" 2>/dev/null || true
 }
 

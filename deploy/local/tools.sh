@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Finds or installs the programs that Sluice's tests, demo and benchmark run beside it, and prints where each one is.
 #
-#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind docker kubernetes helm]
+#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind docker registry kubernetes helm]
 #
 # A program that is on the PATH and new enough is taken as it is; otherwise a pinned version is installed once into
 # $SLUICE_CACHE (default ~/.cache/sluice), in a directory named by its version, and found there the next time. One line
@@ -163,6 +163,13 @@ docker_() {
   command -v docker
 }
 
+# A registry of images (distribution, Apache-2.0), which tests pull from.
+registry_() {
+  command -v docker-registry || command -v registry && return
+  RUNLEVEL=1 SYSTEMD_OFFLINE=1 apt_install docker-registry
+  command -v docker-registry
+}
+
 # Everything of Kubernetes in one program, and the image of a pod's sandbox. Named by the source too: go.sum pins the rest.
 install_kubernetes() {
   command -v go >/dev/null || die "put Go on the PATH, to build Kubernetes with; or name a cluster in SLUICE_TEST_KUBECONFIG"
@@ -199,7 +206,7 @@ kubernetes() {
 # The database: a mongod on the PATH comes first, because it is what people run.
 database() { if command -v mongod >/dev/null; then command -v mongod; else secantusd; fi; }
 
-[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind, docker, kubernetes, helm"
+[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind, docker, registry, kubernetes, helm"
 # One that cannot be had does not keep the others from being there.
 status=0
 for tool; do
@@ -214,6 +221,7 @@ for tool; do
       cargo-deny) cargo_deny ;;
       valgrind) valgrind_ ;;
       docker) docker_ ;;
+      registry) registry_ ;;
       kubernetes) kubernetes ;;
       helm) helm ;;
       *) die "unknown program '$tool'" ;;

@@ -12,9 +12,14 @@ use crate::executor::standalone::Ended;
 use crate::pipeline::spec::ExecutionSpec;
 use clap::Args;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// The newest format of a spec that this release reads.
 const SCHEMA: u32 = 1;
+/// How long files that are being put there are waited for.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How often it is looked whether they are there.
+const LOOK: Duration = Duration::from_millis(5);
 /// The variable that holds the spec.
 const VARIABLE: &str = "SLUICE_SPEC";
 
@@ -24,6 +29,7 @@ Exit codes:
   0  told to stop: what was held is written and acknowledged
   1  a restart can help
   3  a restart cannot help: the config is gone or has another digest, the settings or the spec are invalid
+  4  the file that --await names did not come within 10 s
 
 Reads its config from the Object Store by id, version and digest. Settings are found as for every command.")]
 pub struct ExecuteArgs {
@@ -45,9 +51,27 @@ pub struct ExecuteArgs {
     /// The file that holds the execution's spec, instead of $SLUICE_SPEC
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
+    /// Before anything is read, wait until this file is there: it is put there after all others
+    #[arg(long = "await", value_name = "FILE")]
+    awaited: Option<PathBuf>,
 }
 
 impl ExecuteArgs {
+    /// Waits for the file that is put there after settings and secrets. An executor that fills a volume while it starts what
+    /// reads it needs this; most often the file is there before this process is.
+    pub fn wait(&self) -> Result<(), Failure> {
+        let Some(file) = &self.awaited else { return Ok(()) };
+        let begun = Instant::now();
+        while !file.exists() {
+            if begun.elapsed() > LONGEST_WAIT {
+                let message = format!("{} did not come within {} s (an executor puts it there)", file.display(), LONGEST_WAIT.as_secs());
+                return Err(Failure::new(Exit::NotFound, message));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
     fn read(&self) -> Result<ExecutionSpec, Failure> {
         let invalid = |message: String| Failure::new(Exit::Invalid, message);
         let (place, text) = match &self.spec {

@@ -163,6 +163,9 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
         Command::Completions(args) => return completions::completions(args, Cli::command(), out),
         _ => {}
     }
+    if let Command::Execute(args) = &cli.command {
+        args.wait()?;
+    }
     let context = load()?;
     if let Command::Run = cli.command {
         return run::run(context, cli.global.color);

@@ -5,6 +5,9 @@
 //! status bucket, own key ─watched─▶ live executions      reports ─▶ {ns}-reports.{process}      log lines ─▶ who asks
 //! ```
 //!
+//! Of its status it follows how many share the durable; whether its config is proven it takes from it when it starts. Of several
+//! replicas, one that begins before anything is proven, and gets nothing but refused documents, holds them until it stores one too.
+//!
 //! It runs its spec until it is told to stop. What the status admits beside the limits (another version, a pause) is
 //! for the executor to carry out, which started this process and ends it: an old version goes on until the new one is
 //! healthy, and without a holder what runs goes on. It says so in its health and decides nothing. A failure that may pass is

@@ -70,6 +70,16 @@ impl Settings {
         self.other_hosts(name).cloned().unwrap_or_else(|| connection.hosts())
     }
 
+    /// The hosts by which everybody else knows the servers of a connection whose hosts are other ones to executions: what
+    /// the targets in status and spec call them.
+    fn known_as(&self, name: &str, connection: &MongoConnection) -> Vec<String> {
+        let mut known = connection.known_as.clone();
+        if self.other_hosts(name).is_some() {
+            known.extend(connection.hosts());
+        }
+        known
+    }
+
     /// The files of an execution that finds its secrets in the directory `secrets` and may use `memory` bytes.
     pub fn execution_files(&self, secrets: &Path, memory: u64) -> ExecutionFiles {
         let mut files = Files { directory: secrets, found: Vec::new() };
@@ -96,6 +106,10 @@ impl Settings {
             insert(&mut section, "password_file", files.secret(&format!("{prefix}-password"), connection.password.as_ref()));
             insert(&mut section, "auth_source", connection.auth_source.clone());
             insert(&mut section, "database", connection.database.clone());
+            let known_as = self.known_as(name, connection);
+            if !known_as.is_empty() {
+                section.insert("known_as".into(), json!(known_as));
+            }
             section.insert("tls".into(), files.tls(&prefix, &connection.tls));
             connections.insert(name.clone(), section.into());
         }
@@ -191,7 +205,8 @@ mod tests {
         settings.nats.password = Some(Secret::new("canary-1"));
         settings.nats.tls.ca_file = Some("/own/ca.pem".into());
         let url = Secret::new("mongodb://u:canary-2@localhost/db?replicaSet=r");
-        let connection = MongoConnection { url, database: Some("no".into()), ..MongoConnection::default() };
+        let connection =
+            MongoConnection { url, database: Some("no".into()), known_as: vec!["older:1".into()], ..MongoConnection::default() };
         settings.mongodb.connections.insert("default".into(), connection);
         settings.names.dead_letters = "{ns}-dead".into();
         settings.executor.kind = ExecutorKind::Docker;
@@ -213,6 +228,8 @@ mod tests {
         let connection = &loaded.mongodb.connections["default"];
         assert_eq!(connection.url.expose(), "mongodb://u:canary-2@db:27017/db?replicaSet=r");
         assert_eq!(connection.database.as_deref(), Some("no"));
+        // As the controller, and with it every target, knows them.
+        assert_eq!(connection.known_as, ["older:1", "localhost:27017"]);
         assert_eq!((loaded.names, loaded.limits.memory), (settings.names, 50 << 20));
         assert_eq!(loaded.executor.shutdown_grace, settings.executor.shutdown_grace);
     }

@@ -130,6 +130,9 @@ pub struct MongoConnection {
     pub auth_source: Option<String>,
     /// The database of pipelines whose config names none.
     pub database: Option<String>,
+    /// Other hosts that are the same servers, `host` or `host:port`, in lower case: what earlier targets of a pipeline may
+    /// call them. Written for containers, which reach the servers by other addresses than their controller.
+    pub known_as: Vec<String>,
     /// TLS.
     pub tls: TlsSettings,
 }
@@ -287,6 +290,7 @@ impl Default for MongoConnection {
             password: None,
             auth_source: None,
             database: None,
+            known_as: Vec::new(),
             tls: TlsSettings::default(),
         }
     }

@@ -28,6 +28,7 @@ pub(super) const PATHS: &[&str] = &[
     "mongodb.connections.*.password_file",
     "mongodb.connections.*.auth_source",
     "mongodb.connections.*.database",
+    "mongodb.connections.*.known_as",
     "mongodb.connections.*.tls.required",
     "mongodb.connections.*.tls.ca_file",
     "mongodb.connections.*.tls.cert_file",

@@ -165,6 +165,12 @@ fn connection(name: &Taken<String>, fields: &mut Fields<'_>, files: &Files, repo
     let password = files.secret(fields, "password", "password_file", report);
     let auth_source = fields.string("auth_source", report);
     let database = fields.string("database", report);
+    for host in fields.strings("known_as", report).map(|taken| taken.value).unwrap_or_default() {
+        if !address::is_host(&host.value) {
+            host.error(report, format!("'{}' is no host", shown(&host.value)), "write host:27017");
+        }
+        connection.known_as.push(host.value.to_lowercase());
+    }
     connection.tls = files.tls(fields, report);
     if let Some(taken) = &database {
         check_database(taken, report);

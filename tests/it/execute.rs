@@ -317,3 +317,22 @@ async fn an_execution_process_answers_for_the_state_of_its_own_pipeline_alone() 
     assert!(answer["buffer_size"].is_u64() && answer["running"] == true, "{answer}");
     assert_eq!(ask("others", Duration::from_secs(1)).await, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_still_on_their_way_are_waited_for_and_not_for_ever() {
+    require!("nats-server", "database");
+    let mut stage = Stage::set().await;
+    let spec = stage.published_and_left().await;
+    let complete = stage.controller.dir.join("complete");
+    let settings = stage.controller.dir.join("later.yml");
+    let start = |settings: &std::path::Path| {
+        let (complete, settings) = (complete.clone(), settings.to_owned());
+        Executing::start(&stage.controller, &spec, |command| command.arg("--await").arg(complete).env("SLUICE_SETTINGS", settings))
+    };
+    let mut forgotten = start(&settings);
+    assert_eq!(forgotten.process.wait(SOON).await.code(), Some(4), "who is told to read nothing before reads nothing");
+    let waiting = start(&settings);
+    std::fs::copy(stage.controller.dir.join("sluice.yml"), &settings).unwrap();
+    std::fs::write(&complete, "").unwrap();
+    waiting.ready().await;
+}

@@ -95,7 +95,7 @@ pub fn id() -> PipelineId {
     PipelineId::parse("metrics").unwrap()
 }
 
-fn spec(version: &str, digest: &str, target: Target) -> ExecutionSpec {
+pub fn spec(version: &str, digest: &str, target: Target) -> ExecutionSpec {
     let spec = ExecutionSpec {
         schema: 1,
         installation: uuid::Uuid::nil(),

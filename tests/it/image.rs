@@ -158,3 +158,56 @@ fn what_the_image_holds_is_staged_with_modes_that_no_umask_changes() {
     }
     assert!(listed.lines().all(|line| line.starts_with("755 ") || line.starts_with("644 ")), "{listed}");
 }
+
+/// The default stage needs bases that only a registry has: what can be said of it without one is said here.
+#[test]
+fn the_stage_that_compiles_is_made_of_what_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("executor-image/Dockerfile")).unwrap().replace("\\\n", " ");
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split_whitespace().collect())
+        .filter(|words: &Vec<_>| !words.is_empty())
+        .collect();
+    let first = lines.iter().position(|words| words[0] == "FROM").unwrap();
+    let bases: Vec<(&str, &str)> = lines[..first].iter().map(|words| words[1].split_once('=').unwrap()).collect();
+    let (mut stages, mut workdir) = (Vec::new(), "/");
+    for words in &lines[first..] {
+        match words[..] {
+            ["FROM", base] | ["FROM", base, "AS", _] => {
+                let argument = base.strip_prefix("${").and_then(|base| base.strip_suffix('}'));
+                assert!(base == "scratch" || bases.iter().any(|(name, _)| Some(*name) == argument), "{base}");
+                stages.push(words.get(3).copied().unwrap_or_default());
+            }
+            ["COPY", from, source, _] => {
+                let stage = from.strip_prefix("--from=").unwrap();
+                assert!(stages.contains(&stage) && source.starts_with('/'), "{words:?}");
+            }
+            ["WORKDIR", directory] => workdir = directory,
+            ["RUN", ..] => {
+                assert_eq!((stages.last(), workdir), (Some(&"build"), "/src"), "only what compiles has a shell");
+                let command = words[1..].join(" ");
+                assert!(command.contains("cargo build --release --locked --bin sluice"), "{command}");
+                let script = command.split_whitespace().find(|word| word.ends_with(".sh")).unwrap();
+                assert!(root.join(script).exists() && command.contains("target/release/sluice /out"), "{command}");
+            }
+            ["COPY", ..]
+            | ["ARG", ..]
+            | ["LABEL", ..]
+            | ["ENV", ..]
+            | ["USER", ..]
+            | ["HEALTHCHECK", ..]
+            | ["ENTRYPOINT", ..]
+            | ["CMD", ..] => {}
+            _ => panic!("what is {words:?}?"),
+        }
+    }
+    assert_eq!(stages, ["prebuilt", "build", ""], "the default is the last one");
+    // A compiler that is older than the crate says cannot build it.
+    let oldest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let oldest = oldest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"').to_owned();
+    let (_, rust) = bases.iter().find(|(name, _)| *name == "RUST").unwrap();
+    let minor = |version: &str| version.split('.').nth(1).unwrap().parse::<u32>().unwrap();
+    assert!(minor(rust.rsplit_once(':').unwrap().1) >= minor(&oldest), "{rust} is older than {oldest}");
+}

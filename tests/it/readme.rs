@@ -3,6 +3,7 @@
 
 use crate::support::{Mongo, Nats, Process, eventually, skipped, temp_dir, tool};
 use bson::{Document, doc};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -182,4 +183,60 @@ fn every_file_that_the_readme_links_is_there() {
     for link in links.iter().filter(|link| !link.starts_with("http")) {
         assert!(project().join(link).exists(), "{link}");
     }
+}
+
+/// The notes of the README: what each says by its name.
+fn notes(readme: &str) -> BTreeMap<&str, &str> {
+    readme.lines().filter_map(|line| line.strip_prefix("[^")?.split_once("]: ")).collect()
+}
+
+/// The names of the notes that a text refers to.
+fn referred(text: &str) -> Vec<&str> {
+    text.split("[^").skip(1).filter_map(|after| after.split_once(']')).map(|(name, _)| name).collect()
+}
+
+/// The names of the tests of a file.
+fn tests_of(file: &str) -> Vec<String> {
+    let source = std::fs::read_to_string(project().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let (mut names, mut is_test) = (Vec::new(), false);
+    for line in source.lines().map(str::trim) {
+        is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        if let Some((_, after)) = line.split_once("fn ").filter(|_| is_test) {
+            names.extend(after.split_once('(').map(|(name, _)| name.to_owned()));
+            is_test = false;
+        }
+    }
+    names
+}
+
+#[test]
+fn every_guarantee_names_tests_that_are_there() {
+    let readme = readme();
+    let (_, section) = readme.split_once("\n## Guarantees\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let (promised, _) = section.split_once("**Not promised**").unwrap();
+    let (_, promised) = promised.split_once("**Promised**").unwrap();
+    let notes = notes(&readme);
+    // A sentence ends in a full stop and its notes.
+    let sentences = promised.replace('\n', " ");
+    let sentences: Vec<_> =
+        sentences.split(". ").flat_map(|part| part.split(" - ")).map(str::trim).filter(|part| !part.is_empty()).collect();
+    assert!(sentences.len() > 15, "{sentences:?}");
+    for sentence in sentences.iter().flat_map(|sentence| sentence.split_inclusive("] ")) {
+        assert!(!referred(sentence).is_empty(), "no test shows this: {sentence}");
+    }
+    for name in referred(section) {
+        let note = notes.get(name).unwrap_or_else(|| panic!("there is no note {name}"));
+        for place in note.split("; ") {
+            let (_, place) = place.split_once("](").unwrap_or_else(|| panic!("{name} links no file: {place}"));
+            let (file, named) = place.split_once("): ").unwrap_or_else(|| panic!("{name} names no test: {place}"));
+            let (there, named) = (tests_of(file), named.split('`').skip(1).step_by(2).collect::<Vec<_>>());
+            assert!(!named.is_empty(), "{name} names no test of {file}");
+            for test in named {
+                assert!(there.iter().any(|there| there == test), "{file} has no test {test}");
+            }
+        }
+    }
+    let used = referred(section);
+    assert!(notes.keys().all(|name| used.contains(name)), "notes that nobody refers to: {:?}", notes.keys().collect::<Vec<_>>());
 }

@@ -61,7 +61,7 @@ impl Databases {
     /// The client of the connection `name`. Waits for no server (but for the DNS, with mongodb+srv).
     pub async fn get(&self, name: &str) -> Result<Arc<Database>, ConnectionError> {
         // Names that differ in nothing but the default database share a client.
-        let connection = MongoConnection { database: None, ..self.connection(name)?.clone() };
+        let connection = MongoConnection { database: None, known_as: Vec::new(), ..self.connection(name)?.clone() };
         let mut made = self.made.lock().await;
         if let Some((_, database)) = made.iter().find(|(key, _)| *key == connection) {
             return Ok(database.clone());
@@ -72,11 +72,15 @@ impl Databases {
         Ok(database)
     }
 
-    /// A client of the hosts of `place`: by the connection of its name, else by any other that leads to the same hosts.
+    /// A client of the hosts of `place`: by the connection of its name, else by any other that leads to the same hosts, or
+    /// to servers that are known as these.
     /// Errors: none does; for people.
     pub async fn of(&self, place: &Place) -> Result<Arc<Database>, String> {
         let Target { hosts, database, collection } = &place.target;
-        let leads = |name: &&String| self.target(name, Some(database), collection).is_ok_and(|target| target.hosts == *hosts);
+        let leads = |name: &&String| {
+            self.target(name, Some(database), collection).is_ok_and(|target| target.hosts == *hosts)
+                || self.connections.get(*name).is_some_and(|connection| is_known_as(connection, hosts))
+        };
         let named = self.connections.get_key_value(&place.connection).map(|(name, _)| name).filter(leads);
         match named.or_else(|| self.connections.keys().find(leads)) {
             Some(name) => self.get(name).await.map_err(|error| error.to_string()),
@@ -109,6 +113,12 @@ impl Databases {
 
 const BAD_URL: &str = "the url is no MongoDB connection string (mongodb://host:port/…; in user names and passwords, \
                        the characters : / ? # [ ] @ % must be percent-encoded)";
+
+/// Whether the servers of `connection` are those that a target calls `hosts`.
+fn is_known_as(connection: &MongoConnection, hosts: &[String]) -> bool {
+    let known = |host: &String| connection.known_as.iter().any(|known| known == host || host.strip_suffix(":27017") == Some(known));
+    !hosts.is_empty() && hosts.iter().all(known)
+}
 
 /// One MongoDB client, shared by all pipelines that write through its connection.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 //! The settings and secrets lie in a volume of the execution's own, which the container only reads; in its environment
 //! stand the path of the settings and the spec, which holds no secret. Golden tests hold all of it.
 
-use crate::executor::names::{self, LOADER, replica_name};
+use crate::executor::names::{self, FILLING, LOADER, replica_name};
 use crate::pipeline::spec::ExecutionSpec;
 use crate::settings::{ContainerUser, DockerSettings};
 use bollard::models::{
@@ -19,8 +19,10 @@ use std::time::Duration;
 
 /// The binary in the image.
 pub const BINARY: &str = "/usr/bin/sluice";
-/// Where the volume is: `sluice.yml`, and `secrets/` unless they come from the engine's machine.
+/// Where the volume is: `sluice.yml`, `secrets/` unless they come from the engine's machine, and [`COMPLETE`].
 pub const FILES: &str = "/etc/sluice";
+/// The file that is put there after all others.
+pub const COMPLETE: &str = "complete";
 /// Where the secrets are that lie in the volume.
 const OWN_SECRETS: &str = "/etc/sluice/secrets";
 /// Where the secrets are that come from the engine's machine.
@@ -49,14 +51,19 @@ pub fn volume_config(spec: &ExecutionSpec) -> VolumeCreateRequest {
     VolumeCreateRequest { name: Some(volume_name(spec)), labels: Some(labels(spec, "volume")), ..Default::default() }
 }
 
+/// An empty volume that is there while the first one is being filled: a controller that dies over that leaves it to the next.
+pub fn filling_config(spec: &ExecutionSpec) -> VolumeCreateRequest {
+    VolumeCreateRequest { name: Some(filling_name(spec)), labels: Some(labels(spec, FILLING)), ..Default::default() }
+}
+
+/// Its name.
+pub fn filling_name(spec: &ExecutionSpec) -> String {
+    format!("{}-{FILLING}", volume_name(spec))
+}
+
 /// The name of the volume of an execution.
 pub fn volume_name(spec: &ExecutionSpec) -> String {
     names::execution_name(spec.installation, &spec.id, &spec.fingerprint)
-}
-
-/// The name of what carries the files into the volume.
-pub fn loader_name(spec: &ExecutionSpec) -> String {
-    format!("{}-{LOADER}", volume_name(spec))
 }
 
 /// The container of one replica. `grace` is how long it may take to write what it holds.
@@ -75,10 +82,11 @@ pub fn container_config(spec: &ExecutionSpec, replica: u32, docker: &DockerSetti
         ("--digest", &spec.digest),
         ("--fingerprint", &spec.fingerprint.0),
         ("--instance", &replica.to_string()),
+        ("--await", &format!("{FILES}/{COMPLETE}")),
     ] {
         cmd.extend([name.to_owned(), value.to_owned()]);
     }
-    let mut mounts = vec![volume_mount(spec, true)];
+    let mut mounts = vec![volume_mount(spec, FILES.into(), true)];
     mounts.extend(docker.secrets_dir.as_ref().map(|directory| Mount {
         target: Some(HOST_SECRETS.into()),
         source: Some(directory.clone()),
@@ -110,10 +118,20 @@ pub fn container_config(spec: &ExecutionSpec, replica: u32, docker: &DockerSetti
     }
 }
 
-/// What carries files into the volume of `spec`: a container that is made, written into, removed and never started.
-pub fn loader_config(spec: &ExecutionSpec, docker: &DockerSettings) -> ContainerCreateBody {
+/// The name of what carries files into the volume of `first` and of others.
+pub fn loader_name(first: &ExecutionSpec) -> String {
+    format!("{}-{LOADER}", volume_name(first))
+}
+
+/// What carries files into the volumes of `specs`, each in a directory of [`FILES`] that has its number: a container that is
+/// made, written into, removed and never started. It bears the labels of `first`.
+pub fn loader_config<'a>(
+    first: &ExecutionSpec,
+    specs: impl Iterator<Item = &'a ExecutionSpec>,
+    docker: &DockerSettings,
+) -> ContainerCreateBody {
     let host_config = HostConfig {
-        mounts: Some(vec![volume_mount(spec, false)]),
+        mounts: Some(specs.enumerate().map(|(n, spec)| volume_mount(spec, format!("{FILES}/{n}"), false)).collect()),
         network_mode: Some("none".into()),
         cap_drop: Some(vec!["ALL".into()]),
         ..Default::default()
@@ -122,7 +140,7 @@ pub fn loader_config(spec: &ExecutionSpec, docker: &DockerSettings) -> Container
         image: Some(docker.image.clone()),
         entrypoint: Some(vec![BINARY.into()]),
         cmd: Some(vec!["--version".into()]),
-        labels: Some(labels(spec, LOADER)),
+        labels: Some(labels(first, LOADER)),
         host_config: Some(host_config),
         ..Default::default()
     }
@@ -164,9 +182,14 @@ fn profile(docker: &DockerSettings) -> HostConfig {
     }
 }
 
-fn volume_mount(spec: &ExecutionSpec, read_only: bool) -> Mount {
+/// Notes in the labels of what is about to be made which holder makes it.
+pub fn made_in(epoch: Option<u64>, labels: &mut Option<HashMap<String, String>>) {
+    labels.get_or_insert_default().extend(epoch.map(|epoch| (names::EPOCH.to_owned(), epoch.to_string())));
+}
+
+fn volume_mount(spec: &ExecutionSpec, target: String, read_only: bool) -> Mount {
     Mount {
-        target: Some(FILES.into()),
+        target: Some(target),
         source: Some(volume_name(spec)),
         typ: Some(MountType::VOLUME),
         read_only: Some(read_only),

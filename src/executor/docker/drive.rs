@@ -3,11 +3,11 @@
 //! A driver looks, plans, takes the steps and looks again. What fails is tried again with growing delays, and shown as a
 //! trouble meanwhile. There is never more than one for a pipeline: a verb that finds one tells it what is wanted now.
 
-use super::config::{self, container_config, loader_config, loader_name, stop_timeout, volume_config, volume_name};
+use super::Shared;
+use super::config::{self, container_config, filling_config, filling_name, made_in, stop_timeout, volume_config};
 use super::engine::EngineError;
 use super::plan::{Next, Step, plan};
 use super::seen::{Container, Want};
-use super::{Shared, files};
 use crate::executor::names::replica_name;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
@@ -16,8 +16,9 @@ use crate::pipeline::spec::ExecutionSpec;
 use crate::settings::PullPolicy;
 use bollard::auth::DockerCredentials;
 use bollard::exec::{CreateExecOptions, StartExecOptions};
+use bollard::models::VolumeCreateRequest;
 use bollard::query_parameters::{
-    CreateContainerOptions, CreateImageOptions, RemoveContainerOptions, RemoveVolumeOptions, StopContainerOptions, UploadToContainerOptions,
+    CreateContainerOptions, CreateImageOptions, RemoveContainerOptions, RemoveVolumeOptions, StopContainerOptions,
 };
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
@@ -170,18 +171,40 @@ impl Work {
             Want::Run(spec) => Some(spec.as_ref()),
             Want::Stopped | Want::Gone => None,
         };
-        // One carries the files for all replicas, so that they are there before any of them is made.
-        // What is started again gets them anew: a password may have changed since.
+        // What is started again gets its files anew, before: a password may have changed since. What is made waits for them
+        // itself, so that they come while it is being started; those of one replica are those of all.
         let creates = next.steps.iter().any(|step| matches!(step, Step::Create(_)));
         let starts = next.steps.iter().any(|step| matches!(step, Step::Start(_)));
+        let begun = |spec: &&ExecutionSpec| volumes.iter().any(|volume| volume.filling && volume.fingerprint == spec.fingerprint);
+        let mut alongside = spec.filter(begun);
         if let (true, Some(spec)) = (creates || starts, spec) {
-            self.image().await?;
-            let filled = containers.iter().any(|one| one.fingerprint == spec.fingerprint && one.replica.is_some());
-            if starts || !filled {
-                self.fill_volume(spec).await?;
+            let there = containers.iter().any(|one| one.fingerprint == spec.fingerprint && one.replica.is_some());
+            if starts || !there {
+                tokio::try_join!(self.image(), self.volume(volume_config(spec)), self.volume(filling_config(spec)))?;
+                alongside = Some(spec);
+            } else {
+                self.image().await?;
             }
         }
-        let taken = join_all(next.steps.iter().map(|step| self.take(step, spec, &containers))).await;
+        if let Some(spec) = alongside.take_if(|_| starts) {
+            self.fill(spec).await?;
+        }
+        let made = Notify::new();
+        let fill = async {
+            let Some(spec) = alongside else { return Ok(()) };
+            // Not before the first container is there, which would be slower for it; where many wait to be made, at once.
+            if creates && self.shared.starts.available_permits() > 0 {
+                made.notified().await;
+            }
+            self.fill(spec).await
+        };
+        let steps = async {
+            let taken = join_all(next.steps.iter().map(|step| self.take(step, spec, &containers, &made))).await;
+            made.notify_one();
+            taken
+        };
+        let (filled, taken) = tokio::join!(fill, steps);
+        filled?;
         let mut failed = None;
         for (step, taken) in next.steps.iter().zip(taken) {
             match (step, taken) {
@@ -203,15 +226,15 @@ impl Work {
         }
     }
 
-    /// Takes one step; whether it is so, for a probe.
-    async fn take(&self, step: &Step, spec: Option<&ExecutionSpec>, containers: &[Container]) -> Result<bool, EngineError> {
+    /// Takes one step; whether it is so, for a probe. Says `made` once a container is there and before it is started.
+    async fn take(&self, step: &Step, spec: Option<&ExecutionSpec>, containers: &[Container], made: &Notify) -> Result<bool, EngineError> {
         let shared = &self.shared;
         let name = |id: &str| containers.iter().find(|one| one.id == id).map_or(String::new(), |one| one.instance.name.clone());
         let grace = shared.settings.executor.shutdown_grace;
         match step {
             Step::Create(replica) => {
                 if let Some(spec) = spec {
-                    self.create(spec, *replica, grace).await?;
+                    self.create(spec, *replica, grace, made).await?;
                 }
             }
             Step::Start(id) => {
@@ -240,56 +263,48 @@ impl Work {
                 shared.engine.call("remove container", |engine| async move { engine.remove_container(id, Some(options)).await }).await?;
                 info!(container = name(id), "container removed");
             }
-            Step::RemoveVolume(volume) => {
-                shared.permitted()?;
-                let remove = |engine: bollard::Docker| async move { engine.remove_volume(volume, None::<RemoveVolumeOptions>).await };
-                shared.engine.call("remove volume", remove).await?;
-            }
+            Step::RemoveVolume(volume) => self.remove_volume(volume).await?,
         }
         Ok(true)
     }
 
-    /// Makes and starts one replica; its volume is filled.
-    async fn create(&self, spec: &ExecutionSpec, replica: u32, grace: Duration) -> Result<(), EngineError> {
+    /// Makes and starts one replica; its volume is there.
+    async fn create(&self, spec: &ExecutionSpec, replica: u32, grace: Duration, made: &Notify) -> Result<(), EngineError> {
         let shared = &self.shared;
         let name = replica_name(spec, replica);
-        let body = container_config(spec, replica, &shared.settings.executor.docker, grace);
+        let mut body = container_config(spec, replica, &shared.settings.executor.docker, grace);
         let options = CreateContainerOptions { name: Some(name.clone()), ..Default::default() };
         let _start = shared.starts.acquire().await;
-        shared.permitted()?;
+        made_in(shared.permitted()?, &mut body.labels);
         let create = |engine: bollard::Docker| async move { engine.create_container(Some(options), body).await };
         let created = shared.engine.call("create container", create).await?;
+        made.notify_one();
         shared.permitted()?;
         shared.engine.call("start container", |engine| async move { engine.start_container(&created.id, None).await }).await?;
         info!(version = %spec.version, execution = spec.fingerprint.short(), container = name, "container started");
         Ok(())
     }
 
-    /// Makes the volume of an execution and puts its files into it: through a container that is never started, since
-    /// an engine writes into no memory file system and through no read-only mount.
-    async fn fill_volume(&self, spec: &ExecutionSpec) -> Result<(), EngineError> {
-        let shared = &self.shared;
-        let archive = files::archive(&shared.settings)?;
-        let _start = shared.starts.acquire().await;
-        shared.permitted()?;
-        shared.engine.call("create volume", |engine| async move { engine.create_volume(volume_config(spec)).await }).await?;
-        let options = CreateContainerOptions { name: Some(loader_name(spec)), ..Default::default() };
-        let body = loader_config(spec, &shared.settings.executor.docker);
-        shared.permitted()?;
-        let create = |engine: bollard::Docker| async move { engine.create_container(Some(options), body).await };
-        let loader = &shared.engine.call("create container", create).await?.id;
-        let upload = UploadToContainerOptions { path: config::FILES.into(), ..Default::default() };
-        let body = bollard::body_full(archive.into());
-        let filled = shared
-            .engine
-            .call("upload settings", |engine| async move { engine.upload_to_container(loader, Some(upload), body).await })
-            .await;
-        let options = RemoveContainerOptions { force: true, ..Default::default() };
-        let removed =
-            shared.engine.call("remove container", |engine| async move { engine.remove_container(loader, Some(options)).await }).await;
-        filled?;
-        removed?;
-        debug!(volume = volume_name(spec), "volume filled");
+    /// Fills the volume of an execution, and takes away what says that it is not filled.
+    async fn fill(&self, spec: &ExecutionSpec) -> Result<(), EngineError> {
+        self.shared.filler.fill(&self.shared, spec).await?;
+        let name = filling_name(spec);
+        match self.remove_volume(&name).await {
+            Err(EngineError::Missing { .. }) => Ok(()),
+            removed => removed,
+        }
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        self.shared.permitted()?;
+        let remove = |engine: bollard::Docker| async move { engine.remove_volume(name, None::<RemoveVolumeOptions>).await };
+        self.shared.engine.call("remove volume", remove).await
+    }
+
+    /// Makes a volume; one that is there stays as it is.
+    async fn volume(&self, mut volume: VolumeCreateRequest) -> Result<(), EngineError> {
+        made_in(self.shared.permitted()?, &mut volume.labels);
+        self.shared.engine.call("create volume", |engine| async move { engine.create_volume(volume).await }).await?;
         Ok(())
     }
 

@@ -10,8 +10,8 @@ use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker, errors::Error};
 use jiff::Timestamp;
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tracing::{info, warn};
+use std::time::{Duration, Instant};
+use tracing::{debug, info, warn};
 
 /// The oldest API that has all that is used here.
 const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
@@ -19,7 +19,7 @@ const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 4
 const SLACK: Duration = Duration::from_secs(2);
 
 /// Why a call to the engine failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
     /// The engine does not answer.
     #[error("the engine at {host} has not answered since {since:.0}: {message}")]
@@ -143,6 +143,7 @@ impl Engine {
             let version = format!("{}.{}", version.major_version, version.minor_version);
             return Err(EngineError::TooOld { host: self.settings.host.clone(), version });
         }
+        let client = speaking(client, version);
         info!(engine = self.settings.host, api = %format!("{}.{}", version.major_version, version.minor_version), "engine connected");
         let mut state = self.state();
         state.silent = None;
@@ -175,7 +176,10 @@ impl Engine {
     {
         let timeout = self.settings.timeout + longer;
         let client = self.client().await?.with_timeout(timeout);
-        match tokio::time::timeout(timeout + SLACK, call(client)).await {
+        let begun = Instant::now();
+        let answered = tokio::time::timeout(timeout + SLACK, call(client)).await;
+        debug!(what, ms = begun.elapsed().as_millis(), "engine called");
+        match answered {
             Ok(Ok(answer)) => {
                 self.state().silent = None;
                 Ok(answer)
@@ -209,6 +213,22 @@ impl Engine {
         }
         EngineError::Unavailable { host: self.settings.host.clone(), since, message }
     }
+}
+
+/// The same connection, which says with each request in which version it is meant. The library leaves that out of the path, and an
+/// engine takes what says nothing for its newest.
+fn speaking(client: Docker, version: ClientVersion) -> Docker {
+    let prefix = format!("/v{}.{}", version.major_version, version.minor_version);
+    client.with_request_modifier(move |mut request| {
+        let uri = request.uri();
+        if let (Some(scheme), Some(authority), Some(path)) = (uri.scheme_str(), uri.authority(), uri.path_and_query())
+            && !path.as_str().starts_with(&prefix)
+            && let Ok(versioned) = format!("{scheme}://{authority}{prefix}{path}").parse()
+        {
+            *request.uri_mut() = versioned;
+        }
+        request
+    })
 }
 
 /// An error with what caused it: the outermost of hyper's says nothing.

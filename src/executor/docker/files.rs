@@ -1,7 +1,8 @@
 //! The files of an execution as an archive that an engine takes: its settings, and its secrets unless those come from
-//! the engine's own machine. Each readable by the container's user alone.
+//! the engine's own machine. Each readable by the container's user alone. An engine unpacks in the archive's order, so that the
+//! last file, an empty one, says that all are there. Called by `fill`.
 
-use super::config::secrets_directory;
+use super::config::{COMPLETE, secrets_directory};
 use super::engine::EngineError;
 use crate::settings::{ContainerUser, FileContent, Settings};
 use std::fs;
@@ -12,28 +13,33 @@ const READ: u32 = 0o400;
 /// The same for a directory.
 const ENTER: u32 = 0o500;
 
-/// An archive of what an execution needs. Errors: a certificate that the settings name cannot be read.
-pub fn archive(settings: &Settings) -> Result<Vec<u8>, EngineError> {
+/// An archive of what each of `copies` executions needs, in directories `0`, `1` and so on. Errors: a certificate that the
+/// settings name cannot be read.
+pub fn archive(settings: &Settings, copies: usize) -> Result<Vec<u8>, EngineError> {
     let docker = &settings.executor.docker;
     let files = settings.execution_files(secrets_directory(docker), docker.memory);
-    let mut archive = Builder::new(Vec::new());
     let failed = |path: &str, error: &std::io::Error| EngineError::File { path: path.to_owned(), message: error.to_string() };
-    append(&mut archive, "sluice.yml", files.settings.as_bytes(), docker.user).map_err(|error| failed("sluice.yml", &error))?;
-    if docker.secrets_dir.is_none() {
-        let mut directory = header(0, ENTER, docker.user);
-        directory.set_entry_type(EntryType::Directory);
-        archive.append_data(&mut directory, "secrets/", std::io::empty()).map_err(|error| failed("secrets", &error))?;
-        for file in &files.secrets {
-            let name = format!("secrets/{}", file.name);
-            let written = match &file.content {
-                FileContent::Secret(secret) => append(&mut archive, &name, secret.expose().as_bytes(), docker.user),
-                FileContent::CopyOf(path) => {
-                    let content = fs::read(path).map_err(|error| failed(&path.display().to_string(), &error))?;
-                    append(&mut archive, &name, &content, docker.user)
-                }
-            };
-            written.map_err(|error| failed(&name, &error))?;
+    let mut secrets = Vec::new();
+    for file in files.secrets.iter().filter(|_| docker.secrets_dir.is_none()) {
+        let content = match &file.content {
+            FileContent::Secret(secret) => secret.expose().as_bytes().to_vec(),
+            FileContent::CopyOf(path) => fs::read(path).map_err(|error| failed(&path.display().to_string(), &error))?,
+        };
+        secrets.push((&file.name, content));
+    }
+    let mut archive = Builder::new(Vec::new());
+    for copy in 0..copies {
+        let mut put = |name: String, content: &[u8]| {
+            append(&mut archive, &format!("{copy}/{name}"), content, docker.user).map_err(|error| failed(&name, &error))
+        };
+        put("sluice.yml".into(), files.settings.as_bytes())?;
+        if !secrets.is_empty() {
+            put("secrets/".into(), &[])?;
         }
+        for (name, content) in &secrets {
+            put(format!("secrets/{name}"), content)?;
+        }
+        put(COMPLETE.into(), &[])?;
     }
     archive.into_inner().map_err(|error| failed("the archive", &error))
 }
@@ -48,8 +54,13 @@ fn header(size: u64, mode: u32, user: ContainerUser) -> Header {
     header
 }
 
+/// Adds a file, or a directory where the name ends in a slash.
 fn append(archive: &mut Builder<Vec<u8>>, name: &str, content: &[u8], user: ContainerUser) -> std::io::Result<()> {
-    let mut header = header(u64::try_from(content.len()).unwrap_or(u64::MAX), READ, user);
+    let directory = name.ends_with('/');
+    let mut header = header(u64::try_from(content.len()).unwrap_or(u64::MAX), if directory { ENTER } else { READ }, user);
+    if directory {
+        header.set_entry_type(EntryType::Directory);
+    }
     archive.append_data(&mut header, name, content)
 }
 
@@ -63,7 +74,7 @@ mod tests {
     fn only_the_containers_user_reads_what_an_execution_finds() {
         let mut settings = Settings::default();
         settings.nats.token = Some(Secret::new("canary"));
-        let bytes = archive(&settings).unwrap();
+        let bytes = archive(&settings, 2).unwrap();
         let mut seen = Vec::new();
         for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
             let mut entry = entry.unwrap();
@@ -74,8 +85,12 @@ mod tests {
             seen.push((path, text.contains("canary")));
         }
         let secret = |name: &str| seen.iter().find(|(path, _)| path == name).map(|(_, secret)| *secret);
-        assert_eq!(secret("sluice.yml"), Some(false));
-        assert_eq!(secret("secrets/nats-token"), Some(true));
-        assert_eq!(seen.len(), 4, "{seen:?}");
+        for copy in 0..2 {
+            assert_eq!(secret(&format!("{copy}/sluice.yml")), Some(false));
+            assert_eq!(secret(&format!("{copy}/secrets/nats-token")), Some(true));
+        }
+        assert_eq!(seen.len(), 10, "{seen:?}");
+        // Whoever sees it sees all.
+        assert_eq!([&seen[4].0, &seen[9].0], ["0/complete", "1/complete"]);
     }
 }

@@ -12,6 +12,10 @@
 //! whether this controller may still make it. A new fingerprint is ready before the old one ends gracefully; both drink
 //! from the same work queue meanwhile, so nothing is lost or doubled.
 //!
+//! Files: settings and secrets lie in a volume of the execution's own, which a container that never runs carries them into (see
+//! `fill`) while the execution is being started; what runs waits for the last of them. Meanwhile a second, empty volume says that
+//! this is under way, so that it is done again where a controller dies over it.
+//!
 //! Restarts: the engine starts an execution that fails again, with growing delays, also after its own restart
 //! (`unless-stopped`, which leaves alone what was stopped). Exit code 3 means that a restart cannot help: such a container
 //! is stopped, and started again after a minute. All controllers of a namespace must use the same engine.
@@ -22,6 +26,7 @@ mod ended;
 mod engine;
 mod events;
 mod files;
+mod fill;
 mod plan;
 mod seen;
 
@@ -37,6 +42,7 @@ use crate::settings::Settings;
 use bollard::query_parameters::{ListContainersOptions, ListVolumesOptions};
 use drive::Driver;
 use engine::Engine;
+use fill::Filler;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use seen::{Container, OwnVolume, Want};
 use std::collections::HashMap;
@@ -60,6 +66,7 @@ struct Shared {
     installation: uuid::Uuid,
     /// Bounds how many containers are made and started at the same time.
     starts: Semaphore,
+    filler: Filler,
     drivers: Mutex<HashMap<PipelineId, Driver>>,
     events: broadcast::Sender<PipelineId>,
     permit: OnceLock<Permit>,
@@ -73,6 +80,7 @@ impl DockerExecutor {
             engine: Engine::new(docker.clone()),
             installation,
             starts: Semaphore::new(usize::try_from(docker.parallel).unwrap_or(1).max(1)),
+            filler: Filler::default(),
             drivers: Mutex::default(),
             events: broadcast::channel(1024).0,
             permit: OnceLock::new(),
@@ -101,9 +109,10 @@ impl Shared {
         self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this controller may change something.
-    fn permitted(&self) -> Result<(), EngineError> {
-        if self.permit.get().is_none_or(|permit| permit().is_some()) { Ok(()) } else { Err(EngineError::NotPermitted) }
+    /// The epoch under which this controller may change something; `None` where nobody has said that there are any. Errors: it
+    /// may not.
+    fn permitted(&self) -> Result<Option<u64>, EngineError> {
+        self.permit.get().map(|permit| permit().map(|term| term.epoch).ok_or(EngineError::NotPermitted)).transpose()
     }
 
     /// Makes the controller look at `id`, and its driver too.
@@ -143,7 +152,9 @@ impl Shared {
         let raw: Vec<_> = stream::iter(looked).buffer_unordered(LOOKS).try_collect().await?;
         let executor = &self.settings.executor;
         let read = |raw| seen::container(&raw, self.installation, &executor.docker, executor.shutdown_grace);
-        let mut containers: Vec<_> = raw.into_iter().flatten().filter_map(read).collect();
+        // What carries files right now is nobody's business, and goes by itself.
+        let carries = |one: &Container| one.replica.is_none() && self.filler.uses(&one.instance.name);
+        let mut containers: Vec<_> = raw.into_iter().flatten().filter_map(read).filter(|one| !carries(one)).collect();
         containers.sort_by(|a, b| a.instance.name.cmp(&b.instance.name));
         Ok(containers)
     }
@@ -166,7 +177,7 @@ impl Shared {
         self.drivers().get(id).map_or((None, Vec::new()), |driver| (Some(driver.want()), driver.trouble()))
     }
 
-    fn observed(&self, id: &PipelineId, containers: &[Container], volumes: usize) -> Option<Observed> {
+    fn observed(&self, id: &PipelineId, containers: &[Container], volumes: &[OwnVolume]) -> Option<Observed> {
         let (want, troubles) = self.at_work(id);
         seen::observed(id, containers, volumes, want.as_ref(), troubles)
     }
@@ -194,16 +205,14 @@ impl Executor for DockerExecutor {
             for id in self.shared.drivers().keys() {
                 all.entry(id.clone()).or_default();
             }
-            Ok(all.iter().filter_map(|(id, (containers, volumes))| self.shared.observed(id, containers, volumes.len())).collect())
+            Ok(all.iter().filter_map(|(id, (containers, volumes))| self.shared.observed(id, containers, volumes)).collect())
         })
     }
 
     fn observe<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<Option<Observed>, ExecutorError>> {
         Box::pin(async move {
-            let containers = self.shared.containers(Some(id)).await?;
-            // Only where there is nothing else does a volume that was left behind matter.
-            let volumes = if containers.is_empty() { self.shared.volumes(Some(id)).await?.len() } else { 0 };
-            Ok(self.shared.observed(id, &containers, volumes))
+            let (containers, volumes) = tokio::try_join!(self.shared.containers(Some(id)), self.shared.volumes(Some(id)))?;
+            Ok(self.shared.observed(id, &containers, &volumes))
         })
     }
 

@@ -63,6 +63,8 @@ pub struct OwnVolume {
     pub pipeline: PipelineId,
     /// The execution that it belongs to.
     pub fingerprint: Fingerprint,
+    /// Whether it only says that the execution's own is not filled yet.
+    pub filling: bool,
 }
 
 /// Reads a container; `None` where it is none of `installation`'s. `grace` is what its profile was rendered with.
@@ -126,6 +128,7 @@ pub fn volume(raw: &Volume, installation: uuid::Uuid) -> Option<OwnVolume> {
         name: raw.name.clone(),
         pipeline,
         fingerprint: Fingerprint(raw.labels.get(FINGERPRINT).cloned().unwrap_or_default()),
+        filling: raw.labels.get(names::EXECUTION).is_some_and(|execution| execution == names::FILLING),
     })
 }
 
@@ -172,7 +175,7 @@ pub enum Want {
 pub fn observed(
     id: &PipelineId,
     containers: &[Container],
-    volumes: usize,
+    volumes: &[OwnVolume],
     at_work: Option<&Want>,
     mut troubles: Vec<Trouble>,
 ) -> Option<crate::executor::Observed> {
@@ -180,16 +183,18 @@ pub fn observed(
         Some(Want::Run(spec)) => Some(spec),
         _ => None,
     };
-    if containers.is_empty() && volumes == 0 && wanted.is_none() {
+    if containers.is_empty() && volumes.is_empty() && wanted.is_none() {
         return None;
     }
     let mut instances: Vec<_> = containers.iter().filter(|one| one.replica.is_some()).map(|one| one.instance.clone()).collect();
     instances.sort_by(|a, b| a.name.cmp(&b.name));
     let live = containers.iter().any(|one| one.instance.state.is_live());
+    // Whoever filled it has died over it.
+    let unfilled = volumes.iter().any(|volume| volume.filling);
     let first = containers.iter().find(|one| one.replica.is_some());
     let fingerprint = match (wanted, first) {
         (Some(spec), _) => spec.fingerprint.clone(),
-        (None, Some(first)) if alike(containers, first, live) => first.fingerprint.clone(),
+        (None, Some(first)) if !unfilled && alike(containers, first, live) => first.fingerprint.clone(),
         _ => Fingerprint(String::new()),
     };
     troubles.extend(containers.iter().filter_map(trouble));

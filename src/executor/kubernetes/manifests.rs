@@ -28,8 +28,6 @@ use std::time::Duration;
 
 /// The field manager of what this module renders.
 pub const MANAGER: &str = "sluice";
-/// The epoch of the holder that last took a Deployment over; an annotation.
-pub const EPOCH: &str = "sluice/epoch";
 /// The name of the container in a pod.
 pub const CONTAINER: &str = "sluice";
 /// The binary in the image.

@@ -3,8 +3,8 @@
 //! Labels say whose it is and what it is; nothing in here remembers. What somebody else added to an object is theirs to
 //! keep; what we set and somebody changed is told by rendering it again.
 
-use super::manifests::{CONTAINER, EPOCH, Manifests, SPEC};
-use crate::executor::names::{FINGERPRINT, ID, INSTALLATION, TARGET};
+use super::manifests::{CONTAINER, Manifests, SPEC};
+use crate::executor::names::{EPOCH, FINGERPRINT, ID, INSTALLATION, TARGET};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::instance::{Instance, InstanceState};
 use crate::pipeline::spec::{ExecutionSpec, Fingerprint};

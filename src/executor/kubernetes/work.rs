@@ -8,12 +8,12 @@
 use super::Shared;
 use super::cluster::Object;
 use super::error::ClusterError;
-use super::manifests::{EPOCH, MANAGER, Manifests, owner, owner_of_secret};
+use super::manifests::{MANAGER, Manifests, owner, owner_of_secret};
 use super::plan::{LOOK_AGAIN, Next, Rendered, Step, plan};
 use super::seen::{Placed, Seen};
 use crate::executor::BoxFuture;
 use crate::executor::driver::{Pass, Want, Work};
-use crate::executor::names::{INSTALLATION, pipeline_name};
+use crate::executor::names::{EPOCH, INSTALLATION, pipeline_name};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::spec::ExecutionSpec;
 use k8s_openapi::api::apps::v1::Deployment;

@@ -185,7 +185,11 @@ async fn no_secret_is_in_an_inspect_an_environment_a_command_line_or_a_log() {
     assert!(!shown.contains(canary));
     // It is there all the same, where the container's user alone reads it.
     let inspected: Value = serde_json::from_str(&rig.docker.cli(&["volume", "inspect", &volume]).await).unwrap();
-    let file = std::path::Path::new(inspected[0]["Mountpoint"].as_str().unwrap()).join("secrets/nats-token");
+    let files = std::path::Path::new(inspected[0]["Mountpoint"].as_str().unwrap());
+    let file = files.join("secrets/nats-token");
+    if files.exists() {
+        eventually("all files are there", SOON, || async { files.join("complete").exists() }).await;
+    }
     if let Ok(data) = std::fs::metadata(&file) {
         use std::os::unix::fs::MetadataExt;
         assert_eq!((data.mode() & 0o777, data.uid(), data.gid()), (0o400, 65532, 65532));

@@ -3,7 +3,7 @@
 
 use super::Rig;
 use super::pipelines::{LONG, Stage};
-use crate::executor::{SOON, observed};
+use crate::executor::{SOON, id, observed, runs};
 use crate::support::{Docker, eventually};
 use sluice::executor::Executor;
 use sluice::pipeline::status::Reason;
@@ -96,4 +96,41 @@ async fn a_container_that_is_not_well_is_a_reason_in_the_status_until_it_is() {
     stage.docker.cli(&["kill", "--signal", "CONT", &name]).await;
     eventually("and forgets it", LONG, || async { !said().await }).await;
     stage.says("Ready", true, "AsDesired").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_a_dead_controller_left_half_filled_is_filled_by_the_next() {
+    require!("docker", "nats-server", "database");
+    let rig = Rig::set().await;
+    let (backend, one) = (rig.backend(), rig.plain().await);
+    backend.ensure(&one).await.unwrap();
+    runs(&backend, &one).await;
+    let name = observed(&backend).await.unwrap().instances.remove(0).name;
+    let volume = sluice::executor::names::execution_name(rig.installation, &one.id, &one.fingerprint);
+    let mark = format!("{volume}-filling");
+    eventually("nothing says that it is being filled", SOON, || async {
+        !rig.docker.try_cli(&["volume", "inspect", &mark]).await.status.success()
+    })
+    .await;
+    // What it looks like when who fills it dies over it: the mark is there, and the last file is not.
+    rig.docker.cli(&["stop", &name]).await;
+    let files = rig.docker.cli(&["volume", "inspect", "--format", "{{.Mountpoint}}", &volume]).await;
+    if std::fs::remove_file(std::path::Path::new(&files).join("complete")).is_err() {
+        // The disk of an engine of others is not ours.
+        return;
+    }
+    let labels = [("installation", rig.installation.to_string()), ("id", one.id.to_string()), ("fingerprint", one.fingerprint.to_string())];
+    let labels = labels.map(|(name, value)| format!("--label=sluice/{name}={value}"));
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    rig.docker.cli(&[&["volume", "create", "--label=sluice/execution=filling"], &labels[..], &[&mark]].concat()).await;
+    rig.docker.cli(&["start", &name]).await;
+    let next = rig.backend();
+    assert_ne!(observed(&next).await.unwrap().fingerprint, one.fingerprint, "the next controller is to ask again");
+    next.ensure(&one).await.unwrap();
+    eventually("it is filled", SOON, || async { observed(&next).await.unwrap().fingerprint == one.fingerprint }).await;
+    runs(&next, &one).await;
+    rig.world.send(0..10).await;
+    rig.world.stored(10).await;
+    next.destroy(&id()).await.unwrap();
+    eventually("nothing is left", SOON, || async { rig.left().await.is_empty() }).await;
 }

@@ -3,7 +3,11 @@
 
 mod backend;
 mod ends;
+mod engine;
 mod pipelines;
+mod places;
+mod registry;
+mod restarts;
 
 use crate::executor::{PLAIN, World};
 use crate::support::{Cleaning, Docker, Mongo, Nats};

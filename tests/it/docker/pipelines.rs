@@ -17,7 +17,7 @@ pub(super) const LONG: Duration = Duration::from_secs(240);
 pub(super) struct Stage {
     pub docker: Arc<Docker>,
     pub nats: Nats,
-    mongo: Mongo,
+    pub mongo: Mongo,
     pub sluice: Sluice,
     pub namespace: String,
     _cleaning: Cleaning,
@@ -25,27 +25,34 @@ pub(super) struct Stage {
 
 /// The `executor` section of the settings.
 fn section(image: &str, docker: &Docker, kind: &str, retire: &str) -> String {
-    format!(
-        "executor:\n  kind: {kind}\n  retire: [{retire}]\n  docker: {{host: '{}', image: '{image}', pull: never, memory: 256MiB, health_interval: 2s}}\n",
-        host(docker)
-    )
+    let docker = format!("host: '{}', image: '{image}', pull: never, memory: 256MiB, health_interval: 2s", host(docker));
+    format!("executor:\n  kind: {kind}\n  retire: [{retire}]\n  docker: {{{docker}}}\n")
 }
 
 impl Stage {
     pub async fn set(docker: Arc<Docker>, kind: &str) -> Self {
         let gateway = docker.gateway();
         let (nats, mongo) = tokio::join!(Nats::start_on(gateway), Mongo::start_on(gateway));
+        let mongo_url = mongo.url();
+        Self::with(docker, nats, mongo, mongo_url, kind, Vec::new()).await
+    }
+
+    /// The same on servers that are there, with the address at which the controller reaches the database, and with
+    /// more in the environment of the controller and of commands.
+    pub async fn with(docker: Arc<Docker>, nats: Nats, mongo: Mongo, mongo_url: String, kind: &str, env: Vec<(String, String)>) -> Self {
         let namespace = random_name("ns");
         let _cleaning = docker.clean(&format!("sluice/namespace={namespace}"));
         let image = docker.image().await;
         let mut run = Run::new(&nats, &mongo);
         run.namespace.clone_from(&namespace);
+        run.mongo_url = mongo_url;
         run.extra = section(&image, &docker, kind, "");
+        run.env = env;
         let sluice = run.start().await;
         Self { docker, nats, mongo, sluice, namespace, _cleaning }
     }
 
-    fn subject(&self) -> String {
+    pub fn subject(&self) -> String {
         format!("{}.metrics", self.namespace)
     }
 
@@ -75,11 +82,11 @@ impl Stage {
         self.docker.cli(&arguments).await.lines().map(str::to_owned).collect()
     }
 
-    async fn send(&self, numbers: std::ops::Range<i64>, done: &AtomicI64) {
+    pub async fn send(&self, numbers: std::ops::Range<i64>, done: &AtomicI64) {
         send_all(&self.nats.jetstream().await, &self.subject(), numbers, |n| doc! {"n": n}, done).await;
     }
 
-    async fn exactly(&self, count: i64) {
+    pub async fn exactly(&self, count: i64) {
         let wanted = u64::try_from(count).unwrap();
         eventually(&format!("{wanted} documents are stored"), LONG, || async { self.mongo.count("metrics").await >= wanted }).await;
         assert_each_once(&self.mongo, "metrics", 0..count).await;
@@ -113,6 +120,8 @@ async fn a_pipeline_in_a_container_is_published_paused_changed_and_deleted_by_it
     let first = stage.containers(false).await;
     let shown = stage.sluice.cli_ok(&["status", "metrics"]).await;
     assert!(first.len() == 1 && shown.contains(&first[0]), "{first:?}\n{shown}");
+    let epoch = stage.docker.cli(&["inspect", "--format", "{{index .Config.Labels \"sluice/epoch\"}}", &first[0]]).await;
+    assert_eq!(stage.status().await["epoch"].to_string(), epoch, "who made it");
 
     stage.sluice.cli_ok(&["pause", "metrics", "--wait=3m"]).await;
     // The execution says that it has ended a moment before its process does.

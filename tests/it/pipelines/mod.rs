@@ -9,6 +9,7 @@ mod faults;
 mod forgetting;
 mod guarded;
 mod history;
+mod large;
 mod life;
 mod replay;
 mod restarts;

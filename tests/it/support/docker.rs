@@ -142,8 +142,10 @@ impl Docker {
     pub async fn stop(&self) {
         let pid = fs::read_to_string(self.serving().dir.join("docker.pid")).expect("the daemon runs");
         succeeds(Command::new("sh").args(["-c", &format!("kill {pid}")]));
-        let process = Path::new("/proc").join(pid.trim());
-        super::eventually("the daemon ends", Duration::from_secs(60), || async { !process.exists() }).await;
+        let process = Path::new("/proc").join(pid.trim()).join("status");
+        // One that has ended and that nobody asked about is a zombie.
+        let ended = || fs::read_to_string(&process).map_or(true, |status| status.contains("State:\tZ"));
+        super::eventually("the daemon ends", Duration::from_secs(60), || async { ended() }).await;
     }
 
     /// Starts it again where it does not run, and waits until it answers.

@@ -1,7 +1,7 @@
 //! A TCP proxy that a test can cut, stall, break off at any byte, listen in on and count through.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -13,6 +13,8 @@ use tokio::{
     sync::watch,
     task::JoinHandle,
 };
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What the proxy does with bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    port: u16,
+    server: SocketAddr,
     to_server: AtomicU64,
     to_client: AtomicU64,
     connections: AtomicU64,
@@ -58,20 +60,25 @@ struct Shared {
 impl Proxy {
     /// Starts one in front of `127.0.0.1:port`.
     pub async fn start(port: u16) -> Self {
-        Self::build(port, None).await
+        Self::build(LOOPBACK, (LOOPBACK, port).into(), None).await
+    }
+
+    /// Starts one that listens on `host`, in front of `server`.
+    pub async fn start_on(host: IpAddr, server: SocketAddr) -> Self {
+        Self::build(host, server, None).await
     }
 
     /// Starts one that lets `tap` hear everything.
     pub async fn start_tapped(port: u16, tap: Tap) -> Self {
-        Self::build(port, Some(tap)).await
+        Self::build(LOOPBACK, (LOOPBACK, port).into(), Some(tap)).await
     }
 
-    async fn build(port: u16, tap: Option<Tap>) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", super::free_port())).await.expect("a port for the proxy");
+    async fn build(host: IpAddr, server: SocketAddr, tap: Option<Tap>) -> Self {
+        let listener = TcpListener::bind((host, super::free_port())).await.expect("a port for the proxy");
         let address = listener.local_addr().expect("a bound address");
         let mode = watch::Sender::new(Mode::Open);
         let shared = Arc::new(Shared {
-            port,
+            server,
             to_server: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -171,7 +178,7 @@ async fn accept(listener: TcpListener, mode: watch::Sender<Mode>, shared: Arc<Sh
 }
 
 async fn serve(client: TcpStream, connection: u64, mut mode: watch::Receiver<Mode>, shared: Arc<Shared>) {
-    let Ok(server) = TcpStream::connect(("127.0.0.1", shared.port)).await else { return };
+    let Ok(server) = TcpStream::connect(shared.server).await else { return };
     // Small frames must not wait for one another: latencies through the proxy are measured.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut client_in, mut client_out) = client.into_split();

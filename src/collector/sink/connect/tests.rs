@@ -63,3 +63,29 @@ async fn credentials_of_the_settings_go_before_those_of_the_url() {
         (Some("user"), Some("word"), Some("c"))
     );
 }
+
+#[tokio::test]
+async fn a_place_is_found_by_the_hosts_that_a_connection_is_known_as() {
+    let connection = |url: &str, known_as: &[&str]| MongoConnection {
+        url: Secret::new(url),
+        known_as: known_as.iter().map(|host| (*host).to_owned()).collect(),
+        ..MongoConnection::default()
+    };
+    let connections = BTreeMap::from([
+        ("default".to_owned(), connection("mongodb://inside:1", &["localhost:27017", "db"])),
+        ("other".to_owned(), connection("mongodb://elsewhere:1", &[])),
+    ]);
+    let databases = Databases::new(&MongoSettings { connections });
+    let place = |hosts: &[&str]| {
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        Place { target: Target { hosts, database: "d".into(), collection: "c".into() }, connection: "gone".into(), series: None }
+    };
+    for found in [&["localhost:27017"][..], &["db:27017"], &["db:27017", "localhost:27017"], &["inside:1"]] {
+        assert!(Arc::ptr_eq(&databases.of(&place(found)).await.unwrap(), &databases.get("default").await.unwrap()), "{found:?}");
+    }
+    assert!(Arc::ptr_eq(&databases.of(&place(&["elsewhere:1"])).await.unwrap(), &databases.get("other").await.unwrap()));
+    // One that it is not known as is another set of servers.
+    for unknown in [&["localhost:27017", "third:1"][..], &["localhost:2"], &[]] {
+        assert!(databases.of(&place(unknown)).await.unwrap_err().contains("no MongoDB connection"), "{unknown:?}");
+    }
+}

@@ -74,5 +74,24 @@ fn no_entry_can_weaken_the_profile() {
         (host, body.user.clone(), body.entrypoint.clone(), body.image.clone(), body.healthcheck.clone())
     };
     assert_eq!(without_volume(&mine), without_volume(&theirs));
-    assert_eq!(theirs.cmd.unwrap().len(), 11, "each value stays one argument");
+    assert_eq!(theirs.cmd.unwrap().len(), 13, "each value stays one argument");
+}
+
+#[test]
+fn what_carries_files_reaches_each_volume_and_nothing_else() {
+    let other = ExecutionSpec { id: PipelineId::parse("other").unwrap(), ..spec() };
+    let body = loader_config(&other, [&other, &spec()].into_iter(), &docker());
+    let host = body.host_config.unwrap();
+    let mounts: Vec<_> = host.mounts.unwrap().into_iter().map(|mount| (mount.source.unwrap(), mount.target.unwrap())).collect();
+    assert_eq!(mounts, [(volume_name(&other), "/etc/sluice/0".to_owned()), (volume_name(&spec()), "/etc/sluice/1".to_owned())]);
+    assert_eq!((host.network_mode.as_deref(), body.labels.unwrap()[names::ID].as_str()), (Some("none"), "other"));
+}
+
+#[test]
+fn what_is_made_says_in_which_epoch_and_counts_as_edited_in_none() {
+    let mut body = container_config(&spec(), 0, &docker(), Duration::ZERO);
+    made_in(Some(42), &mut body.labels);
+    assert_eq!(body.labels.as_ref().unwrap()[names::EPOCH], "42");
+    made_in(None, &mut body.labels);
+    assert_eq!(body.labels.unwrap()[names::EPOCH], "42", "who is told no epoch takes none away");
 }

@@ -46,7 +46,12 @@ impl Model {
     fn new(containers: Vec<Container>) -> Self {
         let volumes = containers
             .iter()
-            .map(|one| OwnVolume { name: one.fingerprint.0.clone(), pipeline: one.pipeline.clone(), fingerprint: one.fingerprint.clone() })
+            .map(|one| OwnVolume {
+                name: one.fingerprint.0.clone(),
+                pipeline: one.pipeline.clone(),
+                fingerprint: one.fingerprint.clone(),
+                filling: false,
+            })
             .collect();
         Self { containers, volumes, ready: HashSet::new(), healthy: true }
     }
@@ -62,8 +67,12 @@ impl Model {
     fn take(&mut self, step: &Step, spec: &ExecutionSpec) {
         match step {
             Step::Create(replica) => {
-                let volume =
-                    OwnVolume { name: spec.fingerprint.0.clone(), pipeline: spec.id.clone(), fingerprint: spec.fingerprint.clone() };
+                let volume = OwnVolume {
+                    name: spec.fingerprint.0.clone(),
+                    pipeline: spec.id.clone(),
+                    fingerprint: spec.fingerprint.clone(),
+                    filling: false,
+                };
                 self.volumes.retain(|other| *other != volume);
                 self.volumes.push(volume);
                 assert!(!self.containers.iter().any(|one| one.fingerprint == spec.fingerprint && one.replica == Some(*replica)), "twice");

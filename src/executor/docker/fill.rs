@@ -1,0 +1,115 @@
+//! Puts settings and secrets into volumes, through a container that is never started: an engine writes into no memory file
+//! system and through no read-only mount, and takes as long for one file as for a hundred.
+//!
+//! ```text
+//! fill(spec) ─▶ waiting ─▶ whose turn it is takes all that wait: make the carrier with a mount for each volume
+//!                          ▸ upload one archive ▸ answer each ▸ remove the carrier
+//! ```
+//!
+//! One pipeline waits for nobody; a hundred that start at once share a few carriers. The carrier bears the labels of the first
+//! pipeline in it, so that one that a dead controller left is found and removed like anything else. Called by drivers.
+
+use super::config::{FILES, loader_config, loader_name, made_in};
+use super::engine::EngineError;
+use super::{Shared, files};
+use crate::pipeline::spec::ExecutionSpec;
+use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions, UploadToContainerOptions};
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+use tracing::{debug, warn};
+
+/// Volumes that one carrier fills at most: mounts cost an engine something too.
+const MOST: usize = 16;
+
+/// Fills volumes.
+#[derive(Default)]
+pub struct Filler {
+    waiting: Mutex<Vec<Request>>,
+    turn: tokio::sync::Mutex<()>,
+    /// The names of carriers that are at work.
+    carriers: Mutex<HashSet<String>>,
+}
+
+struct Request {
+    spec: ExecutionSpec,
+    answer: oneshot::Sender<Result<(), EngineError>>,
+}
+
+impl Filler {
+    /// Puts the files of an execution into its volume, which is there. Who fills others too at that moment does it together with
+    /// them.
+    pub async fn fill(&self, shared: &Shared, spec: &ExecutionSpec) -> Result<(), EngineError> {
+        let (answer, answered) = oneshot::channel();
+        self.waiting().push(Request { spec: spec.clone(), answer });
+        {
+            let _turn = self.turn.lock().await;
+            // Ours went with somebody else's turn, or goes with this one, or with that of one who waits behind us.
+            let batch = self.take();
+            if let Some(first) = batch.first() {
+                let name = loader_name(&first.spec);
+                self.carriers().insert(name.clone());
+                carry(shared, &name, batch).await;
+                self.carriers().remove(&name);
+            }
+        }
+        let gone = || EngineError::Refused { what: "fill volume", message: "who did it has ended".into() };
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Whether the container of this name carries files right now.
+    pub fn uses(&self, name: &str) -> bool {
+        self.carriers().contains(name)
+    }
+
+    fn take(&self) -> Vec<Request> {
+        let mut waiting = self.waiting();
+        let most = waiting.len().min(MOST);
+        waiting.drain(..most).collect()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Request>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn carriers(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.carriers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Fills the volumes of a batch and answers each.
+async fn carry(shared: &Shared, name: &str, batch: Vec<Request>) {
+    let (filled, carrier) = match make(shared, name, &batch).await {
+        Ok(carrier) => (upload(shared, &carrier, batch.len()).await, Some(carrier)),
+        Err(error) => (Err(error), None),
+    };
+    debug!(volumes = batch.len(), ok = filled.is_ok(), "volumes filled");
+    for request in batch {
+        // Who does not wait any more looks again anyway.
+        let _ = request.answer.send(filled.clone());
+    }
+    let Some(carrier) = carrier else { return };
+    let options = RemoveContainerOptions { force: true, ..Default::default() };
+    let remove = |engine: bollard::Docker| async move { engine.remove_container(&carrier, Some(options)).await };
+    if let Err(error) = shared.engine.call("remove container", remove).await {
+        warn!(container = name, %error, "what carried files could not be removed, and is removed later");
+    }
+}
+
+async fn make(shared: &Shared, name: &str, batch: &[Request]) -> Result<String, EngineError> {
+    let first = batch.first().map(|request| &request.spec);
+    let gone = EngineError::Refused { what: "fill volume", message: "there is none".into() };
+    let mut body = loader_config(first.ok_or(gone)?, batch.iter().map(|request| &request.spec), &shared.settings.executor.docker);
+    made_in(shared.permitted()?, &mut body.labels);
+    let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
+    let create = |engine: bollard::Docker| async move { engine.create_container(Some(options), body).await };
+    Ok(shared.engine.call("create container", create).await?.id)
+}
+
+async fn upload(shared: &Shared, carrier: &str, copies: usize) -> Result<(), EngineError> {
+    let body = bollard::body_full(files::archive(&shared.settings, copies)?.into());
+    let options = UploadToContainerOptions { path: FILES.into(), ..Default::default() };
+    shared.permitted()?;
+    let upload = |engine: bollard::Docker| async move { engine.upload_to_container(carrier, Some(options), body).await };
+    shared.engine.call("upload settings", upload).await
+}
