@@ -6,7 +6,10 @@ pub use execute::execute;
 
 use crate::collector::{ByteBudget, sink::Databases};
 use crate::controller::{self, Controller};
-use crate::executor::{Executor, config_reader::ConfigReader, docker::DockerExecutor, execution::ExecutionDeps, in_process::InProcess, kubernetes::KubernetesExecutor};
+use crate::executor::{
+    Executor, config_reader::ConfigReader, docker::DockerExecutor, execution::ExecutionDeps, in_process::InProcess,
+    kubernetes::KubernetesExecutor,
+};
 use crate::http;
 use crate::pipeline::health::{Check, Health, View};
 use crate::pipeline::{id::PipelineId, report::ExecutionReport, status::PipelineStatus};

@@ -3,8 +3,8 @@
 //!
 //! The profile comes from here alone: no entry and no config can weaken it. Called by the walk over all settings.
 
-use super::secrets::Files;
 use super::container::{self, ContainerUser, ExecutionAddresses, PullPolicy, whole};
+use super::secrets::Files;
 use super::{ExecutorKind, Secret, Settings, TlsSettings, address};
 use crate::pipeline::document::{Node, Place, Style, Value, shown};
 use crate::pipeline::fields::{Fields, Report, Taken};
@@ -226,7 +226,8 @@ fn profile_of(fields: &mut Fields<'_>, docker: &mut DockerSettings, report: &mut
 /// Checks what only the whole of the settings shows. `kind` is where the executor was chosen.
 pub(super) fn check(settings: &Settings, kind: &Taken<ExecutorKind>, report: &mut Report) {
     let docker = &settings.executor.docker;
-    let otherwise = "containers reach (with extra_hosts: [host.docker.internal:host-gateway], this machine is host.docker.internal), or network: host";
+    let otherwise =
+        "containers reach (with extra_hosts: [host.docker.internal:host-gateway], this machine is host.docker.internal), or network: host";
     let otherwise = (docker.network != "host").then_some(otherwise);
     container::check_addresses(settings, ExecutorKind::Docker, &docker.execution, otherwise, kind, report);
 }

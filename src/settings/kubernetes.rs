@@ -190,10 +190,8 @@ fn resources(fields: &mut Fields<'_>, kubernetes: &mut KubernetesSettings, repor
         kubernetes.milli_cpus = milli_cpus;
     }
     let defaults = KubernetesSettings::default().requests;
-    kubernetes.requests = ResourceRequests {
-        memory: defaults.memory.min(kubernetes.memory),
-        milli_cpus: defaults.milli_cpus.min(kubernetes.milli_cpus),
-    };
+    kubernetes.requests =
+        ResourceRequests { memory: defaults.memory.min(kubernetes.memory), milli_cpus: defaults.milli_cpus.min(kubernetes.milli_cpus) };
     let mut requests = fields.map("requests", report);
     if let Some(taken) = requests.bytes("memory", (1 << 20)..=(1 << 50), report) {
         if taken.value > kubernetes.memory {
@@ -215,7 +213,8 @@ fn resources(fields: &mut Fields<'_>, kubernetes: &mut KubernetesSettings, repor
 type Wrong = (&'static str, &'static str);
 
 const NAME: Wrong = ("no name of an object in Kubernetes", "use a-z 0-9 - and '.' between them");
-const LABEL: Wrong = ("no label", "use A-Z a-z 0-9 - _ . with a letter or digit at both ends, at most 63, and a prefix such as example.com/");
+const LABEL: Wrong =
+    ("no label", "use A-Z a-z 0-9 - _ . with a letter or digit at both ends, at most 63, and a prefix such as example.com/");
 
 fn name(fields: &mut Fields<'_>, field: &'static str, report: &mut Report) -> Option<String> {
     let taken = fields.string(field, report)?;

@@ -142,12 +142,7 @@ impl Cluster {
         self.change(what, |api: Api<K>| async move { api.patch(name, &parameters, &Patch::Apply(object)).await }).await
     }
 
-    async fn call<K: Object, T, F>(
-        &self,
-        what: &'static str,
-        timeout: Duration,
-        call: impl FnOnce(Api<K>) -> F,
-    ) -> Result<T, ClusterError>
+    async fn call<K: Object, T, F>(&self, what: &'static str, timeout: Duration, call: impl FnOnce(Api<K>) -> F) -> Result<T, ClusterError>
     where
         F: Future<Output = Result<T, Error>>,
     {

@@ -243,9 +243,7 @@ impl OwnFiles {
 /// Whether all of `wanted` is in `is`: of a map each field, of a list of maps each of them, of any other list all in order.
 fn within(wanted: &Value, is: &Value) -> bool {
     match (wanted, is) {
-        (Value::Object(wanted), Value::Object(is)) => {
-            wanted.iter().all(|(name, wanted)| is.get(name).is_some_and(|is| within(wanted, is)))
-        }
+        (Value::Object(wanted), Value::Object(is)) => wanted.iter().all(|(name, wanted)| is.get(name).is_some_and(|is| within(wanted, is))),
         (Value::Array(wanted), Value::Array(is)) if wanted.iter().all(Value::is_object) => {
             wanted.iter().all(|wanted| is.iter().any(|is| within(wanted, is)))
         }

@@ -145,7 +145,8 @@ async fn a_leader_that_was_paused_and_wakes_acts_no_more() {
     assert!(epoch.is_string(), "{epoch}");
     // With something on its way, perhaps: it has just heard of it.
     let file = stage.sluice().dir.join("metrics.yml");
-    std::fs::write(&file, "schema: 1\noutput:\n  mongodb: {collection: metrics, batching: {count: 900, period: 1s, linger: 20ms}}\n").unwrap();
+    std::fs::write(&file, "schema: 1\noutput:\n  mongodb: {collection: metrics, batching: {count: 900, period: 1s, linger: 20ms}}\n")
+        .unwrap();
     stage.sluice().cli_ok(&["publish", "metrics", "-f", &file.display().to_string()]).await;
     paused.signal("STOP");
     let begun = Instant::now();

@@ -39,13 +39,13 @@ async fn what_keeps_a_pod_from_running_is_a_reason_until_it_is_gone() {
             Reason::ExecutionUnschedulable,
             "node",
         ),
-        (
-            &|s| s.executor.kubernetes.secrets = [("mongodb-default-url".to_owned(), key.clone())].into(),
-            Reason::EngineRefuses,
-            "nowhere",
-        ),
+        (&|s| s.executor.kubernetes.secrets = [("mongodb-default-url".to_owned(), key.clone())].into(), Reason::EngineRefuses, "nowhere"),
         // Too little for any process of ours to begin.
-        (&|s| (s.executor.kubernetes.memory, s.executor.kubernetes.requests.memory) = (6 << 20, 1 << 20), Reason::ExecutionOutOfMemory, "memory"),
+        (
+            &|s| (s.executor.kubernetes.memory, s.executor.kubernetes.requests.memory) = (6 << 20, 1 << 20),
+            Reason::ExecutionOutOfMemory,
+            "memory",
+        ),
     ];
     for (change, reason, word) in cases {
         says(&with(change), &one, reason, word).await;

@@ -69,7 +69,8 @@ fn a_deployment_is_settled_when_all_its_replicas_are_of_its_template_and_availab
         .unwrap();
         placed(&raw).settled
     };
-    let status = |updated: u32, all: u32| json!({"observedGeneration": 1, "replicas": all, "updatedReplicas": updated, "availableReplicas": 2});
+    let status =
+        |updated: u32, all: u32| json!({"observedGeneration": 1, "replicas": all, "updatedReplicas": updated, "availableReplicas": 2});
     assert!(settled(1, status(2, 2)));
     assert!(!settled(2, status(2, 2)), "not looked at by the cluster yet");
     assert!(!settled(1, status(1, 2)) && !settled(1, status(2, 3)) && !settled(1, json!({"observedGeneration": 1})));
