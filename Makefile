@@ -59,7 +59,7 @@ bench-controllers: ## documents per second of one controller and of two, in turn
 		--contender 'one=exec bash benches/controllers.sh 1' --contender 'two=exec bash benches/controllers.sh 2' \
 		--json target/bench/controllers.json $(ARGS)
 
-bench-docker: build ## how long an entry takes to become a running container, beside `docker run`; ROUNDS=10
+bench-docker: build ## how long an entry takes to become a running container, beside `docker run`; ROUNDS=10 MANY=100
 	@bash deploy/local/bench-docker.sh
 
 bench-kubernetes: build ## how long an entry takes to become an available Deployment, beside `kubectl apply`; ROUNDS=10

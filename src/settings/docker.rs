@@ -259,3 +259,6 @@ pub(super) fn conventions(root: &mut Node, env: &[(String, String)]) {
         super::overrides::put(root, &path, Node { place: Place::whole(&format!("environment {name}")), value });
     }
 }
+
+#[cfg(test)]
+mod tests;

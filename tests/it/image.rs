@@ -157,6 +157,13 @@ fn what_the_image_holds_is_staged_with_modes_that_no_umask_changes() {
         assert!(listed.lines().any(|line| line == wanted), "{wanted}: {listed}");
     }
     assert!(listed.lines().all(|line| line.starts_with("755 ") || line.starts_with("644 ")), "{listed}");
+    // The binary that people get is a release build, whose image `make image` bounds; what comes beside it is bounded here.
+    let files =
+        Command::new("find").args([".", "-type", "f", "!", "-name", "sluice", "-printf", "%s\n"]).current_dir(&tree).output().unwrap();
+    let beside: u64 = String::from_utf8(files.stdout).unwrap().lines().map(|size| size.parse::<u64>().unwrap()).sum();
+    assert!(beside < 5_000_000, "{beside} bytes beside the binary:\n{listed}");
+    let script = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/image.sh")).unwrap();
+    assert!(script.contains("MOST=25000000\n"));
 }
 
 /// The default stage needs bases that only a registry has: what can be said of it without one is said here.

@@ -123,6 +123,19 @@ async fn a_pipeline_in_a_container_is_published_paused_changed_and_deleted_by_it
     let epoch = stage.docker.cli(&["inspect", "--format", "{{index .Config.Labels \"sluice/epoch\"}}", &first[0]]).await;
     assert_eq!(stage.status().await["epoch"].to_string(), epoch, "who made it");
 
+    for (replicas, names) in [(3, 3), (1, 1)] {
+        let entries = stage.nats.jetstream().await.get_key_value(&stage.namespace).await.unwrap();
+        let mut entry: Value = serde_json::from_slice(&entries.get("metrics").await.unwrap().unwrap()).unwrap();
+        entry["replicas"] = replicas.into();
+        entries.put("metrics", entry.to_string().into()).await.unwrap();
+        eventually(&format!("{replicas} run"), LONG, || async {
+            let shown = stage.status().await["observed"]["instances"].as_array().map_or(0, Vec::len);
+            stage.containers(false).await.len() == names && shown == names
+        })
+        .await;
+    }
+    assert_eq!(stage.containers(true).await, first, "the first one went on");
+
     stage.sluice.cli_ok(&["pause", "metrics", "--wait=3m"]).await;
     // The execution says that it has ended a moment before its process does.
     eventually("nothing runs", SOON, || async { stage.containers(false).await.is_empty() }).await;

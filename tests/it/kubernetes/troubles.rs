@@ -1,5 +1,5 @@
-//! What a cluster says is wrong, as reasons in the status: images, quotas, nodes, missing Secrets, exit codes, memory; a
-//! cluster that is away.
+//! What a cluster says is wrong, as reasons in the status: images, quotas, nodes, missing Secrets, exit codes; a cluster that is
+//! away.
 
 use super::Rig;
 use crate::executor::{SOON, id, observed, runs};
@@ -32,7 +32,7 @@ async fn what_keeps_a_pod_from_running_is_a_reason_until_it_is_gone() {
     };
     let key = SecretKey { secret: "nowhere".into(), key: "url".into() };
     type Change<'a> = (&'a dyn Fn(&mut Settings), Reason, &'a str);
-    let cases: [Change<'_>; 4] = [
+    let cases: [Change<'_>; 3] = [
         (&|s| s.executor.kubernetes.image = "sluice:nowhere".into(), Reason::ImageMissing, "sluice:nowhere"),
         (
             &|s| s.executor.kubernetes.node_selector = [("disktype".to_owned(), "none".to_owned())].into(),
@@ -40,12 +40,6 @@ async fn what_keeps_a_pod_from_running_is_a_reason_until_it_is_gone() {
             "node",
         ),
         (&|s| s.executor.kubernetes.secrets = [("mongodb-default-url".to_owned(), key.clone())].into(), Reason::EngineRefuses, "nowhere"),
-        // Too little for any process of ours to begin.
-        (
-            &|s| (s.executor.kubernetes.memory, s.executor.kubernetes.requests.memory) = (6 << 20, 1 << 20),
-            Reason::ExecutionOutOfMemory,
-            "memory",
-        ),
     ];
     for (change, reason, word) in cases {
         says(&with(change), &one, reason, word).await;
