@@ -50,6 +50,8 @@ pub struct View {
     version: Option<String>,
     /// Live executions.
     executions: u32,
+    /// Of them, those that stand by: one alone reads the stream of a time-series pipeline.
+    standby: u32,
     /// Messages not acknowledged yet; `null` where there is no stream.
     lag: Option<u64>,
     /// Age of the oldest of them.
@@ -148,6 +150,7 @@ fn view(id: String, overview: Overview, previous: &Sample, now: &Sample, dead: &
         state,
         version: observed.version,
         executions: observed.executions,
+        standby: observed.standby,
         lag: facts.lag,
         oldest_unacknowledged_seconds: facts.oldest.map(|oldest| age(oldest).as_secs_f64()),
         rate,
@@ -218,7 +221,9 @@ fn detail(context: &Context, view: &View) -> Result<(), Failure> {
     line("pipeline", &format!("{}{name}", view.id))?;
     let version = view.entry.version.as_ref().map_or(String::new(), |version| format!(" version {version}"));
     line("entry", &format!("{}{version} (revision {})", view.entry.status, view.entry.revision))?;
-    let running = view.version.as_ref().map_or(String::new(), |version| format!(" version {version}, executions: {}", view.executions));
+    let standby = if view.standby > 0 { format!(" ({} of them standing by)", view.standby) } else { String::new() };
+    let running =
+        view.version.as_ref().map_or(String::new(), |version| format!(" version {version}, executions: {}{standby}", view.executions));
     out.line(&format!("{} {}{}", out.paint("state        ", Tone::Faint), out.paint(view.state, tone(view.state)), clean(&running)))?;
     line("lag", &view.lag.map_or("no stream".into(), |lag| format!("{lag} messages")))?;
     line("oldest", &view.oldest_unacknowledged_seconds.map_or("-".into(), seconds))?;

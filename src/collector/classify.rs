@@ -109,9 +109,9 @@ pub fn command(kind: FailureKind, code: Option<i32>, labels: &[String]) -> Class
     }
     match (kind, code) {
         (FailureKind::Auth | FailureKind::Tls | FailureKind::UnknownHost, _) => Class::Operator,
-        (FailureKind::Network | FailureKind::Selection | FailureKind::Timeout, None) => Class::Transient,
+        (FailureKind::Network | FailureKind::Selection | FailureKind::Timeout | FailureKind::Dropped, None) => Class::Transient,
         (_, Some(code)) if OPERATOR.contains(&code) => Class::Operator,
-        (FailureKind::Network | FailureKind::Selection | FailureKind::Timeout, _) => Class::Transient,
+        (FailureKind::Network | FailureKind::Selection | FailureKind::Timeout | FailureKind::Dropped, _) => Class::Transient,
         (FailureKind::Server | FailureKind::TooLarge | FailureKind::Other, _) => Class::Unknown,
     }
 }
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn network_selection_and_time_outs_pass() {
-        for kind in [FailureKind::Network, FailureKind::Selection, FailureKind::Timeout] {
+        for kind in [FailureKind::Network, FailureKind::Selection, FailureKind::Timeout, FailureKind::Dropped] {
             assert_eq!(command(kind, None, &[]), Class::Transient);
         }
     }

@@ -4,7 +4,7 @@
 //! collections reorder fields; so documents are compared as sets of fields, and such a timestamp matches anything. Called
 //! when an insert met a duplicate key.
 
-use bson::{RawBson, RawDocument};
+use bson::{RawBson, RawBsonRef, RawDocument, RawDocumentBuf};
 
 /// Whether `stored` holds what `sent` has; `sent` is valid. Fields that the server added (an `_id` that `sent` lacks)
 /// make a difference, but for `_id` itself.
@@ -15,6 +15,44 @@ pub fn same(sent: &RawDocument, stored: &RawDocument) -> bool {
     }
     sent.len() == stored.len()
         && sent.iter().zip(&stored).all(|(sent, stored)| sent == stored || (sent.0 == stored.0 && is_blank_timestamp(sent)))
+}
+
+/// The same for a measurement. Time-series collections sort the fields of documents in the meta field.
+pub fn same_measurement(sent: &RawDocument, stored: &RawDocument, meta_field: Option<&str>) -> bool {
+    let sorted = |document: &RawDocument| {
+        let mut sorted = RawDocumentBuf::new();
+        for element in document.iter_elements() {
+            let (name, value) = element.ok().and_then(|element| Some((element.key(), element.value().ok()?)))?;
+            match meta_field == Some(name.as_str()) {
+                true => sorted.append(name, in_order(value)?),
+                false => sorted.append(name, value),
+            }
+        }
+        Some(sorted)
+    };
+    matches!((sorted(sent), sorted(stored)), (Some(sent), Some(stored)) if same(&sent, &stored))
+}
+
+/// The value with the fields of every document in it sorted; `None` where it cannot be read. Payloads are not deeper than
+/// `payload::MAX_DEPTH`.
+fn in_order(value: RawBsonRef<'_>) -> Option<RawBson> {
+    match value {
+        RawBsonRef::Document(document) => {
+            let fields = document.iter().map(|field| field.ok().and_then(|(name, value)| Some((name, in_order(value)?))));
+            let mut fields = fields.collect::<Option<Vec<_>>>()?;
+            fields.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+            let mut sorted = RawDocumentBuf::new();
+            fields.into_iter().for_each(|(name, value)| sorted.append(name, value));
+            Some(RawBson::Document(sorted))
+        }
+        RawBsonRef::Array(array) => {
+            let values = array.into_iter().map(|value| in_order(value.ok()?)).collect::<Option<Vec<_>>>()?;
+            let mut sorted = bson::RawArrayBuf::new();
+            values.into_iter().for_each(|value| sorted.push(value));
+            Some(RawBson::Array(sorted))
+        }
+        plain => Some(plain.into()),
+    }
 }
 
 /// The `_id` of a document.
@@ -106,6 +144,15 @@ mod tests {
         assert_eq!(id_key(&RawBson::Int32(1)), id_key(&RawBson::Double(1.0)));
         assert_eq!(id_key(&RawBson::Double(-0.0)), id_key(&RawBson::Int64(0)));
         assert_ne!(id_key(&RawBson::Int32(1)), id_key(&RawBson::String("1".into())));
+    }
+
+    #[test]
+    fn a_measurement_is_the_same_however_the_server_sorted_its_source() {
+        let sent = rawdoc! { "v": 1, "m": { "b": [{ "y": 1, "x": 2 }], "a": 1 }, "o": { "b": 1, "a": 2 } };
+        let stored = rawdoc! { "m": { "a": 1, "b": [{ "x": 2, "y": 1 }] }, "_id": 7, "o": { "b": 1, "a": 2 }, "v": 1 };
+        assert!(same_measurement(&sent, &stored, Some("m")) && !same_measurement(&sent, &stored, Some("o")));
+        let other = rawdoc! { "m": { "a": 1, "b": [{ "x": 2, "y": 3 }] }, "o": { "b": 1, "a": 2 }, "v": 1 };
+        assert!(!same_measurement(&sent, &other, Some("m")));
     }
 
     #[test]

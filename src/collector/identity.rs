@@ -88,6 +88,14 @@ impl Identities {
     }
 }
 
+/// The `_id` of another attempt to store a measurement: never that of the first one.
+pub fn attempt(identity: &Identity, random: [u8; 3]) -> Identity {
+    let mut again = *identity;
+    again[9..].copy_from_slice(&random);
+    again[9] |= u8::from(random == [0; 3]);
+    again
+}
+
 fn seconds_first(published_ns: u64) -> Identity {
     let mut identity = [0; 12];
     // ObjectIds hold 32 bits of seconds; they wrap in 2106, which costs order, not uniqueness.
@@ -135,8 +143,19 @@ mod tests {
         assert_eq!(hex(&identities.without_message_id(7, PUBLISHED)), "6553f12aeb79a2c5b85d5c27");
         assert_eq!(hex(&identities.with_message_id("a-1", b"payload")), "d9a804c2e938d5ef34e32e28");
         assert_eq!(hex(&identities.measurement(7, PUBLISHED, [0; 3])), "6553f12ae7d7061c8e000000");
+        assert_eq!(hex(&identities.measurement(7, PUBLISHED, [1, 2, 0xff])), "6553f12ae7d7061c8e0102ff");
+        assert_eq!(hex(&Identities::new("", 0).measurement(0, 0, [0; 3])), "000000005270a77215000000");
         assert_eq!(hex(&Identities::new("", 0).without_message_id(0, 0)), "0000000000000003680171f4");
         assert_eq!(hex(&Identities::new("", 0).with_message_id("", b"")), "79ec7e525f68590a61715c91");
+    }
+
+    #[test]
+    fn another_attempt_has_the_same_beginning_and_is_never_the_first() {
+        let first = Identities::new("alpha_metrics", CREATED).measurement(7, PUBLISHED, [0; 3]);
+        for random in [[0; 3], [1, 2, 3], [255; 3]] {
+            let again = attempt(&first, random);
+            assert!(again[..9] == first[..9] && again > first);
+        }
     }
 
     #[test]

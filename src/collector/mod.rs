@@ -12,6 +12,9 @@
 //! While there are previous targets, what they may hold takes a way around: core ── Check ──▶ former targets and dead letters
 //! ── found, or not ──▶ core ── Ack, or Insert.
 //!
+//! A time-series pipeline has a page in the `ledger`: one execution of it reads, and what may have been inserted before goes
+//! around by `repair`: core ── Resolve ──▶ recorded, looked up ── there, or not ──▶ core ── Ack, or Insert.
+//!
 //! `core` decides everything and does nothing; `driver` carries its effects out and feeds the replies back as events.
 //! `identity` and `classify` are pure. The promise of the crate rests on three rules that hold in here: nothing is
 //! acknowledged before MongoDB (or the dead letters' stream) has confirmed it; a message past its lease is dropped
@@ -25,10 +28,13 @@ pub mod dead_letters;
 mod driver;
 pub mod former;
 pub mod identity;
+pub mod ledger;
 pub mod payload;
+mod repair;
 pub mod sink;
 pub mod source;
 mod state;
+pub mod traces;
 
 pub use budget::ByteBudget;
 pub use driver::{CollectorError, run};

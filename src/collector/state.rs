@@ -1,7 +1,7 @@
 //! What one execution shows of itself while it runs: phase, counters, troubles, the times of its last pull and write.
 //! Written by the driver, by batch; read by reports, health, metrics and state requests.
 
-use crate::pipeline::report::{Counters, EffectiveLimits, ExecutionPhase, Trouble};
+use crate::pipeline::report::{Counters, EffectiveLimits, ExecutionPhase, StreamRole, Trouble};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,6 +12,7 @@ struct Shown {
     phase: Option<ExecutionPhase>,
     troubles: Vec<Trouble>,
     limits: EffectiveLimits,
+    role: Option<StreamRole>,
 }
 
 /// The live state of one execution; shared and cheap to read.
@@ -61,6 +62,11 @@ impl ExecutionState {
         self.shown().limits
     }
 
+    /// Its part in reading the stream, of a time-series pipeline that knows it.
+    pub fn role(&self) -> Option<StreamRole> {
+        self.shown().role
+    }
+
     /// Whether its config has ever stored a document.
     pub fn proven(&self) -> bool {
         self.proven.load(Relaxed)
@@ -97,6 +103,10 @@ impl ExecutionState {
         let mut shown = self.shown();
         shown.phase = Some(phase);
         shown.troubles = troubles;
+    }
+
+    pub(super) fn show_role(&self, role: StreamRole) {
+        self.shown().role = Some(role);
     }
 
     pub(super) fn show_limits(&self, limits: EffectiveLimits) {

@@ -5,7 +5,7 @@
 
 use super::desire::{Desire, Finding};
 use crate::pipeline::plan::Wish;
-use crate::pipeline::report::{ExecutionPhase, ExecutionReport};
+use crate::pipeline::report::{ExecutionPhase, ExecutionReport, StreamRole};
 use crate::pipeline::status::{Condition, ConditionType, Kept, Phase, Reason};
 use jiff::Timestamp;
 
@@ -40,6 +40,10 @@ pub(super) fn conditions(facts: &Facts<'_>, old: &[Condition]) -> Vec<Condition>
         if report.limits.limited {
             let message = format!("batches of {} because max_ack_pending is {}", report.limits.batch_count, report.limits.max_ack_pending);
             advice.push(Finding::new(Reason::BatchLimited, message));
+        }
+        if report.role == Some(StreamRole::AtLeastOnce) {
+            let message = "the server cannot delete single measurements of a time-series collection";
+            advice.push(Finding::new(Reason::AtLeastOnce, message));
         }
         if report.counters.dead_lettered > 0 {
             advice.push(Finding::new(Reason::DocumentsRefused, "single documents were refused and lie in the dead letters"));

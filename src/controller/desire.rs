@@ -191,9 +191,6 @@ impl Controller {
         if entry.replicas > 1 && !self.deps.executor.shared() {
             desire.advice.push(Finding::new(Reason::ReplicasIgnored, format!("replicas is {}; every controller runs one", entry.replicas)));
         }
-        if config.output.time_series.is_some() {
-            desire.advice.push(Finding::new(Reason::AtLeastOnce, format!("{collection} is a time-series collection")));
-        }
         desire.advice.extend(checked.warnings.iter().map(|warning| Finding::new(Reason::ConfigDoubtful, warning.to_string())));
         desire.create = Some(self.create_settings(id, config, &stream, &consumer));
         desire.given_up.clone_from(&entry.give_up);

@@ -145,7 +145,8 @@ impl Peers {
 /// that names a round trip differs with every try.
 pub fn same(a: &ExecutionReport, b: &ExecutionReport) -> bool {
     let reasons = |report: &ExecutionReport| report.troubles.iter().map(|trouble| trouble.reason).collect::<Vec<_>>();
-    (&a.fingerprint, a.phase, a.limits, a.proven) == (&b.fingerprint, b.phase, b.limits, b.proven) && reasons(a) == reasons(b)
+    let said = |report: &ExecutionReport| (report.phase, report.role, report.limits, report.proven);
+    a.fingerprint == b.fingerprint && said(a) == said(b) && reasons(a) == reasons(b)
 }
 
 #[cfg(test)]
@@ -162,6 +163,7 @@ mod tests {
             phase: ExecutionPhase::Running,
             troubles: vec![Trouble { reason: Reason::DatabaseUnavailable, message: message.into() }],
             counters: Counters::default(),
+            role: None,
             limits: crate::pipeline::report::EffectiveLimits::default(),
             proven: true,
             last_pull_ms: 0,

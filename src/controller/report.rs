@@ -221,6 +221,7 @@ mod tests {
             phase: ExecutionPhase::Running,
             troubles: Vec::new(),
             counters: Counters::default(),
+            role: None,
             limits: crate::pipeline::report::EffectiveLimits::default(),
             proven: true,
             last_pull_ms: 0,

@@ -1,6 +1,6 @@
 //! What a status says of the executions, and whether it is worth writing. Pure; called by the reconcile.
 
-use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport};
+use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport, StreamRole};
 use crate::pipeline::status::{ObservedSummary, PipelineStatus};
 use jiff::Timestamp;
 
@@ -16,6 +16,7 @@ pub(super) fn summary(reports: &[ExecutionReport]) -> ObservedSummary {
         version: best.map(|report| report.version.clone()),
         fingerprint: best.map(|report| report.fingerprint.clone()),
         executions: reports.len().try_into().unwrap_or(u32::MAX),
+        standby: reports.iter().filter(|report| report.role == Some(StreamRole::Standby)).count().try_into().unwrap_or(u32::MAX),
         instances: Vec::new(),
         limits: best.map(|report| report.limits).unwrap_or_default(),
         counters,

@@ -19,8 +19,6 @@ use serde::Serialize;
 
 /// The oldest nats-server that everything here was built for.
 const OLDEST_NATS: (u32, u32) = (2, 12);
-/// From this major version on MongoDB can delete single measurements of a time-series collection.
-const DELETES_MEASUREMENTS: u32 = 7;
 /// From this major version on MongoDB has time-series collections.
 const TIME_SERIES: u32 = 5;
 
@@ -198,7 +196,7 @@ fn judge_mongodb(about: String, facts: &ServerFacts) -> Finding {
         (_, major) if major < TIME_SERIES => {
             Finding::doubtful(about, format!("MongoDB {version} has no time-series collections"), "upgrade to 7.0 if you need them")
         }
-        (_, major) if major < DELETES_MEASUREMENTS => Finding::doubtful(
+        _ if !facts.deletes_measurements() => Finding::doubtful(
             about,
             format!("MongoDB {version} cannot delete single measurements: time-series collections are at least once"),
             "upgrade to 7.0 if that matters to you",

@@ -4,6 +4,7 @@
 //! what concerns the pipelines' streams is granted for every stream of the account. Give an installation an account of
 //! its own where that is too much. The buckets are named exactly.
 
+use crate::collector::ledger;
 use crate::pipeline::names::Names;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -62,7 +63,16 @@ pub struct NatsGrants {
 pub struct MongoGrants {
     /// The database.
     pub database: String,
-    /// The actions, on every collection of it.
+    /// What it may do there.
+    pub privileges: Vec<Privilege>,
+}
+
+/// What is allowed on one collection, or all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Privilege {
+    /// The collection; empty: every one of the database.
+    pub collection: &'static str,
+    /// The actions.
     pub actions: Vec<&'static str>,
 }
 
@@ -226,12 +236,17 @@ fn execution(grants: &mut Builder<'_>) {
 /// What a process with `roles` may do in each of `databases`: an execution writes, a controller only asks of which kind
 /// a collection is that a producer names.
 pub fn mongodb(roles: &[Role], databases: &[String]) -> Vec<MongoGrants> {
-    let actions = match (roles.contains(&Role::Execution), roles.contains(&Role::Controller)) {
-        (true, _) => vec!["insert", "find", "listCollections", "createCollection"],
-        (false, true) => vec!["listCollections"],
+    let everywhere = |actions| Privilege { collection: "", actions };
+    let privileges = match (roles.contains(&Role::Execution), roles.contains(&Role::Controller)) {
+        // Time-series collections: copies are removed, and what came back as a normal collection is dropped.
+        (true, _) => vec![
+            everywhere(vec!["insert", "find", "remove", "listCollections", "createCollection", "dropCollection"]),
+            Privilege { collection: ledger::COLLECTION, actions: vec!["update"] },
+        ],
+        (false, true) => vec![everywhere(vec!["listCollections"])],
         (false, false) => return Vec::new(),
     };
-    databases.iter().map(|database| MongoGrants { database: database.clone(), actions: actions.clone() }).collect()
+    databases.iter().map(|database| MongoGrants { database: database.clone(), privileges: privileges.clone() }).collect()
 }
 
 /// The grants as a `permissions` block of a nats-server's configuration
@@ -257,12 +272,14 @@ pub fn nats_block(grants: &NatsGrants) -> String {
 pub fn mongodb_commands(grants: &[MongoGrants]) -> String {
     let mut text = String::new();
     for grant in grants {
-        let actions = grant.actions.iter().map(|action| format!("\"{action}\"")).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(
-            text,
-            "db.getSiblingDB({database:?}).createRole({{\n  role: \"sluice\",\n  privileges: [{{resource: {{db: {database:?}, collection: \"\"}}, actions: [{actions}]}}],\n  roles: [],\n}})",
-            database = grant.database,
-        );
+        let _ =
+            writeln!(text, "db.getSiblingDB({database:?}).createRole({{\n  role: \"sluice\",\n  privileges: [", database = grant.database);
+        for Privilege { collection, actions } in &grant.privileges {
+            let actions = actions.iter().map(|action| format!("\"{action}\"")).collect::<Vec<_>>().join(", ");
+            let database = &grant.database;
+            let _ = writeln!(text, "    {{resource: {{db: {database:?}, collection: {collection:?}}}, actions: [{actions}]}},");
+        }
+        text.push_str("  ],\n  roles: [],\n})\n");
     }
     text
 }
@@ -300,8 +317,9 @@ mod tests {
     fn only_executions_write_to_mongodb() {
         for role in Role::ALL {
             let grants = mongodb(&[role], &["example".into()]);
-            let may = |action: &str| grants.iter().any(|grant| grant.actions.contains(&action));
+            let may = |action: &str| grants.iter().flat_map(|grant| &grant.privileges).any(|privilege| privilege.actions.contains(&action));
             assert_eq!(may("insert"), role == Role::Execution, "{role:?}");
+            assert_eq!(may("remove"), role == Role::Execution, "{role:?}");
             assert_eq!(may("listCollections"), matches!(role, Role::Execution | Role::Controller), "{role:?}");
         }
     }

@@ -320,7 +320,7 @@ impl View for Standalone {
 /// Whether others should hear of it at once.
 fn is_news(old: &[ExecutionReport], new: &[ExecutionReport]) -> bool {
     let said = |report: &ExecutionReport| {
-        (report.phase, report.limits, report.proven, report.troubles.iter().map(|trouble| trouble.reason).collect::<Vec<_>>())
+        (report.phase, report.role, report.limits, report.proven, report.troubles.iter().map(|trouble| trouble.reason).collect::<Vec<_>>())
     };
     old.len() != new.len() || old.iter().zip(new).any(|(old, new)| said(old) != said(new))
 }

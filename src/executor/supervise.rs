@@ -86,6 +86,7 @@ impl Running {
             phase,
             troubles,
             counters: self.state.counters(),
+            role: self.state.role(),
             limits: self.state.limits(),
             proven: self.state.proven(),
             last_pull_ms,

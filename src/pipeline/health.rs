@@ -84,6 +84,7 @@ mod tests {
             phase: ExecutionPhase::Running,
             troubles: Vec::new(),
             counters: Counters { buffered, ..Counters::default() },
+            role: None,
             limits: EffectiveLimits::default(),
             proven: true,
             last_pull_ms,

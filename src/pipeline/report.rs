@@ -57,6 +57,9 @@ pub struct ExecutionReport {
     pub troubles: Vec<Trouble>,
     /// Counters since the execution started.
     pub counters: Counters,
+    /// Its part in reading the stream; only where the collection is a time-series one, and once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<StreamRole>,
     /// Limits in force.
     pub limits: EffectiveLimits,
     /// Whether this config has ever stored a document.
@@ -65,6 +68,29 @@ pub struct ExecutionReport {
     pub last_pull_ms: u64,
     /// Milliseconds since the epoch of the last confirmed write; 0 for never.
     pub last_write_ms: u64,
+}
+
+/// The part that an execution of a time-series pipeline has in reading the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamRole {
+    /// It alone reads and writes.
+    Active,
+    /// Another one does; it takes over where that one ends.
+    Standby,
+    /// All read: the server cannot delete single measurements, and they are stored at least once.
+    AtLeastOnce,
+}
+
+impl StreamRole {
+    /// The word, as it stands in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Standby => "standby",
+            Self::AtLeastOnce => "at_least_once",
+        }
+    }
 }
 
 /// What an execution is doing.

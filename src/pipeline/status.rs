@@ -92,6 +92,9 @@ pub struct ObservedSummary {
     pub fingerprint: Option<Fingerprint>,
     /// Live executions.
     pub executions: u32,
+    /// Of them, those that stand by: one alone reads the stream of a time-series pipeline.
+    #[serde(default)]
+    pub standby: u32,
     /// Limits in force.
     pub limits: EffectiveLimits,
     /// Counters, summed over the live executions, since they started.
@@ -285,8 +288,8 @@ reasons! {
     StreamDiffers => "add the subjects to the stream with the nats CLI, or take them out of the config",
     /// The batch is smaller than asked for, because of `max_ack_pending`.
     BatchLimited => "raise max_ack_pending of the durable, or lower `count`",
-    /// Time-series collections are at least once.
-    AtLeastOnce => "a crash between insert and acknowledgement can store a measurement twice; use a normal collection where that matters",
+    /// Measurements are stored at least once.
+    AtLeastOnce => "a crash between insert and acknowledgement can store a measurement twice; upgrade MongoDB to 7.0, or use a normal collection where that matters",
     /// MongoDB cannot be reached or answers that it cannot write now.
     DatabaseUnavailable => "nothing is lost; writing goes on by itself when MongoDB is back",
     /// MongoDB refuses the whole command: credentials, permissions, names, options.

@@ -20,6 +20,8 @@ pub const COLLECTION: &str = "readings";
 pub struct World {
     pub nats: Nats,
     pub mongo: Mongo,
+    /// Where collectors find it, if not there: a proxy.
+    pub mongo_url: Option<String>,
     pub client: async_nats::Client,
     pub jetstream: jetstream::Context,
 }
@@ -53,7 +55,7 @@ impl World {
             ..Default::default()
         };
         jetstream.create_stream(config).await.expect("the stream of the dead letters");
-        Self { nats, mongo, client, jetstream }
+        Self { nats, mongo, mongo_url: None, client, jetstream }
     }
 
     /// What a config says, unless the test changes it.
@@ -90,7 +92,8 @@ impl World {
 
     /// What a collector on the stream is to do, and what it works with.
     pub async fn job(&self, client: async_nats::Client, output: OutputConfig, proven: bool) -> (Job, Deps) {
-        let connection = MongoConnection { url: Secret::new(self.mongo.url()), ..MongoConnection::default() };
+        let connection =
+            MongoConnection { url: Secret::new(self.mongo_url.clone().unwrap_or_else(|| self.mongo.url())), ..MongoConnection::default() };
         let databases = Databases::new(&MongoSettings { connections: BTreeMap::from([("default".to_owned(), connection)]) });
         let target = databases.target("default", output.database.as_deref(), COLLECTION).expect("a target");
         let id = PipelineId::parse("readings").expect("an id");
@@ -178,6 +181,12 @@ pub struct Running {
 }
 
 impl Running {
+    /// Ends it as a crash of its process would.
+    pub async fn crash(self) {
+        self.task.abort();
+        assert!(self.task.await.is_err_and(|ended| ended.is_cancelled()));
+    }
+
     /// Stops it gracefully; nothing is held afterwards.
     pub async fn stop(self) {
         self.stop.cancel();

@@ -32,6 +32,7 @@ mod nodes;
 mod permissions;
 mod pipelines;
 mod readme;
+mod series;
 mod settings;
 mod sink;
 mod soak;

@@ -134,9 +134,11 @@ async fn grant(mongo: &Mongo, role: &str, user: &str) -> mongodb::Client {
     let admin = mongo.client().await;
     let mut roles = Vec::new();
     for database in [mongo.database(), "stage"] {
-        let actions: Vec<String> = serde_json::from_value(printed["mongodb"][0]["actions"].clone()).unwrap();
-        let privilege = doc! {"resource": {"db": database, "collection": ""}, "actions": actions};
-        let role = doc! {"createRole": user, "privileges": [privilege], "roles": Vec::<Document>::new()};
+        let privileges = printed["mongodb"][0]["privileges"].as_array().unwrap().iter().map(|privilege| {
+            let actions: Vec<String> = serde_json::from_value(privilege["actions"].clone()).unwrap();
+            doc! {"resource": {"db": database, "collection": privilege["collection"].as_str().unwrap()}, "actions": actions}
+        });
+        let role = doc! {"createRole": user, "privileges": privileges.collect::<Vec<_>>(), "roles": Vec::<Document>::new()};
         admin.database(database).run_command(role).await.unwrap();
         roles.push(doc! {"role": user, "db": database});
     }
@@ -227,6 +229,23 @@ async fn everything_works_with_exactly_the_permissions_that_are_printed_and_each
     send(100, 120).await;
     let moved = admin.database("stage").collection::<Document>("moved");
     eventually("they arrive in the other database", SOON, || async { moved.count_documents(doc! {}).await.unwrap() == 20 }).await;
+    // A time-series pipeline: the ledger, and a collection that is dropped and comes back as a normal one.
+    let series = "schema: 1\noutput: {mongodb: {collection: series, time_series: {time_field: ts}, batching: {linger: 20ms}}}\n";
+    std::fs::write(sluice.dir.join("series.yml"), series).unwrap();
+    editor(&["publish", "series", "-f", "series.yml", "--wait"]).await;
+    let measure = |n: i32| {
+        let jetstream = jetstream.clone();
+        let payload = Message::new(&doc! {"n": n, "ts": bson::DateTime::now()}).unwrap().payload().clone();
+        async move { jetstream.publish("perms.series", payload).await.unwrap().await.unwrap() }
+    };
+    measure(1).await;
+    eventually("the measurement arrives", SOON, || async { mongo.count("series").await == 1 }).await;
+    admin.database(mongo.database()).collection::<Document>("series").drop().await.unwrap();
+    measure(2).await;
+    eventually("the next one, too", SOON, || async { mongo.count("series").await == 1 }).await;
+    let pages = mongo.documents("sluice_ledger").await;
+    assert!(pages.iter().any(|page| page.get_str("stream").is_ok_and(|stream| stream == "perms_series")), "{pages:?}");
+    editor(&["delete", "series", "--wait"]).await;
     // What the Go collector's producers do, by a user of their own: a config is derived and stored, the state answered.
     let producer = Transfer::new("perms", client(&nats, "test", "_INBOX").await).await.unwrap();
     producer.add(&Registration { key: "added".into(), collection: "added".into(), ..Registration::default() }).await.unwrap();

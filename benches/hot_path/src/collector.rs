@@ -6,6 +6,8 @@ pub mod classify;
 pub mod core;
 #[path = "../../../src/collector/identity.rs"]
 pub mod identity;
+#[path = "ledger.rs"]
+pub mod ledger;
 #[path = "../../../src/collector/payload.rs"]
 pub mod payload;
 #[path = "sink.rs"]

@@ -117,7 +117,15 @@ impl HotPath {
             let slot = self.sequence as usize % SLOTS;
             let bytes = (payload.len() + 25) as u32;
             self.slots[slot] = (payload, identity);
-            arrivals.push(Arrival { slot: slot as u32, bytes, lease_from: self.at, published_ns, kind: Kind::Document, check: false });
+            arrivals.push(Arrival {
+                slot: slot as u32,
+                sequence: self.sequence,
+                bytes,
+                lease_from: self.at,
+                published_ns,
+                kind: Kind::Document,
+                check: false,
+            });
         }
         self.outstanding = self.outstanding.saturating_sub(arrivals.len() as u64);
         self.on(Event::Delivered { messages: &arrivals, pending: documents - self.sequence });

@@ -100,6 +100,7 @@ impl Core {
         let mut group = Group::new(stage, Vec::new());
         group.push(entry, lease);
         group.sent = stage == Stage::Held;
+        group.suspect = self.guarded();
         group.due = if stage == Stage::Held { now + HELD_AGAIN } else { 0 };
         self.new_group(group);
     }

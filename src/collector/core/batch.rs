@@ -12,14 +12,22 @@ use super::types::{Arrival, Effect, Entry, GroupId, Kind, MS, Nanos, Target};
 const SILENCE: Nanos = 50 * MS;
 
 impl Core {
-    pub(super) fn delivered(&mut self, messages: &[Arrival], pending: u64, now: Nanos) {
+    pub(super) fn delivered(&mut self, messages: &[Arrival], pending: u64, now: Nanos, out: &mut Vec<Effect>) {
         self.pulls.delivered(pending, now);
         let lease = self.lease();
         let count = self.batch_count() as usize;
+        let mut held = self.held_among(messages);
+        let mut twice = Vec::new();
         for message in messages {
-            let entry = Entry { slot: message.slot, bytes: message.bytes, lease_ends: message.lease_from + lease };
+            let suspect = self.series.as_mut().is_some_and(|series| series.arrives(message.sequence));
+            let entry =
+                Entry { slot: message.slot, sequence: message.sequence, bytes: message.bytes, lease_ends: message.lease_from + lease };
             self.in_hand += 1;
             self.in_hand_bytes += u64::from(entry.bytes);
+            if held.as_mut().is_some_and(|held| !held.insert(entry.sequence)) {
+                twice.push(entry);
+                continue;
+            }
             if message.kind == Kind::Unreadable {
                 self.refuse(entry, Stage::Unreadable, now);
                 continue;
@@ -34,12 +42,16 @@ impl Core {
             }
             self.forming.last_at = now;
             self.forming.unchecked |= message.check;
+            self.forming.suspect |= suspect;
+            self.forming.upto = self.forming.upto.max(message.sequence);
             self.forming.oldest_ns = self.forming.oldest_ns.min(message.published_ns);
             self.forming.push(entry, lease);
         }
         if self.forming.entries.len() >= count {
             self.close();
         }
+        // The one that is held is settled, or else this one is delivered once more.
+        self.release(twice, out);
     }
 
     /// The batch that is being filled becomes ready.
@@ -86,7 +98,7 @@ impl Core {
     }
 
     pub(super) fn start_inserts(&mut self, now: Nanos, out: &mut Vec<Effect>) {
-        if self.target != Target::Good {
+        if self.target != Target::Good || self.stands_by() {
             return;
         }
         let mut skipped = 0;
@@ -112,21 +124,31 @@ impl Core {
                 }
                 continue;
             }
-            if late {
+            let (suspect, due, upto) = self.groups.get(&id).map_or((false, 0, 0), |group| (group.suspect, group.due, group.upto));
+            if suspect && now >= due && self.begin_resolve(id, now, out) {
+                continue;
+            }
+            if late || suspect || !self.is_reserved(upto) {
                 self.ready.insert(skipped, id);
                 skipped += 1;
                 continue;
             }
             if let Some(group) = self.groups.get_mut(&id) {
                 group.stage = Stage::Inserting;
+                group.again |= group.sent;
                 group.sent = true;
+                group.begun_at = now;
+                // Reserved for good.
+                group.upto = 0;
             }
+            self.inserts(upto);
             self.in_flight += 1;
             self.breaker.begins();
             out.push(Effect::Insert(id));
         }
         let probe = self.breaker.probe_at().is_some_and(|probe| now >= probe);
-        if probe && self.ready.is_empty() && self.in_flight == 0 {
+        // Also where what waits cannot begin yet.
+        if probe && self.in_flight + self.resolving == 0 {
             self.breaker.begins();
             out.push(Effect::Ping);
         }

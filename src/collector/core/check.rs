@@ -60,7 +60,7 @@ impl Core {
 }
 
 /// Takes out of the group what lies elsewhere: documents, and dead letters.
-fn split(group: &mut Group, failures: &[(u32, Class)]) -> (Vec<Entry>, Vec<Entry>) {
+pub(super) fn split(group: &mut Group, failures: &[(u32, Class)]) -> (Vec<Entry>, Vec<Entry>) {
     let (mut found, mut buried) = (Vec::new(), Vec::new());
     let mut failures = failures.iter().peekable();
     let mut index = 0u32;

@@ -19,6 +19,8 @@ pub(super) enum Stage {
     Checking,
     /// That look-up failed and is tried again at `due`.
     CheckAgain,
+    /// Suspects are being recorded and looked up.
+    Resolving,
     /// The look-up is under way.
     LookingUp,
     /// The look-up failed and is tried again at `due`.
@@ -42,7 +44,7 @@ pub(super) enum Stage {
 impl Stage {
     /// Whether a reply that names entries by index is awaited.
     pub(super) fn indexed(self) -> bool {
-        matches!(self, Self::Inserting | Self::Checking | Self::LookingUp | Self::Burying)
+        matches!(self, Self::Inserting | Self::Checking | Self::Resolving | Self::LookingUp | Self::Burying)
     }
 
     /// Whether it waits because it was refused.
@@ -99,6 +101,14 @@ pub(super) struct Group {
     pub(super) sent: bool,
     /// Whether some of it may lie in a previous target, as far as is known.
     pub(super) unchecked: bool,
+    /// Whether some of it may have been in an insert before, as far as is known; only of time-series collections with a ledger.
+    pub(super) suspect: bool,
+    /// Whether what is inserted of it needs an `_id` of its own.
+    pub(super) again: bool,
+    /// The highest sequence; 0 for what was in an insert of this term.
+    pub(super) upto: u64,
+    /// When the last insert began.
+    pub(super) begun_at: Nanos,
     pub(super) settled: Settled,
     pub(super) puzzle: Puzzle,
     /// When the oldest was published.
@@ -121,6 +131,10 @@ impl Group {
             failures: 0,
             sent: false,
             unchecked: false,
+            suspect: false,
+            again: false,
+            upto: 0,
+            begun_at: 0,
             settled: Settled::Stored,
             puzzle: Puzzle::default(),
             oldest_ns: u64::MAX,

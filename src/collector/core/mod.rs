@@ -5,7 +5,8 @@
 //! says its document is durable, terminated only after its dead letter is stored, and past its lease nothing is sent for
 //! it; what is held is bounded in messages and bytes. By batch: no allocation per message in steady state.
 //!
-//! `batch` fills and sends batches, `check` looks into previous targets, `settle` reads replies, `aside` keeps what cannot simply be stored, `lease` renews,
+//! `batch` fills and sends batches, `check` looks into previous targets, `settle` reads replies, `series` has the
+//! rules of time-series collections, `aside` keeps what cannot simply be stored, `lease` renews,
 //! `pull` asks for more, `stop` ends. Driven by the driver.
 
 mod aside;
@@ -15,6 +16,7 @@ mod check;
 mod group;
 mod lease;
 mod pull;
+mod series;
 mod settle;
 mod stop;
 #[cfg(test)]
@@ -22,13 +24,16 @@ mod tests;
 mod types;
 
 pub use pull::FLOW_EXPIRES;
-pub use types::{Arrival, Batches, Effect, Entry, Event, GroupId, Kind, Limits, MS, Nanos, Now, Outcome, SECOND, Target, Totals, Troubles};
+pub use types::{
+    Arrival, Batches, Effect, Entry, Event, GroupId, Kind, Limits, MS, Nanos, Now, Outcome, Part, SECOND, Target, Totals, Troubles,
+};
 
 use crate::collector::classify::Class;
 use aside::Burials;
 use breaker::Breaker;
 use group::{Group, Stage};
 use pull::Pulls;
+use series::Series;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Vectors kept for the next batches.
@@ -50,6 +55,10 @@ pub struct Core {
     in_flight: u32,
     /// Look-ups in previous targets under way.
     checking: u32,
+    /// Look-ups of suspects under way.
+    resolving: u32,
+    /// Of a time-series collection.
+    series: Option<Series>,
     breaker: Breaker,
     pulls: Pulls,
     burials: Burials,
@@ -84,6 +93,8 @@ impl Core {
             ready: VecDeque::new(),
             in_flight: 0,
             checking: 0,
+            resolving: 0,
+            series: None,
             breaker: Breaker::new(),
             pulls: Pulls::new(),
             burials: Burials::default(),
@@ -110,10 +121,13 @@ impl Core {
         }
         let at = now.at;
         match event {
-            Event::Delivered { messages, pending } => self.delivered(messages, pending, at),
+            Event::Delivered { messages, pending } => self.delivered(messages, pending, at, out),
             Event::Inserted(group, outcome) => self.inserted(group, outcome, at, out),
             Event::LookedUp(group, outcome) => self.looked_up(group, outcome, at, out),
             Event::Checked(group, outcome) => self.checked(group, outcome, at, out),
+            Event::Resolved(group, outcome) => self.resolved(group, outcome, at, out),
+            Event::Reserved(failure) => self.reserved(failure, at),
+            Event::Part(part) => self.play(part),
             Event::Acked(group, all) => self.acked(group, all, at, out),
             Event::Renewed(group, sent, all) => self.renewed(group, sent, all, at),
             Event::Buried(group, stored) => self.buried(group, stored, at, out),
@@ -131,7 +145,10 @@ impl Core {
             }
             Event::Consumer(there) => self.pulls.consumer(there, at),
             Event::Limits(limits) => self.limit(limits),
-            Event::OtherStream => self.forget_all(out),
+            Event::OtherStream => {
+                self.forget_series(at);
+                self.forget_all(out);
+            }
             Event::Target(target) => self.target = target,
             Event::Stop(deadline) => {
                 if self.stopping.is_none() {
@@ -147,8 +164,10 @@ impl Core {
     /// Everything that time or the last event made due.
     fn advance(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.keep_leases(now.at, out);
+        self.step_back(now, out);
         self.retry_aside(now.at, out);
         self.close_when_due(now.at);
+        self.reserve_more(out);
         self.start_inserts(now.at, out);
         self.bury_doomed(now.at, out);
         self.pull_more(now, out);
@@ -178,6 +197,7 @@ impl Core {
         if let Some(probe) = self.breaker.probe_at().filter(|probe| *probe > now.at) {
             wake = wake.min(probe);
         }
+        wake = wake.min(self.series.as_ref().map(|series| series.quiet_until()).filter(|until| *until > now.at).unwrap_or(Nanos::MAX));
         wake = wake.min(self.pulls.due(now.at)).min(self.burials.due(now.at));
         if let Some(deadline) = self.stopping {
             wake = wake.min(deadline).min(now.at + 50 * MS);

@@ -167,8 +167,12 @@ impl Core {
 
     pub(super) fn pull_more(&mut self, now: Now, out: &mut Vec<Effect>) {
         let starved = self.pulls.starved.take();
-        let blocked =
-            self.stopping.is_some() || !self.pulls.there || self.target != Target::Good || !self.breaker.closed() || self.burials.failing();
+        let blocked = self.stopping.is_some()
+            || !self.pulls.there
+            || self.target != Target::Good
+            || self.stands_by()
+            || !self.breaker.closed()
+            || self.burials.failing();
         if blocked || now.at < self.pulls.next_at {
             return;
         }

@@ -24,6 +24,10 @@ struct Parts {
 impl Core {
     pub(super) fn inserted(&mut self, id: GroupId, outcome: Outcome<'_>, now: Nanos, out: &mut Vec<Effect>) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.tell_late(id, now, out);
+        if !matches!(outcome, Outcome::Executed { uncertain: None, .. }) {
+            self.doubt(id);
+        }
         match outcome {
             Outcome::Executed { failures, uncertain: None } => {
                 self.breaker.succeeded();
@@ -223,6 +227,8 @@ impl Core {
         let mut group = Group::new(stage, entries);
         group.recount(lease);
         group.sent = true;
+        // Whatever became of the insert they were in.
+        group.suspect = self.guarded();
         self.new_group(group)
     }
 

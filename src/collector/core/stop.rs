@@ -39,7 +39,8 @@ impl Core {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         for id in ids {
             let Some(mut group) = self.take(id) else { continue };
-            let never_sent = !group.sent && matches!(group.stage, Stage::Ready | Stage::Checking | Stage::CheckAgain | Stage::Unreadable);
+            let never_sent = !group.sent
+                && matches!(group.stage, Stage::Ready | Stage::Checking | Stage::CheckAgain | Stage::Resolving | Stage::Unreadable);
             if never_sent {
                 back.extend(group.entries.extract_if(.., |entry| entry.lease_ends > now.at));
             }

@@ -5,4 +5,5 @@
 mod bounds;
 mod moved;
 mod rules;
+mod series;
 mod simulation;

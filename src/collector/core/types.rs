@@ -27,6 +27,8 @@ pub enum Kind {
 pub struct Arrival {
     /// Where the driver keeps it.
     pub slot: u32,
+    /// Its sequence in the stream.
+    pub sequence: u64,
     /// What it adds to an insert command at most, in bytes.
     pub bytes: u32,
     /// From when its lease runs.
@@ -44,6 +46,8 @@ pub struct Arrival {
 pub struct Entry {
     /// Where the driver keeps it.
     pub slot: u32,
+    /// Its sequence in the stream.
+    pub sequence: u64,
     /// What it adds to an insert command at most, in bytes.
     pub bytes: u32,
     /// When its lease ends: from then on nothing is sent for it.
@@ -121,6 +125,20 @@ pub enum Target {
     Bad,
 }
 
+/// The part that the core of a time-series pipeline plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Another execution reads the stream, or nobody yet: neither pull nor insert.
+    StandBy,
+    /// This one alone reads it.
+    Active {
+        /// No message with a higher sequence was ever inserted.
+        known: u64,
+    },
+    /// There is no ledger: all read it, and measurements are stored at least once.
+    Unguarded,
+}
+
 /// What happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
@@ -135,6 +153,12 @@ pub enum Event<'a> {
     Inserted(GroupId, Outcome<'a>),
     /// A look-up was answered: a document without a failure is stored as it was sent.
     LookedUp(GroupId, Outcome<'a>),
+    /// Suspects were recorded and looked up: a failure of class `Done` is in the collection, the others are not.
+    Resolved(GroupId, Outcome<'a>),
+    /// The block that was asked for is reserved, or could not be.
+    Reserved(Option<Class>),
+    /// The part to play, for a time-series collection.
+    Part(Part),
     /// A look-up in previous targets was answered: a failure of class `Done` lies in one of them, one of class `Document` among
     /// the dead letters, and the others nowhere.
     Checked(GroupId, Outcome<'a>),
@@ -179,6 +203,12 @@ pub enum Effect {
     Withdraw,
     /// Insert the group.
     Insert(GroupId),
+    /// Reserve the stream's sequences up to this one.
+    Reserve(u64),
+    /// Record the group's suspects, then look up which of them are in the collection.
+    Resolve(GroupId),
+    /// The answer to an insert of these came after the end of their leases: see to it that no other copy stays.
+    Late(Vec<Entry>),
     /// Look up which documents of the group are stored.
     LookUp(GroupId),
     /// Look up which documents of the group lie in previous targets.

@@ -81,10 +81,11 @@ impl Driver {
                 }
             };
             let check = self.formers.any() && self.formers.concern(told(&delivery));
+            let sequence = delivery.sequence;
             let slot = self.slots.put(Slot { delivery, id, note });
             // A payload is smaller than NATS's largest message, which 32 bits count.
             let bytes = u32::try_from(size).unwrap_or(u32::MAX);
-            self.arrivals.push(Arrival { slot, bytes, lease_from, published_ns, kind, check });
+            self.arrivals.push(Arrival { slot, sequence, bytes, lease_from, published_ns, kind, check });
         }
         self.source.recycle(deliveries);
         self.identities = Some(identities);

@@ -3,7 +3,7 @@
 use super::Driver;
 use super::arrive::{message_identity, told};
 use super::slots::Note;
-use super::work::{self, Done, Letter, Suspect};
+use super::work::{self, Done, Letter, Met};
 use crate::collector::core::{Effect, Entry, Event, FLOW_EXPIRES, GroupId};
 use crate::collector::dead_letters::Reason;
 use crate::collector::former::Doubtful;
@@ -38,6 +38,9 @@ impl Driver {
             Effect::Withdraw => self.source.withdraw().await,
             Effect::Insert(group) => self.insert(group),
             Effect::LookUp(group) => self.look_up(group),
+            Effect::Reserve(upto) => self.reserve(upto),
+            Effect::Resolve(group) => self.resolve(group),
+            Effect::Late(entries) => self.late(&entries),
             Effect::Check(group) => self.check(group),
             // Perhaps they are of a stream that is no more: nothing is said about them before that is known.
             Effect::Ack(group) | Effect::Terminate(group) if self.identities.is_none() => self.feed(Event::Acked(group, false)),
@@ -90,6 +93,7 @@ impl Driver {
             Effect::Finished => {
                 self.finished = true;
                 self.give_back_early().await;
+                self.give_back_page().await;
                 if let Err(error) = self.source.flush().await {
                     self.source_failed(&error);
                 }
@@ -135,11 +139,23 @@ impl Driver {
     /// by one, while others of the same buffer are counted here.
     fn insert(&mut self, group: GroupId) {
         let Some(collection) = self.collection.clone() else { return };
-        let slots = &self.slots;
         let entries = self.core.entries(group);
+        if self.core.needs_own_ids(group) {
+            // Copies of a measurement are told apart by the end of their `_id`s; the first attempt's is the smallest.
+            for entry in entries {
+                if let Some(id) = self.slots.get_mut(entry.slot).and_then(|slot| slot.id.as_mut()) {
+                    *id = identity::attempt(id, rand::random());
+                }
+            }
+        }
+        let slots = &self.slots;
         let bytes = entries.iter().map(|entry| entry.bytes as usize).sum();
         let document = |entry: &Entry| slots.get(entry.slot).map(|slot| (slot.delivery.message.payload.as_ref(), slot.id));
-        let command = collection.command(bytes, entries.iter().filter_map(document));
+        let documents = entries.iter().filter_map(document);
+        let command = match self.job.output.time_series {
+            Some(_) => collection.measurements_command(bytes, self.write_limit(), documents),
+            None => collection.command(bytes, documents),
+        };
         self.deps.metrics.batch_documents.observe(command.documents() as f64);
         let lease_ends = entries.iter().map(|entry| entry.lease_ends).min().unwrap_or_default();
         self.work.spawn(work::insert(collection, group, command, self.zero + Duration::from_nanos(lease_ends)));
@@ -150,10 +166,10 @@ impl Driver {
         let slots = &self.slots;
         let suspect = |entry: &Entry| {
             let slot = slots.get(entry.slot)?;
-            Some(Suspect { payload: slot.delivery.message.payload.clone(), id: slot.id })
+            Some(Met { payload: slot.delivery.message.payload.clone(), id: slot.id })
         };
-        let suspects = self.core.entries(group).iter().filter_map(suspect).collect();
-        self.work.spawn(work::look_up(collection, group, suspects));
+        let met = self.core.entries(group).iter().filter_map(suspect).collect();
+        self.work.spawn(work::look_up(collection, group, met));
     }
 
     fn check(&mut self, group: GroupId) {

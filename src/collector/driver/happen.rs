@@ -4,12 +4,14 @@ use super::slots::Note;
 use super::work::{self, Done};
 use super::{Driver, nanos};
 use crate::collector::classify::{self, Class};
-use crate::collector::core::{Event, GroupId, Outcome};
+use crate::collector::compare;
+use crate::collector::core::{Event, GroupId, Outcome, Target};
 use crate::collector::dead_letters::{Reason as LetterReason, Stored};
-use crate::collector::sink::{CommandFailure, DocumentFailure, InsertReply};
+use crate::collector::sink::{CommandFailure, DocumentFailure, FailureKind, InsertReply};
 use crate::collector::source::SourceEvent;
 use crate::pipeline::report::{Counters, ExecutionPhase};
 use crate::pipeline::status::Reason;
+use bson::{RawBson, RawDocument, oid::ObjectId};
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -106,6 +108,17 @@ impl Driver {
                 let class = result.err().map(|failure| self.command_failed(&failure));
                 self.feed(Event::Pinged(class));
             }
+            Done::Kept(me, answer) => self.kept(me, answer),
+            Done::Reserved(me, term, answer) => self.reserved(me, term, answer),
+            Done::Resolved(group, Ok(present)) => {
+                self.feed(Event::Resolved(group, Outcome::Executed { failures: &present, uncertain: None }));
+            }
+            Done::Resolved(group, Err(failure)) => {
+                let class = self.command_failed(&failure);
+                self.feed(Event::Resolved(group, Outcome::Failed(class)));
+            }
+            Done::Repaired(me, again) => self.repaired(me, again),
+            Done::Looked => {}
             Done::Asked(answer) => self.consumer_says(answer),
             Done::Opened(answer) => self.collection_says(answer),
         }
@@ -124,7 +137,11 @@ impl Driver {
                 }
                 self.feed(Event::Inserted(group, Outcome::Executed { failures: &classes, uncertain }));
             }
+            InsertReply::NotSeries { refused } => self.not_series(group, &refused),
             InsertReply::Failed(failure) => {
+                if failure.kind == FailureKind::Dropped {
+                    self.open_anew();
+                }
                 let class = self.command_failed(&failure);
                 for index in 0..if class == Class::Unknown { self.core.entries(group).len() } else { 0 } {
                     self.note(group, index, LetterReason::Unknown, failure.code, failure.message.clone());
@@ -132,6 +149,21 @@ impl Driver {
                 self.feed(Event::Inserted(group, Outcome::Failed(class)));
             }
         }
+    }
+
+    /// Nothing more is inserted until the collection is what it should be.
+    fn not_series(&mut self, group: GroupId, refused: &[usize]) {
+        warn!("measurements were sent to a normal collection: the time-series collection was dropped");
+        let Some(collection) = self.collection.clone() else { return };
+        self.feed(Event::Target(Target::Unknown));
+        let ids = self.core.entries(group).iter().enumerate().filter(|(index, _)| !refused.contains(index)).filter_map(|(_, entry)| {
+            let slot = self.slots.get(entry.slot)?;
+            match slot.id {
+                Some(id) => Some(RawBson::ObjectId(ObjectId::from_bytes(id))),
+                None => compare::id_of(RawDocument::from_bytes(&slot.delivery.message.payload).ok()?),
+            }
+        });
+        self.work.spawn(work::take_back(collection, group, ids.collect()));
     }
 
     fn document_failed(&mut self, group: GroupId, failure: DocumentFailure) -> Option<(u32, Class)> {
@@ -173,7 +205,7 @@ impl Driver {
         }
     }
 
-    fn command_failed(&mut self, failure: &CommandFailure) -> Class {
+    pub(super) fn command_failed(&mut self, failure: &CommandFailure) -> Class {
         let class = work::class_of(failure);
         if self.core.troubles() == crate::collector::core::Troubles::default() {
             warn!(error = %failure, "the database failed");
@@ -232,9 +264,11 @@ impl Driver {
             || self.words.source.is_some()
             || self.words.pull.is_some()
             || self.words.target.is_some()
+            || self.words.ledger.is_some()
         {
             ExecutionPhase::Blocked
-        } else if self.collection.is_none() || self.identities.is_none() && self.supervision.stream_created_ns == 0 {
+        } else if self.stands_nowhere() || self.collection.is_none() || self.identities.is_none() && self.supervision.stream_created_ns == 0
+        {
             ExecutionPhase::Starting
         } else {
             ExecutionPhase::Running

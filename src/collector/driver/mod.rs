@@ -8,6 +8,7 @@ mod arrive;
 mod carry;
 mod happen;
 mod slots;
+mod standing;
 mod supervise;
 mod words;
 mod work;
@@ -20,7 +21,7 @@ use super::sink::{Collection, MAX_COMMAND_BYTES};
 use super::source::{Delivery, Source, SourceEvent};
 use super::{Deps, ExecutionState, Job};
 use crate::pipeline::backoff::Backoff;
-use crate::pipeline::report::ExecutionPhase;
+use crate::pipeline::report::{ExecutionPhase, StreamRole};
 use crate::pipeline::status::Reason;
 use async_nats::Subject;
 use slots::Slots;
@@ -140,6 +141,11 @@ struct Driver {
     /// Messages behind the last delivery, and those that other executions held when asked.
     pending: u64,
     elsewhere: u64,
+    /// How many executions share the durable.
+    live: u32,
+    /// Of a time-series pipeline: its place in the ledger, and what follows from it.
+    place: Option<standing::Place>,
+    role: Option<StreamRole>,
     /// Dead letters that an earlier delivery had stored.
     buried_before: u64,
     collection: Option<Collection>,
@@ -173,9 +179,10 @@ impl Driver {
         };
         let limits = Limits { live: live.max(1), ..UNKNOWN_LIMITS };
         let letters = DeadLetters::new(deps.nats.clone(), &job.dead_letter_stream, &job.dead_letter_prefix, &job.dead_letter_objects);
+        let core = Core::new(batches, limits, job.proven, rand::random());
         Box::new(Self {
             formers: Formers::new(deps.previous.clone()),
-            core: Core::new(batches, limits, job.proven, rand::random()),
+            core: if batches.first_half_only { core.with_series() } else { core },
             supervision: Supervision::new(job.output.time_series.is_some()),
             job,
             deps,
@@ -192,6 +199,9 @@ impl Driver {
             unsent: 0,
             pending: 0,
             elsewhere: 0,
+            live: live.max(1),
+            place: None,
+            role: None,
             buried_before: 0,
             collection: None,
             letters,
@@ -238,8 +248,8 @@ impl Driver {
                 Woken::Source(event) => self.source_says(event),
                 Woken::Done(done) => self.work_done(done),
                 Woken::Live(live) => {
-                    let limits = Limits { live: live.max(1), ..self.core.limits() };
-                    self.limit(limits);
+                    self.live = live.max(1);
+                    self.limit(self.core.limits());
                 }
                 Woken::LiveEnded => live_ended = true,
                 Woken::Stop => {
@@ -251,6 +261,8 @@ impl Driver {
             }
             self.act().await;
             self.supervise();
+            self.stand();
+            self.act().await;
             self.show();
         }
     }
@@ -280,6 +292,7 @@ impl Driver {
 
     fn next_deadline(&self) -> Instant {
         let own = self.supervision.next_deadline();
+        let own = self.standing_deadline().map_or(own, |standing| own.min(standing));
         match self.core.next_deadline() {
             Nanos::MAX => own,
             at => own.min(self.zero + Duration::from_nanos(at)),

@@ -9,7 +9,7 @@ use crate::collector::identity::Identities;
 use crate::collector::sink::{Age, Collection, OpenError};
 use crate::collector::source::{ConsumerFacts, SourceError, SourceErrorKind};
 use crate::pipeline::backoff::Backoff;
-use crate::pipeline::report::EffectiveLimits;
+use crate::pipeline::report::{EffectiveLimits, StreamRole};
 use crate::pipeline::status::Reason;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{info, warn};
@@ -49,6 +49,8 @@ pub(super) struct Supervision {
     open_every: Duration,
     /// When the stream was created; 0 before that is known.
     pub(super) stream_created_ns: u64,
+    /// The highest sequence that the durable has ever delivered, as it says; `None` before that is known.
+    pub(super) delivered: Option<u64>,
 }
 
 impl Supervision {
@@ -68,6 +70,7 @@ impl Supervision {
             open_failures: 0,
             open_every: if time_series { RESYNC } else { NORMAL_RESYNC },
             stream_created_ns: 0,
+            delivered: None,
         }
     }
 
@@ -160,7 +163,9 @@ impl Driver {
         }
         self.pending = facts.num_pending;
         let held = self.core.in_hand() + self.early.len() as u64;
-        self.elsewhere = if self.core.limits().live > 1 { facts.num_ack_pending.saturating_sub(held) } else { 0 };
+        self.supervision.delivered = Some(facts.delivered_sequence);
+        self.elsewhere =
+            if self.live > 1 || self.role == Some(StreamRole::Standby) { facts.num_ack_pending.saturating_sub(held) } else { 0 };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let oldest = (facts.first_published_ns > 0).then(|| now.saturating_sub(Duration::from_nanos(facts.first_published_ns)));
         self.deps.metrics.oldest.set(oldest.unwrap_or_default().as_secs_f64());
@@ -169,7 +174,7 @@ impl Driver {
         self.limit(Limits {
             ack_wait: nanos(facts.ack_wait),
             max_ack_pending: facts.max_ack_pending,
-            live: self.core.limits().live,
+            live: self.live,
             max_batch: u64::try_from(facts.max_batch).unwrap_or(0),
         });
         self.feed(Event::Consumer(true));
@@ -189,6 +194,7 @@ impl Driver {
         if known == 0 || (known == facts.stream_created_ns && !lost) {
             return;
         }
+        self.supervision.delivered = None;
         warn!(lost, "the stream is another one, or lost messages that were delivered: what is held is forgotten");
         self.highest = 0;
         let early = std::mem::take(&mut self.early);
@@ -208,6 +214,7 @@ impl Driver {
     }
 
     pub(super) fn limit(&mut self, limits: Limits) {
+        let limits = Limits { live: self.sharing(self.live), ..limits };
         self.feed(Event::Limits(limits));
         let batch = self.core.batch_count();
         self.state.show_limits(EffectiveLimits {
@@ -216,6 +223,13 @@ impl Driver {
             max_ack_pending: limits.max_ack_pending,
             limited: batch < u64::from(self.job.output.batching.count),
         });
+    }
+
+    /// The collection is not what it was when it was opened.
+    pub(super) fn open_anew(&mut self) {
+        self.supervision.open_at = Instant::now();
+        // What others were told a moment ago is not so any more.
+        self.supervision.open_failures = self.supervision.open_failures.max(1);
     }
 
     pub(super) fn collection_says(&mut self, answer: Result<Collection, OpenError>) {

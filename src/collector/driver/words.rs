@@ -25,6 +25,8 @@ pub(super) struct Words {
     pub(super) mute: bool,
     /// Why a previous target could not be asked last.
     pub(super) previous: Option<(Reason, String)>,
+    /// What is wrong with the ledger.
+    pub(super) ledger: Option<(Reason, String)>,
     /// What is wrong with the collection.
     pub(super) target: Option<(Reason, String)>,
 }
@@ -39,7 +41,7 @@ pub(super) struct Showing {
 impl Words {
     /// Whether nothing is wrong outside the core.
     pub(super) fn quiet(&self) -> bool {
-        self.source.is_none() && self.pull.is_none() && self.target.is_none() && !self.mute
+        self.source.is_none() && self.pull.is_none() && self.target.is_none() && self.ledger.is_none() && !self.mute
     }
 
     /// Everything that is in the way now.
@@ -47,7 +49,9 @@ impl Words {
         let mut troubles = Vec::new();
         let mut add = |reason, message: &str| troubles.push(Trouble { reason, message: message.to_owned() });
         let pull = if self.source.is_some() { &None } else { &self.pull };
-        for (reason, message) in [&self.source, pull, &self.target].into_iter().flatten() {
+        // The same database, mostly for the same reason.
+        let ledger = if core.unavailable || core.refuses || self.target.is_some() { &None } else { &self.ledger };
+        for (reason, message) in [&self.source, pull, &self.target, ledger].into_iter().flatten() {
             add(*reason, message);
         }
         if self.mute {

@@ -7,6 +7,7 @@ use crate::collector::compare;
 use crate::collector::core::GroupId;
 use crate::collector::dead_letters::{DeadLetterError, DeadLetterErrorKind, DeadLetters, Poison, Reason, Stored};
 use crate::collector::former::{Doubtful, Formers, Unasked};
+use crate::collector::ledger::Answer;
 use crate::collector::sink::{Collection, CommandFailure, FailureKind, InsertCommand, InsertReply, OpenError};
 use crate::collector::source::{ConsumerFacts, Inspector, SourceError, SourceErrorKind};
 use bson::{RawBson, RawDocument, oid::ObjectId};
@@ -17,6 +18,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 /// What a task ended with.
 #[derive(Debug)]
@@ -28,6 +30,16 @@ pub(super) enum Done {
     Checked(GroupId, Result<Vec<(u32, Class)>, Unasked>),
     Buried(GroupId, Result<Stored, DeadLetterError>),
     Pinged(Result<(), CommandFailure>),
+    /// What the ledger answered to whom.
+    Kept(Uuid, Result<Answer, CommandFailure>),
+    /// Whether a block is reserved, by whom, in which term.
+    Reserved(Uuid, u64, Result<bool, CommandFailure>),
+    /// Those that are in the collection, by index.
+    Resolved(GroupId, Result<Vec<(u32, Class)>, CommandFailure>),
+    /// After how long records are to be looked at again.
+    Repaired(Uuid, Result<Option<Duration>, CommandFailure>),
+    /// Nothing more is to be done about it.
+    Looked,
     Asked(Result<ConsumerFacts, SourceError>),
     Opened(Result<Collection, OpenError>),
 }
@@ -75,14 +87,21 @@ pub(super) async fn insert(collection: Collection, group: GroupId, command: Inse
     guarded(work, || Done::Inserted(group, InsertReply::Failed(panicked("the insert")), begun.elapsed())).await
 }
 
+/// Takes back what a normal collection took in the place of a time-series one.
+pub(super) async fn take_back(collection: Collection, group: GroupId, ids: Vec<RawBson>) -> Done {
+    let begun = Instant::now();
+    let work = async { Done::Inserted(group, InsertReply::Failed(collection.take_back(ids).await), begun.elapsed()) };
+    guarded(work, || Done::Inserted(group, InsertReply::Failed(panicked("taking measurements back")), begun.elapsed())).await
+}
+
 /// A document that met a duplicate key.
 #[derive(Debug)]
-pub(super) struct Suspect {
+pub(super) struct Met {
     pub(super) payload: Bytes,
     pub(super) id: Option<[u8; 12]>,
 }
 
-impl Suspect {
+impl Met {
     fn id(&self) -> Option<RawBson> {
         match self.id {
             Some(id) => Some(RawBson::ObjectId(ObjectId::from_bytes(id))),
@@ -91,9 +110,9 @@ impl Suspect {
     }
 }
 
-pub(super) async fn look_up(collection: Collection, group: GroupId, suspects: Vec<Suspect>) -> Done {
+pub(super) async fn look_up(collection: Collection, group: GroupId, met: Vec<Met>) -> Done {
     let work = async {
-        let ids: Vec<RawBson> = suspects.iter().filter_map(Suspect::id).collect();
+        let ids: Vec<RawBson> = met.iter().filter_map(Met::id).collect();
         let result = collection.find(ids).await.map(|stored| {
             let mut by_id: HashMap<Vec<u8>, Vec<&RawDocument>> = HashMap::new();
             for document in &stored {
@@ -101,9 +120,9 @@ pub(super) async fn look_up(collection: Collection, group: GroupId, suspects: Ve
                     by_id.entry(compare::id_key(&id)).or_default().push(document);
                 }
             }
-            let judged = suspects.iter().enumerate().filter_map(|(index, suspect)| {
-                let found = suspect.id().and_then(|id| by_id.get(&compare::id_key(&id)).cloned()).unwrap_or_default();
-                Some((u32::try_from(index).ok()?, judge(suspect, &found)?))
+            let judged = met.iter().enumerate().filter_map(|(index, met)| {
+                let found = met.id().and_then(|id| by_id.get(&compare::id_key(&id)).cloned()).unwrap_or_default();
+                Some((u32::try_from(index).ok()?, judge(met, &found)?))
             });
             judged.collect()
         });
@@ -119,12 +138,12 @@ pub(super) async fn check(formers: Formers, letters: DeadLetters, group: GroupId
 }
 
 /// `None`: stored as it was sent.
-fn judge(suspect: &Suspect, found: &[&RawDocument]) -> Option<Class> {
-    let Ok(sent) = RawDocument::from_bytes(&suspect.payload) else { return Some(Class::Unknown) };
+fn judge(met: &Met, found: &[&RawDocument]) -> Option<Class> {
+    let Ok(sent) = RawDocument::from_bytes(&met.payload) else { return Some(Class::Unknown) };
     if found.iter().any(|stored| compare::same(sent, stored)) {
         return None;
     }
-    match (found.is_empty(), suspect.id) {
+    match (found.is_empty(), met.id) {
         // Another unique index; or it was there a moment ago, and the application deleted it. To be tried again.
         (true, _) => Some(Class::Unknown),
         // Nothing but this message has this identity: it was stored, and the application has changed it since.
@@ -189,32 +208,32 @@ mod tests {
     use super::*;
     use bson::rawdoc;
 
-    fn suspect(document: bson::RawDocumentBuf) -> Suspect {
-        Suspect { payload: Bytes::from(document.into_bytes()), id: None }
+    fn met(document: bson::RawDocumentBuf) -> Met {
+        Met { payload: Bytes::from(document.into_bytes()), id: None }
     }
 
     #[test]
     fn a_document_that_is_stored_as_it_was_sent_is_done() {
         let stored = rawdoc! { "_id": 1, "a": 2 };
-        assert_eq!(judge(&suspect(rawdoc! { "a": 2, "_id": 1 }), &[&stored]), None);
+        assert_eq!(judge(&met(rawdoc! { "a": 2, "_id": 1 }), &[&stored]), None);
     }
 
     #[test]
     fn another_document_under_the_same_id_is_a_refusal() {
         let stored = rawdoc! { "_id": 1, "a": 3 };
-        assert_eq!(judge(&suspect(rawdoc! { "_id": 1, "a": 2 }), &[&stored]), Some(Class::Document));
+        assert_eq!(judge(&met(rawdoc! { "_id": 1, "a": 2 }), &[&stored]), Some(Class::Document));
     }
 
     #[test]
     fn nothing_under_the_id_means_another_index_or_a_document_that_was_deleted_meanwhile() {
-        assert_eq!(judge(&suspect(rawdoc! { "_id": 1 }), &[]), Some(Class::Unknown));
+        assert_eq!(judge(&met(rawdoc! { "_id": 1 }), &[]), Some(Class::Unknown));
     }
 
     #[test]
     fn a_document_under_our_own_identity_is_done_even_if_the_application_changed_it() {
         let id = [7; 12];
         let stored = rawdoc! { "_id": ObjectId::from_bytes(id), "a": 3 };
-        let ours = Suspect { id: Some(id), ..suspect(rawdoc! { "a": 2 }) };
+        let ours = Met { id: Some(id), ..met(rawdoc! { "a": 2 }) };
         assert_eq!(judge(&ours, &[&stored]), None);
     }
 

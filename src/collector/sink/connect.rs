@@ -13,6 +13,7 @@ use bson::doc;
 use mongodb::event::{EventHandler, sdam::SdamEvent};
 use mongodb::options::{ClientOptions, ConnectionString, Credential, HostInfo, ServerAddress, ServerMonitoringMode};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -128,6 +129,8 @@ pub struct Database {
     /// Why the last look at a server failed; the driver tells nobody else, and a failed selection has only a text.
     cause: Arc<Mutex<Option<Cause>>>,
     listings: Listings,
+    /// Whether the server was found to delete single measurements.
+    deletes_measurements: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -163,7 +166,7 @@ impl Database {
         let client = mongodb::Client::with_options(options).map_err(|error| CommandFailure::from_driver(&error).message)?;
         // Read by now; a combined file of certificate and key goes again.
         drop(files);
-        Ok(Self { client, hosts, cause, listings: Listings::default() })
+        Ok(Self { client, hosts, cause, listings: Listings::default(), deletes_measurements: AtomicBool::new(false) })
     }
 
     pub(super) fn client(&self) -> &mongodb::Client {
@@ -172,6 +175,15 @@ impl Database {
 
     pub(super) fn listings(&self) -> &Listings {
         &self.listings
+    }
+
+    /// Whether the server can delete single measurements of a time-series collection; asked until it can.
+    pub(super) async fn deletes_measurements(&self) -> Result<bool, CommandFailure> {
+        if !self.deletes_measurements.load(Relaxed) {
+            let deletes = self.facts().await?.deletes_measurements();
+            self.deletes_measurements.store(deletes, Relaxed);
+        }
+        Ok(self.deletes_measurements.load(Relaxed))
     }
 
     /// Asks the server whether it is there.

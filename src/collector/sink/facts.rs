@@ -4,6 +4,9 @@ use super::connect::{Database, bounded};
 use super::failure::CommandFailure;
 use bson::doc;
 
+/// From this major version on MongoDB can delete single measurements of a time-series collection.
+const DELETES_MEASUREMENTS: u32 = 7;
+
 /// What kind of deployment answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deployment {
@@ -28,6 +31,11 @@ impl ServerFacts {
     /// The major version; 0 where the version does not begin with a number.
     pub fn major(&self) -> u32 {
         self.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or_default()
+    }
+
+    /// Whether it can delete single measurements of a time-series collection, without which copies cannot be repaired.
+    pub fn deletes_measurements(&self) -> bool {
+        self.major() >= DELETES_MEASUREMENTS
     }
 }
 

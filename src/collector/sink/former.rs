@@ -5,6 +5,8 @@
 
 use super::connect::{Database, bounded};
 use super::failure::{CommandFailure, FailureKind};
+use super::measurements;
+use crate::collector::traces::Window;
 use crate::pipeline::config::WRITE_TIMEOUT;
 use crate::pipeline::moves::Place;
 use bson::{Bson, DateTime, Document, RawBson, RawDocumentBuf, doc};
@@ -26,13 +28,20 @@ impl Former {
     }
 
     /// The stored documents with one of these `_id`s; in a time-series collection, which has no index on them, those of
-    /// `times` (the first and the last date) alone.
-    pub async fn find(&self, ids: Vec<RawBson>, times: Option<(DateTime, DateTime)>) -> Result<Vec<RawDocumentBuf>, CommandFailure> {
+    /// `times` (the first and the last date) alone, and everything in `windows`.
+    pub async fn find(
+        &self,
+        ids: Vec<RawBson>,
+        times: Option<(DateTime, DateTime)>,
+        windows: &[Window],
+    ) -> Result<Vec<RawDocumentBuf>, CommandFailure> {
         let ids: Result<Vec<Bson>, _> = ids.into_iter().map(Bson::try_from).collect();
         let ids = ids.map_err(|error| CommandFailure::new(FailureKind::Other, error.to_string()))?;
         let mut filter = doc! {"_id": {"$in": ids}};
         if let (Some(series), Some((first, last))) = (&self.place.series, times) {
             filter.insert(series.time_field.as_str(), doc! {"$gte": first, "$lte": last});
+            let others = windows.chunks(1).map(|window| measurements::filter(window, series));
+            filter = doc! {"$or": others.chain([filter.clone()]).collect::<Vec<_>>()};
         }
         let applied = self.read(filter.clone(), ReadConcern::local()).await?;
         if applied.is_empty() {

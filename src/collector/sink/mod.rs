@@ -10,8 +10,11 @@ mod existing;
 mod facts;
 mod failure;
 mod former;
+mod guard;
 mod kind;
+mod ledger;
 mod listing;
+mod measurements;
 mod open;
 mod reply;
 mod tls;
@@ -22,16 +25,21 @@ pub use existing::{Existing, existing};
 pub use facts::{Deployment, ServerFacts};
 pub use failure::{CommandFailure, FailureKind};
 pub use former::Former;
+pub use ledger::{Ledger, Record};
 pub use listing::Age;
+pub use measurements::{Causal, Measurements};
 pub use reply::{DocumentFailure, InsertReply};
 
-use crate::pipeline::config::{OutputConfig, WRITE_TIMEOUT};
+use crate::collector::ledger::Key;
+use crate::pipeline::config::{OutputConfig, WRITE_TIMEOUT, WriteConcern};
+use crate::pipeline::moves::Series;
 use crate::pipeline::spec::Target;
 use bson::{Bson, RawBson, RawDocumentBuf, doc};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use mongodb::options::ReadConcern;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One document to insert.
 #[derive(Debug, Clone)]
@@ -53,6 +61,8 @@ pub struct InsertCommand {
     documents: usize,
     /// What a command of one document has besides it.
     rest: usize,
+    /// Whether it begins with a document that only a normal collection takes; not counted.
+    guarded: bool,
 }
 
 impl InsertCommand {
@@ -86,6 +96,19 @@ pub struct Collection {
     name: String,
     /// Everything in front of the documents of an insert command, the same for each.
     prologue: Arc<[u8]>,
+    /// Of a time-series collection.
+    series: Option<Arc<Guarded>>,
+}
+
+/// What inserting measurements takes.
+#[derive(Debug)]
+struct Guarded {
+    fields: Series,
+    concern: WriteConcern,
+    /// The document that only a normal collection takes.
+    first: Vec<u8>,
+    /// Whether single measurements can be deleted.
+    deletes: bool,
 }
 
 impl Collection {
@@ -96,7 +119,16 @@ impl Collection {
     pub async fn open(database: Arc<Database>, target: &Target, output: &OutputConfig, age: Age) -> Result<Self, OpenError> {
         let handle = database.client().database(&target.database);
         let prologue = command::prologue(&target.collection, &output.write_concern, WRITE_TIMEOUT).into();
-        let collection = Self { database, handle, name: target.collection.clone(), prologue };
+        let series = match &output.time_series {
+            None => None,
+            Some(series) => Some(Arc::new(Guarded {
+                fields: Series { time_field: series.time_field.clone(), meta_field: series.meta_field.clone() },
+                concern: output.write_concern.clone(),
+                first: guard::document().into_bytes(),
+                deletes: Box::pin(database.deletes_measurements()).await?,
+            })),
+        };
+        let collection = Self { database, handle, name: target.collection.clone(), prologue, series };
         let listings = collection.database.listings();
         match open::ensure(&collection.handle, listings, &collection.name, output.time_series.as_ref(), age).await {
             Ok(()) => Ok(collection),
@@ -109,20 +141,46 @@ impl Collection {
     /// what [`Self::document_bytes`] says of them.
     pub fn command<'a>(&self, bytes: usize, documents: impl Iterator<Item = (&'a [u8], Option<[u8; 12]>)>) -> InsertCommand {
         let (bytes, documents) = command::build(&self.prologue, bytes, documents);
-        InsertCommand { bytes, documents, rest: self.prologue.len() + COMMAND_FRAME }
+        InsertCommand { bytes, documents, rest: self.prologue.len() + COMMAND_FRAME, guarded: false }
+    }
+
+    /// The same for measurements: the server has `limit` for it, and a normal collection in their place gives itself away.
+    pub fn measurements_command<'a>(
+        &'a self,
+        bytes: usize,
+        limit: Duration,
+        documents: impl Iterator<Item = (&'a [u8], Option<[u8; 12]>)>,
+    ) -> InsertCommand {
+        let Some(series) = &self.series else { return self.command(bytes, documents) };
+        let prologue = command::prologue(&self.name, &series.concern, limit);
+        let first = command::document_bytes(series.first.len(), false);
+        let (bytes, documents) =
+            command::build(&prologue, bytes + first, std::iter::once((series.first.as_slice(), None)).chain(documents));
+        InsertCommand { bytes, documents: documents - 1, rest: prologue.len() + first + COMMAND_FRAME, guarded: true }
+    }
+
+    /// The collection as repair needs it; `None` where it is a normal one, or the server cannot delete single measurements.
+    pub fn measurements(&self) -> Option<Measurements> {
+        let series = self.series.as_ref().filter(|series| series.deletes)?;
+        Some(Measurements::new(self.database.clone(), self.handle.clone(), &self.name, series.fields.clone()))
+    }
+
+    /// A page of the ledger in this collection's database.
+    pub fn ledger(&self, key: Key) -> Ledger {
+        Ledger::new(self.database.clone(), self.handle.name(), key)
     }
 
     /// The command that inserts `documents`.
     pub fn command_of(&self, documents: &[Document]) -> InsertCommand {
         let (bytes, documents) = command::build_all(&self.prologue, documents);
-        InsertCommand { bytes, documents, rest: self.prologue.len() + COMMAND_FRAME }
+        InsertCommand { bytes, documents, rest: self.prologue.len() + COMMAND_FRAME, guarded: false }
     }
 
     /// Inserts documents by one unordered command. The caller splits what is larger than [`MAX_COMMAND_BYTES`]; a document
     /// alone may use the rest that the server leaves for a command, and is refused as [`FailureKind::TooLarge`] only where
     /// it is larger than [`MAX_DOCUMENT_BYTES`].
     pub async fn send(&self, command: InsertCommand) -> InsertReply {
-        let InsertCommand { bytes, documents, rest } = command;
+        let InsertCommand { bytes, documents, rest, guarded } = command;
         if documents == 0 {
             return InsertReply::Executed { failures: Vec::new(), write_concern_error: None };
         }
@@ -136,6 +194,7 @@ impl Collection {
             Err(error) => return InsertReply::Failed(CommandFailure::new(FailureKind::Other, error.to_string())),
         };
         match connect::bounded(self.handle.run_raw_command(command)).await {
+            Ok(reply) if guarded => guard::strip(reply::read(&reply, documents + 1)),
             Ok(reply) => reply::read(&reply, documents),
             Err(failure) => InsertReply::Failed(self.database.explain(failure).await),
         }

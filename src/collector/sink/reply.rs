@@ -32,6 +32,11 @@ pub enum InsertReply {
         /// The write concern was not met in time: whether anything is durable is unknown.
         write_concern_error: Option<CommandFailure>,
     },
+    /// Measurements were sent to what is a normal collection now. It took them all but those it `refused`, by index.
+    NotSeries {
+        /// Their indexes.
+        refused: Vec<usize>,
+    },
     /// The command failed; what was stored of it is unknown.
     Failed(CommandFailure),
 }
@@ -110,7 +115,7 @@ mod tests {
     fn executed(reply: Document, sent: usize) -> (Vec<DocumentFailure>, Option<CommandFailure>) {
         match read(&reply, sent) {
             InsertReply::Executed { failures, write_concern_error } => (failures, write_concern_error),
-            InsertReply::Failed(failure) => panic!("{failure}"),
+            other => panic!("{other:?}"),
         }
     }
 

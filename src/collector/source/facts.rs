@@ -38,6 +38,8 @@ pub struct ConsumerFacts {
     pub num_redelivered: u64,
     /// Pull requests waiting at the server.
     pub num_waiting: u64,
+    /// The highest sequence of the stream that was delivered.
+    pub delivered_sequence: u64,
     /// The stream's last sequence.
     pub last_sequence: u64,
     /// When the stream's first message was published, nanoseconds since the epoch; 0 where it is empty.
@@ -74,6 +76,14 @@ struct ConsumerInfo {
     num_redelivered: u64,
     #[serde(default)]
     num_waiting: u64,
+    #[serde(default)]
+    delivered: Delivered,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Delivered {
+    #[serde(default)]
+    stream_seq: u64,
 }
 
 /// Durations are nanoseconds.
@@ -128,6 +138,7 @@ pub(super) async fn ask(nats: &Client, stream: &str, consumer: &str) -> Result<C
         num_ack_pending: consumer.num_ack_pending,
         num_redelivered: consumer.num_redelivered,
         num_waiting: consumer.num_waiting,
+        delivered_sequence: consumer.delivered.stream_seq,
         last_sequence: stream.state.last_seq,
         first_published_ns: stream.state.first_ts.filter(|_| stream.state.messages > 0).map_or(0, nanoseconds),
     })

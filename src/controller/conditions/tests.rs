@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::pipeline::id::PipelineId;
-use crate::pipeline::report::{Counters, EffectiveLimits, Trouble};
+use crate::pipeline::report::{Counters, EffectiveLimits, StreamRole, Trouble};
 use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
 use crate::pipeline::status::DesiredSummary;
 use std::time::Duration;
@@ -42,6 +42,7 @@ fn report(phase: ExecutionPhase, trouble: Option<Reason>) -> ExecutionReport {
         phase,
         troubles: trouble.into_iter().map(|reason| Trouble { reason, message: "m".into() }).collect(),
         counters: Counters::default(),
+        role: None,
         limits: EffectiveLimits::default(),
         proven: false,
         last_pull_ms: 0,
@@ -190,6 +191,16 @@ fn limits_and_dead_letters_are_advice_said_once_for_all_executions() {
     case.says(Advisory, true, Reason::BatchLimited);
     case.says(Advisory, true, Reason::DocumentsRefused);
     assert_eq!(case.conditions(&[]).iter().filter(|condition| condition.kind == Advisory).count(), 2);
+}
+
+#[test]
+fn measurements_that_are_stored_at_least_once_are_said_to_be_and_others_are_not() {
+    for (role, said) in [(StreamRole::AtLeastOnce, 1), (StreamRole::Active, 0), (StreamRole::Standby, 0)] {
+        let one = ExecutionReport { role: Some(role), ..report(ExecutionPhase::Running, None) };
+        let case = Case::new(Wish::Unfit, Phase::Run, vec![one.clone(), one]);
+        let advice = case.conditions(&[]).into_iter().filter(|condition| condition.reason == Reason::AtLeastOnce);
+        assert_eq!(advice.count(), said, "{role:?}");
+    }
 }
 
 #[test]

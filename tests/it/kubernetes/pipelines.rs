@@ -72,6 +72,8 @@ async fn a_hundred_thousand_documents_outlive_a_version_change_and_the_death_of_
         stage.publish(900).await;
         go_to(8);
         acknowledged_are(&done, 30_000).await;
+        // Not one of the version before, which may be about to go by itself.
+        eventually("the new version runs alone", LONG, || async { stage.pods().await.len() == 1 }).await;
         let pod = stage.pods().await.remove(0);
         stage.namespace.kubectl(&["delete", &pod, "--force", "--grace-period=0"]).await;
         go_to(11);

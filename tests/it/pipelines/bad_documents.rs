@@ -57,7 +57,6 @@ async fn a_wrong_time_field_dead_letters_nothing_and_the_status_says_what_to_do(
     stage.publish("metrics", &series("when")).await;
     stage.send_with("alpha.metrics", 0..300, |n| doc! {"ts": bson::DateTime::now(), "n": n}).await;
     stage.says("metrics", "Progressing", false, "NothingStoredYet").await;
-    stage.says("metrics", "Advisory", true, "AtLeastOnce").await;
     assert_eq!((stage.dead_letters("metrics").await, stage.waiting("metrics").await), (0, Some(300)));
     let shown = stage.sluice.cli_ok(&["status", "metrics"]).await;
     assert!(shown.contains("time_field"), "{shown}");

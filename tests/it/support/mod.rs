@@ -8,6 +8,7 @@
 // A toolbox: not everything in it is in use at every time.
 #![allow(dead_code, unused_imports)]
 
+mod commands;
 mod docker;
 mod http;
 mod kubernetes;
@@ -20,6 +21,7 @@ mod sluice;
 mod tools;
 pub mod wire;
 
+pub use commands::Commands;
 pub use docker::{Cleaning, Docker};
 pub use http::http_get;
 pub use kubernetes::{Cluster, Component, Namespace};

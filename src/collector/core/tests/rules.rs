@@ -38,7 +38,15 @@ impl Desk {
         let messages: Vec<Arrival> = (0..count)
             .map(|_| {
                 self.next_slot += 1;
-                Arrival { slot: self.next_slot, bytes: 100, lease_from: self.now, published_ns: 1, kind, check: false }
+                Arrival {
+                    slot: self.next_slot,
+                    sequence: u64::from(self.next_slot),
+                    bytes: 100,
+                    lease_from: self.now,
+                    published_ns: 1,
+                    kind,
+                    check: false,
+                }
             })
             .collect();
         self.on(Event::Delivered { messages: &messages, pending })
@@ -46,7 +54,15 @@ impl Desk {
 
     /// Messages that may lie in a previous target.
     pub(super) fn deliver_doubtful(&mut self, count: u32) -> Vec<Effect> {
-        let arrival = |slot| Arrival { slot, bytes: 100, lease_from: self.now, published_ns: 1, kind: Kind::Document, check: true };
+        let arrival = |slot| Arrival {
+            slot,
+            sequence: u64::from(slot),
+            bytes: 100,
+            lease_from: self.now,
+            published_ns: 1,
+            kind: Kind::Document,
+            check: true,
+        };
         let messages: Vec<Arrival> = (1..=count).map(|n| arrival(self.next_slot + n)).collect();
         self.next_slot += count;
         self.on(Event::Delivered { messages: &messages, pending: 0 })

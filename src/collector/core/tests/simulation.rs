@@ -261,6 +261,7 @@ impl World {
                 self.later(latency, Coming::Pinged(away));
             }
             Effect::Release(entries) => self.free(entries),
+            Effect::Reserve(_) | Effect::Resolve(_) | Effect::Late(_) => panic!("seed {seed}: {effect:?} of a normal collection"),
             Effect::Finished | Effect::Withdraw => {}
         }
     }
@@ -289,6 +290,7 @@ impl World {
                     let lease_from = self.slots[slot].1 - ACK_WAIT;
                     Arrival {
                         slot: *slot,
+                        sequence: *number as u64 + 1,
                         bytes: self.messages[*number].bytes,
                         lease_from,
                         published_ns: 1,
