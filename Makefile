@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TOOLS := bash deploy/local/tools.sh
 
-.PHONY: help build image demo test cluster cluster-stop manifests soak soak-controllers torture lint bench bench-controllers bench-docker instructions clean-cache
+.PHONY: help build image demo test cluster cluster-stop manifests soak soak-controllers torture lint bench bench-controllers bench-docker bench-kubernetes instructions clean-cache
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-controllers: ## documents per second of one controller and of two, in turn
 
 bench-docker: build ## how long an entry takes to become a running container, beside `docker run`; ROUNDS=10 MANY=100
 	@bash deploy/local/bench-docker.sh
+
+bench-kubernetes: build ## how long an entry takes to become an available Deployment, beside `kubectl apply`; ROUNDS=10
+	@bash deploy/local/bench-kubernetes.sh
 
 instructions: ## instructions per document of the hot path, counted by valgrind
 	@bash deploy/local/instructions.sh

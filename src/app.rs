@@ -6,7 +6,10 @@ pub use execute::execute;
 
 use crate::collector::{ByteBudget, sink::Databases};
 use crate::controller::{self, Controller};
-use crate::executor::{Executor, config_reader::ConfigReader, docker::DockerExecutor, execution::ExecutionDeps, in_process::InProcess};
+use crate::executor::{
+    Executor, config_reader::ConfigReader, docker::DockerExecutor, execution::ExecutionDeps, in_process::InProcess,
+    kubernetes::KubernetesExecutor,
+};
 use crate::http;
 use crate::pipeline::health::{Check, Health, View};
 use crate::pipeline::{id::PipelineId, report::ExecutionReport, status::PipelineStatus};
@@ -42,6 +45,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         match kind {
             ExecutorKind::InProcess => Arc::new(InProcess::new(execution.clone())),
             ExecutorKind::Docker => Arc::new(DockerExecutor::new(settings.clone(), installation)),
+            ExecutorKind::Kubernetes => Arc::new(KubernetesExecutor::new(settings.clone(), installation)),
         }
     };
     let controller = loop {
@@ -86,8 +90,12 @@ async fn serve(settings: &Settings, metrics: &Arc<Metrics>) -> Result<(Arc<Shown
     let serving = CancellationToken::new();
     let guard = serving.clone().drop_guard();
     if let Some(listen) = settings.http.listen {
-        let address = http::serve(listen, settings.http.token.clone(), shown.clone(), metrics.clone(), serving).await?;
+        let address = http::serve(listen, settings.http.token.clone(), shown.clone(), metrics.clone(), serving.clone()).await?;
         info!(%address, "http listening");
+    }
+    if let Some(listen) = settings.http.health_listen {
+        let address = http::serve_health(listen, shown.clone(), serving).await?;
+        info!(%address, "health listening");
     }
     Ok((shown, guard))
 }

@@ -85,6 +85,15 @@ cgroups() {
   awk '$3 == "cgroup" || $3 == "cgroup2" {print $2}' /proc/mounts | sort -u | sed "s#\$#/sluicek$n#"
 }
 
+make_cgroups() {
+  local group controller
+  for group in $(cgroups); do mkdir -p "$group"; done
+  # Version 2 alone: what the kubelet counts on is handed down from the top, as systemd does it too.
+  [ ! -e /sys/fs/cgroup/cgroup.subtree_control ] || for controller in cpuset cpu io memory hugetlb pids; do
+    echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || true
+  done
+}
+
 keep_sysctls() {
   local name
   # Written once, and removed with the last cluster.
@@ -93,13 +102,20 @@ keep_sysctls() {
   done >$SYSCTLS
 }
 
+# Whether a kubelet runs that is not ours.
+others() {
+  local pid
+  for pid in $(pgrep -x kubelet); do ! runs "$pid" || return 0; done
+  return 1
+}
+
 # What clusters share goes with the last one.
 last() {
   local name value
   while read -r name value; do [ "$(cat "/proc/sys/$name")" = "$value" ] || echo "$value" >"/proc/sys/$name"; done <$SYSCTLS
   rm -f $SYSCTLS
   # The kubelet knows no other place for it.
-  if ! pgrep -x kubelet >/dev/null; then
+  if ! others; then
     rm -f /var/lib/kubelet/device-plugins/kubelet.sock
     rmdir /var/lib/kubelet/{device-plugins,} 2>/dev/null || true
   fi
@@ -185,7 +201,7 @@ YAML
 }
 
 start_all() {
-  local bin=$tools loopback="127.27.$n.1" api="10.96.$n.1" group
+  local bin=$tools loopback="127.27.$n.1" api="10.96.$n.1"
   launch etcd "$bin/etcd" --name default --data-dir "$DIR/etcd" --unsafe-no-fsync --log-level warn --listen-client-urls "http://$loopback:2379" \
     --advertise-client-urls "http://$loopback:2379" --listen-peer-urls "http://$loopback:2380" \
     --initial-advertise-peer-urls "http://$loopback:2380" --initial-cluster "default=http://$loopback:2380"
@@ -206,7 +222,7 @@ start_all() {
     --bind-address "$loopback" --flex-volume-plugin-dir "$DIR/plugins" --kube-api-qps 100 --kube-api-burst 200
   launch kube-scheduler "$bin/kube-scheduler" --kubeconfig "$DIR/kubeconfig" --leader-elect=false --bind-address "$loopback"
   keep_sysctls
-  for group in $(cgroups); do mkdir -p "$group"; done
+  make_cgroups
   launch kubelet "$bin/kubelet" --config "$DIR/kubelet.yml" --kubeconfig "$DIR/kubeconfig" --hostname-override $NODE \
     --node-ip "172.27.$n.1" --root-dir "$DIR/kubelet" --cert-dir "$DIR/pki/kubelet"
   ready kubelet listens "$loopback" 10248

@@ -39,7 +39,7 @@ mod written;
 pub use vital::Died;
 
 use crate::collector::sink::Databases;
-use crate::executor::{Executor, ExecutorError, Observed, config_reader::ConfigReader};
+use crate::executor::{Executor, ExecutorError, Observed, Term, config_reader::ConfigReader};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::Action;
 use crate::pipeline::report::{ExecutionPhase, ExecutionReport};
@@ -175,7 +175,7 @@ impl Controller {
         info!(controller = %self.process, installation = %self.installation, "controller started");
         for executor in self.deps.retired.iter().chain([&self.deps.executor]) {
             let holding = self.holding.clone();
-            executor.permit(Arc::new(move || holding.epoch().map(|(epoch, _)| epoch)));
+            executor.permit(Arc::new(move || holding.epoch().map(|(epoch, left)| Term { epoch, left })));
         }
         self.resume().await;
         // Deciding ends first, so that another controller takes over while the executions here finish.

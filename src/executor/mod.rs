@@ -6,9 +6,12 @@
 pub mod answers;
 pub mod config_reader;
 pub mod docker;
+pub mod driver;
 pub mod execution;
 pub mod fake;
 pub mod in_process;
+mod kept_log;
+pub mod kubernetes;
 pub mod names;
 pub mod standalone;
 pub mod supervise;
@@ -17,7 +20,7 @@ use crate::pipeline::instance::{Instance, InstanceState};
 use crate::pipeline::report::{ExecutionPhase, ExecutionReport, Trouble};
 use crate::pipeline::status::Reason;
 use crate::pipeline::{id::PipelineId, logs::LogLine, spec::ExecutionSpec, spec::Fingerprint};
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::sync::broadcast;
 
 /// An error of a backend.
@@ -63,8 +66,17 @@ impl Observed {
     }
 }
 
-/// Says at any moment under which epoch this process may change what executions there are; `None`: it may not.
-pub type Permit = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
+/// Says at any moment as whom this process may change what executions there are; `None`: it may not.
+pub type Permit = Arc<dyn Fn() -> Option<Term> + Send + Sync>;
+
+/// A time in which one controller decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term {
+    /// Which of those that had the lease, one after the other, it is: the fencing epoch.
+    pub epoch: u64,
+    /// For how long it surely is: no call that changes something may take longer.
+    pub left: Duration,
+}
 
 /// A future of a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,4 +1,4 @@
-//! Names and labels of what executors make outside of this process: containers, volumes, later Deployments. Pure.
+//! Names and labels of what executors make outside of this process: containers, volumes, Deployments. Pure.
 //!
 //! A name is for people and for its uniqueness; who owns something, and what it is, stand in its labels alone. Two ids
 //! that look alike in lower case differ by the hash over installation and id.
@@ -20,7 +20,7 @@ pub const FINGERPRINT: &str = "sluice/fingerprint";
 /// Which of the execution's replicas, from 0; other words for what is no execution.
 pub const EXECUTION: &str = "sluice/execution";
 /// The epoch of the holder that made it: which of the controllers that had the lease, one after the other, it was. For people
-/// and other tools; a label cannot be changed, so that it does not follow a takeover.
+/// and other tools, as a label, which cannot be changed and does not follow a takeover; an annotation of a Deployment, which does.
 pub const EPOCH: &str = "sluice/epoch";
 /// A hash of the target: executions with different ones never run at the same time.
 pub const TARGET: &str = "sluice/target";

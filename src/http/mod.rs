@@ -10,7 +10,8 @@ pub use crate::pipeline::health::{Check, Health, View};
 
 use crate::settings::Secret;
 use crate::telemetry::metrics::Metrics;
-use std::{net::SocketAddr, sync::Arc};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -47,15 +48,36 @@ pub async fn serve(
     if !listen.ip().to_canonical().is_loopback() && token.is_none() {
         return Err(HttpError::TokenMissing { address: listen });
     }
-    let bind = |source| HttpError::Bind { address: listen, source };
-    let listener = TcpListener::bind(listen).await.map_err(bind)?;
-    let address = listener.local_addr().map_err(bind)?;
-    let router = routes::router(token.as_ref(), view, metrics);
+    let (listener, address) = bind(listen).await?;
+    begin(listener, address, routes::router(token.as_ref(), view, metrics), stop);
+    Ok(address)
+}
+
+/// Answers health on `listen`, and nothing else, so without a token: no more than yes or no. In a task of its own until
+/// `stop`; returns the address that it has got.
+pub async fn serve_health(listen: SocketAddr, view: Arc<dyn View>, stop: CancellationToken) -> Result<SocketAddr, HttpError> {
+    let (listener, address) = bind(listen).await?;
+    begin(listener, address, routes::health(view), stop);
+    Ok(address)
+}
+
+/// Binds `listen`; on a machine without IPv6, every address of it means every one of IPv4.
+async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), HttpError> {
+    let bound = match TcpListener::bind(listen).await {
+        Err(_) if listen.ip() == Ipv6Addr::UNSPECIFIED => TcpListener::bind((Ipv4Addr::UNSPECIFIED, listen.port())).await,
+        bound => bound,
+    };
+    let failed = |source| HttpError::Bind { address: listen, source };
+    let listener = bound.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+fn begin(listener: TcpListener, address: SocketAddr, router: axum::Router, stop: CancellationToken) {
     tokio::spawn(async move {
         // Without metrics and health a process is blind, not broken: the pipelines go on, and the log says so.
         if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
             tracing::error!(%address, %error, "http listener ended");
         }
     });
-    Ok(address)
 }

@@ -1,4 +1,4 @@
-//! What a backend outside of this process has for a pipeline: one container, later one pod, as the engine shows it.
+//! What a backend outside of this process has for a pipeline: one container or one pod, as the engine shows it.
 //!
 //! Kept in the status for people; written by the backend's `observe`, read by `sluice status`.
 

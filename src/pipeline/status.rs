@@ -315,17 +315,25 @@ reasons! {
     /// The execution ended in an error and is started again.
     ExecutionFailed => "look at the message; it is started again with growing delays",
     /// The engine that runs the executions cannot be reached.
-    EngineUnavailable => "what runs goes on; look after the engine, or correct `executor.docker.host` in the settings",
+    EngineUnavailable => "what runs goes on; look after the engine or the cluster, or correct its address under `executor` in the settings",
     /// The engine refuses what is asked of it.
-    EngineRefuses => "look at the message; correct `executor.docker` in the settings, or the engine",
+    EngineRefuses => "look at the message; correct the executor's section in the settings, or the engine or cluster",
     /// The engine does not have the image of executions and cannot get it.
-    ImageMissing => "load or build the image on the engine, or correct `executor.docker.image` and its registry",
+    ImageMissing => "load the image onto the engine or the nodes, or correct `image` of the executor in the settings, and its registry",
+    /// An object of the name that one of ours would have is somebody else's.
+    ObjectForeign => "remove or rename the object; nothing of somebody else's is ever touched",
+    /// Somebody else has set a field that we set.
+    FieldConflict => "set the field back, or take the object out of the other manager's hands (`kubectl get --show-managed-fields`); with an autoscaler set `executor.kubernetes.autoscaled`",
+    /// The cluster does not admit the pods: a quota, pod security, a webhook.
+    ExecutionNotAdmitted => "look at the message; raise the quota, or correct `executor.kubernetes` in the settings",
+    /// The scheduler finds no node for a pod.
+    ExecutionUnschedulable => "add nodes, or lower `requests` or correct selector and tolerations of `executor.kubernetes` in the settings",
     /// The engine's health check of an execution fails.
     ExecutionUnhealthy => "look at `sluice status ID` and `sluice logs ID`; it goes on by itself once what it needs is there",
     /// The execution needed more memory than it may have, and was killed.
-    ExecutionOutOfMemory => "raise `executor.docker.memory`, or lower the config's batches",
+    ExecutionOutOfMemory => "raise `memory` of the executor in the settings, or lower the config's batches",
     /// The execution ended because of its settings or config; a restart alone does not help.
-    ExecutionMisconfigured => "look at `sluice logs ID`; correct the settings or the config; it is tried again every minute",
+    ExecutionMisconfigured => "look at `sluice logs ID`; correct the settings or the config; it is tried again every few minutes",
     /// The entry's `replicas` have no effect with this executor.
     ReplicasIgnored => "in-process, run more controllers instead",
     /// Waiting messages are written before the stream goes.

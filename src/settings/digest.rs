@@ -2,7 +2,7 @@
 //!
 //! The hash is part of every fingerprint: a changed address restarts executions, a changed password does not.
 
-use super::{ExecutorKind, MongoConnection, Settings, TlsSettings, address, docker};
+use super::{ExecutorKind, MongoConnection, Settings, TlsSettings, address, docker, kubernetes};
 use crate::pipeline::spec::hex;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -36,12 +36,17 @@ impl Settings {
         }
         hash.add(&self.names.dead_letters);
         // A container gets all of its settings when it is made; a task shares those of its process.
-        if self.executor.kind == ExecutorKind::Docker {
-            hash.add("docker");
+        let profile = match self.executor.kind {
+            ExecutorKind::InProcess => None,
+            ExecutorKind::Docker => Some(docker::profile(&self.executor.docker)),
+            ExecutorKind::Kubernetes => Some(kubernetes::profile(&self.executor.kubernetes)),
+        };
+        if let Some(profile) = profile {
+            hash.add(self.executor.kind.as_str());
             hash.add(&self.limits.memory.to_string());
             hash.add(&self.executor.shutdown_grace.as_millis().to_string());
             hash.add(&self.log.level);
-            hash.list(&docker::profile(&self.executor.docker));
+            hash.list(&profile);
         }
         hex(&hash.0.finalize()[..8])
     }

@@ -3,11 +3,12 @@
 //!
 //! The profile comes from here alone: no entry and no config can weaken it. Called by the walk over all settings.
 
+use super::container::{self, ContainerUser, ExecutionAddresses, PullPolicy, whole};
 use super::secrets::Files;
 use super::{ExecutorKind, Secret, Settings, TlsSettings, address};
 use crate::pipeline::document::{Node, Place, Style, Value, shown};
 use crate::pipeline::fields::{Fields, Report, Taken};
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// `executor.docker`.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,17 +55,6 @@ pub struct DockerSettings {
     pub execution: ExecutionAddresses,
 }
 
-/// `executor.docker.pull`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PullPolicy {
-    /// Pull only where the engine does not have the image.
-    Missing,
-    /// Ask the registry before each container is made.
-    Always,
-    /// Never ask a registry.
-    Never,
-}
-
 /// `executor.docker.registry`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RegistrySettings {
@@ -76,24 +66,6 @@ pub struct RegistrySettings {
     pub password: Option<Secret>,
 }
 
-/// Who executions are inside their container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContainerUser {
-    /// User id, never 0.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-}
-
-/// `executor.docker.execution`: addresses as executions see them; everything else of a connection stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ExecutionAddresses {
-    /// Instead of `nats.urls`; empty for the same.
-    pub nats_urls: Vec<String>,
-    /// Hosts of MongoDB connections by name; those not named stay.
-    pub mongodb_hosts: BTreeMap<String, Vec<String>>,
-}
-
 impl Default for DockerSettings {
     fn default() -> Self {
         Self {
@@ -101,7 +73,7 @@ impl Default for DockerSettings {
             tls: TlsSettings::default(),
             timeout: Duration::from_secs(30),
             parallel: 4,
-            image: concat!("sluice:", env!("CARGO_PKG_VERSION")).into(),
+            image: container::IMAGE.into(),
             pull: PullPolicy::Missing,
             registry: RegistrySettings::default(),
             user: ContainerUser { uid: 65532, gid: 65532 },
@@ -136,9 +108,8 @@ pub(super) fn profile(docker: &DockerSettings) -> Vec<String> {
         docker.dns.join(","),
         docker.health_interval.as_millis().to_string(),
         docker.secrets_dir.clone().unwrap_or_default(),
-        docker.execution.nats_urls.join(","),
     ];
-    fields.extend(docker.execution.mongodb_hosts.iter().map(|(name, hosts)| format!("{name}={}", hosts.join(","))));
+    fields.extend(docker.execution.profile());
     fields
 }
 
@@ -146,7 +117,7 @@ pub(super) fn profile(docker: &DockerSettings) -> Vec<String> {
 pub(super) fn read(parent: &mut Fields<'_>, docker: &mut DockerSettings, files: &Files, report: &mut Report) {
     let mut fields = parent.map("docker", report);
     engine(&mut fields, docker, files, report);
-    container(&mut fields, docker, report);
+    profile_of(&mut fields, docker, report);
     let mut registry = fields.map("registry", report);
     docker.registry.server = registry.string("server", report).map(|taken| taken.value);
     let username = registry.string("username", report);
@@ -164,9 +135,7 @@ pub(super) fn read(parent: &mut Fields<'_>, docker: &mut DockerSettings, files: 
         docker.secrets_dir = Some(taken.value);
     }
     secrets.finish(report);
-    let mut execution = fields.map("execution", report);
-    addresses(&mut execution, &mut docker.execution, report);
-    execution.finish(report);
+    container::addresses(&mut fields, &mut docker.execution, report);
     fields.finish(report);
 }
 
@@ -201,36 +170,17 @@ fn engine(fields: &mut Fields<'_>, docker: &mut DockerSettings, files: &Files, r
     if let Some(taken) = whole(fields, "parallel", 1..=64, report) {
         docker.parallel = taken;
     }
-    if let Some(taken) = fields.string("image", report) {
-        let valid = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-        if taken.value.is_empty() || taken.value.len() > 255 || !taken.value.chars().all(valid) {
-            taken.error(report, format!("'{}' is no name of an image", shown(&taken.value)), "write it as registry/name:tag");
-        }
-        docker.image = taken.value;
-    }
-    let policies = [("missing", PullPolicy::Missing), ("always", PullPolicy::Always), ("never", PullPolicy::Never)];
-    if let Some(taken) = fields.word("pull", &policies, report) {
-        docker.pull = taken.value;
-    }
+    container::image(fields, &mut docker.image, report);
+    container::pull(fields, &mut docker.pull, report);
 }
 
-fn container(fields: &mut Fields<'_>, docker: &mut DockerSettings, report: &mut Report) {
-    if let Some(taken) = fields.string("user", report) {
-        match user(&taken.value) {
-            Some(ContainerUser { uid: 0, .. }) => taken.error(report, "executions never run as root", "write another user id"),
-            Some(user) => docker.user = user,
-            None => taken.error(report, format!("'{}' is no user", shown(&taken.value)), "write numbers, such as 65532:65532"),
-        }
-    }
+fn profile_of(fields: &mut Fields<'_>, docker: &mut DockerSettings, report: &mut Report) {
+    container::user(fields, &mut docker.user, report);
     if let Some(taken) = fields.bytes("memory", (32 << 20)..=(1 << 50), report) {
         docker.memory = taken.value;
     }
-    if let Some(taken) = fields.string("cpus", report) {
-        match taken.value.parse::<f64>() {
-            // In this range the product is exact enough and fits.
-            Ok(cpus) if (0.01..=1024.0).contains(&cpus) => docker.milli_cpus = (cpus * 1000.0).round() as u64,
-            _ => taken.error(report, format!("'{}' is no number of processors", shown(&taken.value)), "0.01 to 1024, such as 0.5"),
-        }
+    if let Some(milli_cpus) = container::cpus(fields, report) {
+        docker.milli_cpus = milli_cpus;
     }
     if let Some(taken) = whole(fields, "pids", 16..=1_000_000, report) {
         docker.pids = taken;
@@ -273,65 +223,13 @@ fn container(fields: &mut Fields<'_>, docker: &mut DockerSettings, report: &mut 
     }
 }
 
-fn whole(fields: &mut Fields<'_>, name: &'static str, range: std::ops::RangeInclusive<i64>, report: &mut Report) -> Option<u32> {
-    fields.integer(name, range, report).and_then(|taken| u32::try_from(taken.value).ok())
-}
-
-fn user(text: &str) -> Option<ContainerUser> {
-    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-    Some(ContainerUser { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
-}
-
-fn addresses(fields: &mut Fields<'_>, execution: &mut ExecutionAddresses, report: &mut Report) {
-    let mut nats = fields.map("nats", report);
-    for taken in nats.strings("urls", report).map(|taken| taken.value).unwrap_or_default() {
-        match address::nats(&taken.value) {
-            Ok(address) if address.credentials.is_none() => execution.nats_urls.push(address.url),
-            Ok(_) => taken.error(report, "credentials do not belong here", "write the address alone; who we are stands under nats"),
-            Err(message) => taken.error(report, message, "write nats://host:port or tls://host:port"),
-        }
-    }
-    nats.finish(report);
-    let mut mongodb = fields.map("mongodb", report);
-    for (name, node) in mongodb.named("connections", report).unwrap_or_default() {
-        let mut connection = Fields::of(node, &name.path, report);
-        let hosts = connection.strings("hosts", report).map(|taken| taken.value).unwrap_or_default();
-        for host in hosts.iter().filter(|host| !address::is_host(&host.value)) {
-            host.error(report, format!("'{}' is no host", shown(&host.value)), "write host:27017");
-        }
-        connection.finish(report);
-        execution.mongodb_hosts.insert(name.value, hosts.into_iter().map(|host| host.value).collect());
-    }
-    mongodb.finish(report);
-}
-
-/// Checks what only the whole of the settings shows: that containers can reach the addresses. `kind` is where the
-/// executor was chosen.
+/// Checks what only the whole of the settings shows. `kind` is where the executor was chosen.
 pub(super) fn check(settings: &Settings, kind: &Taken<ExecutorKind>, report: &mut Report) {
     let docker = &settings.executor.docker;
-    for name in docker.execution.mongodb_hosts.keys().filter(|name| !settings.mongodb.connections.contains_key(*name)) {
-        let message = format!("executor.docker.execution names the connection '{}', which mongodb.connections does not", shown(name));
-        kind.error(report, message, "correct its name");
-    }
-    if kind.value != ExecutorKind::Docker || docker.network == "host" {
-        return;
-    }
-    let remedy = |field: &str| {
-        format!(
-            "give executor.docker.execution.{field} an address that containers reach (with extra_hosts: [host.docker.internal:host-gateway], this machine is host.docker.internal), or network: host"
-        )
-    };
-    for url in settings.execution_nats_urls().iter().filter(|url| address::is_loopback(url)) {
-        let path = "executor.docker.execution.nats.urls";
-        report.error(&kind.place, path, format!("{url} is the container itself to an execution"), remedy("nats.urls"));
-    }
-    for (name, connection) in &settings.mongodb.connections {
-        for host in settings.execution_hosts(name, connection).iter().filter(|host| address::is_loopback(host)) {
-            let message = format!("{host} of the connection '{name}' is the container itself to an execution");
-            let field = format!("mongodb.connections.{name}.hosts");
-            report.error(&kind.place, &format!("executor.docker.execution.{field}"), message, remedy(&field));
-        }
-    }
+    let otherwise =
+        "containers reach (with extra_hosts: [host.docker.internal:host-gateway], this machine is host.docker.internal), or network: host";
+    let otherwise = (docker.network != "host").then_some(otherwise);
+    container::check_addresses(settings, ExecutorKind::Docker, &docker.execution, otherwise, kind, report);
 }
 
 /// Docker's own variables, where the settings are about it and name no engine: `DOCKER_HOST`, and with

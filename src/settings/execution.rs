@@ -3,7 +3,7 @@
 //!
 //! What always holds: no secret stands in the settings themselves, and none in an error.
 
-use super::{ExecutorKind, MongoConnection, Secret, Settings, TlsSettings, address};
+use super::{ExecutionAddresses, ExecutorKind, MongoConnection, Secret, Settings, TlsSettings, address};
 use humantime::format_duration;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -41,25 +41,40 @@ impl Settings {
         match self.executor.kind {
             ExecutorKind::InProcess => "",
             ExecutorKind::Docker => &self.executor.docker.image,
+            ExecutorKind::Kubernetes => &self.executor.kubernetes.image,
         }
+    }
+
+    /// The addresses that executions use instead of this process's.
+    fn execution_addresses(&self) -> Option<&ExecutionAddresses> {
+        match self.executor.kind {
+            ExecutorKind::InProcess => None,
+            ExecutorKind::Docker => Some(&self.executor.docker.execution),
+            ExecutorKind::Kubernetes => Some(&self.executor.kubernetes.execution),
+        }
+    }
+
+    /// The hosts that executions use instead of those of a MongoDB connection.
+    fn other_hosts(&self, name: &str) -> Option<&Vec<String>> {
+        self.execution_addresses().and_then(|addresses| addresses.mongodb_hosts.get(name))
     }
 
     /// The NATS servers as executions reach them.
     pub fn execution_nats_urls(&self) -> &[String] {
-        let own = &self.executor.docker.execution.nats_urls;
+        let own = self.execution_addresses().map_or(&[][..], |addresses| &addresses.nats_urls);
         if own.is_empty() { &self.nats.urls } else { own }
     }
 
     /// The hosts of a MongoDB connection as executions reach them.
     pub fn execution_hosts(&self, name: &str, connection: &MongoConnection) -> Vec<String> {
-        self.executor.docker.execution.mongodb_hosts.get(name).cloned().unwrap_or_else(|| connection.hosts())
+        self.other_hosts(name).cloned().unwrap_or_else(|| connection.hosts())
     }
 
     /// The hosts by which everybody else knows the servers of a connection whose hosts are other ones to executions: what
     /// the targets in status and spec call them.
     fn known_as(&self, name: &str, connection: &MongoConnection) -> Vec<String> {
         let mut known = connection.known_as.clone();
-        if self.executor.docker.execution.mongodb_hosts.contains_key(name) {
+        if self.other_hosts(name).is_some() {
             known.extend(connection.hosts());
         }
         known
@@ -79,7 +94,7 @@ impl Settings {
         section.insert("tls".into(), files.tls("nats", &nats.tls));
         let mut connections = Map::new();
         for (name, connection) in &self.mongodb.connections {
-            let url = match self.executor.docker.execution.mongodb_hosts.get(name) {
+            let url = match self.other_hosts(name) {
                 Some(hosts) => Secret::new(address::with_hosts(connection.url.expose(), hosts)),
                 None => connection.url.clone(),
             };
@@ -106,7 +121,7 @@ impl Settings {
             "executor": {"shutdown_grace": format_duration(self.executor.shutdown_grace).to_string()},
             "limits": {"memory": self.limits.memory.min(memory / 2).max(1 << 20)},
             "jetstream": {"replicas": self.jetstream.replicas},
-            "http": {"listen": "127.0.0.1:8080"},
+            "http": self.execution_http(&mut files),
             "log": {"format": "json", "level": self.log.level},
             "names": {
                 "entries": names.entries, "configs": names.configs, "status": names.status, "lease": names.lease,
@@ -116,6 +131,27 @@ impl Settings {
         });
         // JSON is YAML; the alternate form is the one for people.
         ExecutionFiles { settings: format!("{settings:#}\n"), secrets: files.found }
+    }
+}
+
+/// Where executions that can be reached serve metrics, with the controller's token.
+pub const HTTP_PORT: u16 = 8080;
+/// Where they answer health.
+pub const HEALTH_PORT: u16 = 8081;
+
+impl Settings {
+    /// A container's health is asked from inside, a pod's from outside. Its metrics are for whoever has the token that the
+    /// controller's are for.
+    fn execution_http(&self, files: &mut Files<'_>) -> Map<String, Value> {
+        let mut section = Map::new();
+        let token = self.http.token.as_ref().filter(|_| self.executor.kind == ExecutorKind::Kubernetes);
+        let listen = if token.is_some() { "[::]" } else { "127.0.0.1" };
+        section.insert("listen".into(), format!("{listen}:{HTTP_PORT}").into());
+        insert(&mut section, "token_file", files.secret("http-token", token));
+        if self.executor.kind == ExecutorKind::Kubernetes {
+            section.insert("health_listen".into(), format!("[::]:{HEALTH_PORT}").into());
+        }
+        section
     }
 }
 
@@ -173,6 +209,7 @@ mod tests {
             MongoConnection { url, database: Some("no".into()), known_as: vec!["older:1".into()], ..MongoConnection::default() };
         settings.mongodb.connections.insert("default".into(), connection);
         settings.names.dead_letters = "{ns}-dead".into();
+        settings.executor.kind = ExecutorKind::Docker;
         settings.executor.docker.execution.mongodb_hosts = BTreeMap::from([("default".into(), vec!["db:27017".into()])]);
         let files = settings.execution_files(directory.path(), 100 << 20);
         assert!(!files.settings.contains("canary") && !format!("{files:?}").contains("canary"));

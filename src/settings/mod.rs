@@ -3,9 +3,11 @@
 //! Every default stands in this file and nowhere else. Secrets are [`Secret`]s, which show themselves to nobody.
 
 mod address;
+mod container;
 mod digest;
 mod docker;
 mod execution;
+mod kubernetes;
 pub mod load;
 mod overrides;
 mod secrets;
@@ -15,8 +17,11 @@ mod tests;
 mod validate;
 mod values;
 
-pub use docker::{ContainerUser, DockerSettings, ExecutionAddresses, PullPolicy, RegistrySettings};
-pub use execution::{ExecutionFiles, FileContent, SecretFile};
+pub use container::{ContainerUser, ExecutionAddresses, PullPolicy};
+pub use docker::{DockerSettings, RegistrySettings};
+pub use execution::{ExecutionFiles, FileContent, HEALTH_PORT, HTTP_PORT, SecretFile};
+pub(crate) use kubernetes::is_label_value;
+pub use kubernetes::{KubernetesSettings, ResourceRequests, SecretKey, Toleration, TopologySpread};
 
 use crate::pipeline::config::OnDelete;
 use crate::pipeline::id::Namespace;
@@ -145,6 +150,8 @@ pub struct ExecutorSettings {
     pub retire: Vec<ExecutorKind>,
     /// The Docker backend's own.
     pub docker: DockerSettings,
+    /// The Kubernetes backend's own.
+    pub kubernetes: KubernetesSettings,
 }
 
 /// `executor.kind`.
@@ -154,6 +161,8 @@ pub enum ExecutorKind {
     InProcess,
     /// Containers on a Docker engine.
     Docker,
+    /// Deployments in a Kubernetes cluster.
+    Kubernetes,
 }
 
 impl ExecutorKind {
@@ -162,6 +171,7 @@ impl ExecutorKind {
         match self {
             Self::InProcess => "in_process",
             Self::Docker => "docker",
+            Self::Kubernetes => "kubernetes",
         }
     }
 
@@ -169,7 +179,7 @@ impl ExecutorKind {
     pub fn per_process(self) -> bool {
         match self {
             Self::InProcess => true,
-            Self::Docker => false,
+            Self::Docker | Self::Kubernetes => false,
         }
     }
 }
@@ -208,6 +218,8 @@ pub struct HttpSettings {
     pub listen: Option<SocketAddr>,
     /// The bearer token that everything but health needs.
     pub token: Option<Secret>,
+    /// A second address that answers health alone, which needs no token; default off.
+    pub health_listen: Option<SocketAddr>,
 }
 
 /// `log`.
@@ -253,6 +265,7 @@ impl Default for Settings {
                 shutdown_grace: Duration::from_secs(25),
                 retire: Vec::new(),
                 docker: DockerSettings::default(),
+                kubernetes: KubernetesSettings::default(),
             },
             limits: LimitSettings { memory: 256 << 20 },
             jetstream: JetStreamSettings { replicas: 1 },
@@ -262,7 +275,7 @@ impl Default for Settings {
                 batch_count: 1000,
                 batch_period: Duration::from_secs(5),
             },
-            http: HttpSettings { listen: Some(SocketAddr::from(([127, 0, 0, 1], 8080))), token: None },
+            http: HttpSettings { listen: Some(SocketAddr::from(([127, 0, 0, 1], 8080))), token: None, health_listen: None },
             log: LogSettings { format: LogFormat::Auto, level: "info".into() },
             names: NameTemplates::default(),
         }

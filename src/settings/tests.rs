@@ -159,7 +159,7 @@ fn an_address_changes_the_execution_digest_and_a_secret_does_not() {
 #[test]
 fn no_secret_shows_itself() {
     let settings = Settings {
-        http: HttpSettings { listen: None, token: Some(Secret::new("canary")) },
+        http: HttpSettings { listen: None, token: Some(Secret::new("canary")), health_listen: None },
         mongodb: MongoSettings {
             connections: BTreeMap::from([(
                 "x".into(),

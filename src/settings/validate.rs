@@ -7,7 +7,7 @@ use super::secrets::{Files, warn_inline};
 use super::{
     ExecutorKind, ExecutorSettings, HttpSettings, LogFormat, LogSettings, MongoConnection, NatsSettings, PipelineDefaults, Settings,
 };
-use super::{address, docker, templates};
+use super::{address, docker, kubernetes, templates};
 use crate::pipeline::config::{DEFAULT_ACK_WAIT, ON_DELETE, WRITE_TIMEOUT, check_database, longest_period};
 use crate::pipeline::document::{Node, shown};
 use crate::pipeline::fields::{Fields, Report, Taken, nearest};
@@ -52,6 +52,7 @@ pub(super) fn settings(root: &Node, files: &Files, report: &mut Report) -> Setti
     root.finish(report);
     if let Some(kind) = &kind {
         docker::check(&settings, kind, report);
+        kubernetes::check(&settings, kind, report);
     }
     settings
 }
@@ -216,33 +217,26 @@ fn connection(name: &Taken<String>, fields: &mut Fields<'_>, files: &Files, repo
     connection
 }
 
-const KINDS: [(&str, Option<ExecutorKind>); 3] =
-    [("in_process", Some(ExecutorKind::InProcess)), ("docker", Some(ExecutorKind::Docker)), ("kubernetes", None)];
-const NOT_BUILT: (&str, &str) = ("this executor is not built in this release yet", "use in_process or docker");
+const KINDS: [(&str, ExecutorKind); 3] =
+    [("in_process", ExecutorKind::InProcess), ("docker", ExecutorKind::Docker), ("kubernetes", ExecutorKind::Kubernetes)];
 
 /// Reads the section; where the kind was chosen, if it was.
 fn executor(fields: &mut Fields<'_>, executor: &mut ExecutorSettings, files: &Files, report: &mut Report) -> Option<Taken<ExecutorKind>> {
-    let mut chosen = None;
-    if let Some(taken) = fields.word("kind", &KINDS, report) {
-        match taken.value {
-            Some(kind) => {
-                executor.kind = kind;
-                chosen = Some(taken.map(|_| kind));
-            }
-            None => taken.error(report, NOT_BUILT.0, NOT_BUILT.1),
-        }
+    let chosen = fields.word("kind", &KINDS, report);
+    if let Some(taken) = &chosen {
+        executor.kind = taken.value;
     }
     for taken in fields.strings("retire", report).map(|taken| taken.value).unwrap_or_default() {
         match KINDS.iter().find(|(word, _)| *word == taken.value) {
-            Some((_, Some(kind))) if *kind == executor.kind => {
+            Some((_, kind)) if *kind == executor.kind => {
                 taken.error(report, "this is the executor that runs everything", "remove it, or choose another kind");
             }
-            Some((_, Some(kind))) => executor.retire.push(*kind),
-            Some((_, None)) => taken.error(report, NOT_BUILT.0, NOT_BUILT.1),
-            None => taken.error(report, format!("'{}' is not known", shown(&taken.value)), "one of in_process, docker"),
+            Some((_, kind)) => executor.retire.push(*kind),
+            None => taken.error(report, format!("'{}' is not known", shown(&taken.value)), "one of in_process, docker, kubernetes"),
         }
     }
     docker::read(fields, &mut executor.docker, files, report);
+    kubernetes::read(fields, &mut executor.kubernetes, files, report);
     if let Some(replicas) = fields.integer("max_replicas", 1..=1000, report).and_then(|taken| u32::try_from(taken.value).ok()) {
         executor.max_replicas = replicas;
     }
@@ -279,24 +273,31 @@ fn pipelines(fields: &mut Fields<'_>, pipelines: &mut PipelineDefaults, report: 
 fn http(fields: &mut Fields<'_>, http: &mut HttpSettings, files: &Files, report: &mut Report) {
     let token_given = fields.given("token") || fields.given("token_file");
     http.token = files.secret(fields, "token", "token_file", report).map(|taken| taken.value);
-    let Some(taken) = fields.string("listen", report) else { return };
+    if let Some(taken) = fields.string("listen", report) {
+        http.listen = listen(&taken, report);
+        if let Some(address) = http.listen.filter(|address| !address.ip().to_canonical().is_loopback() && !token_given) {
+            let remedy = "add http.token_file, or listen on 127.0.0.1; http.health_listen is for probes from outside";
+            taken.error(report, format!("{address} can be reached from other machines, and no token is set"), remedy);
+        }
+    }
+    if let Some(taken) = fields.string("health_listen", report) {
+        http.health_listen = listen(&taken, report);
+        if http.health_listen.is_some_and(|address| address.port() != 0) && http.health_listen == http.listen {
+            taken.error(report, "http.listen is the same address", "it answers health too; take another port, or off");
+        }
+    }
+}
+
+fn listen(taken: &Taken<String>, report: &mut Report) -> Option<SocketAddr> {
     if taken.value == "off" {
-        http.listen = None;
-        return;
+        return None;
     }
-    match taken.value.parse::<SocketAddr>() {
-        Ok(address) => {
-            if !address.ip().to_canonical().is_loopback() && !token_given {
-                let remedy = "add http.token_file, or listen on 127.0.0.1";
-                taken.error(report, format!("{address} can be reached from other machines, and no token is set"), remedy);
-            }
-            http.listen = Some(address);
-        }
-        Err(_) => {
-            let message = format!("'{}' is no address to listen on", shown(&taken.value));
-            taken.error(report, message, "write 127.0.0.1:8080, 0.0.0.0:8080, [::]:8080 or off");
-        }
+    let address = taken.value.parse().ok();
+    if address.is_none() {
+        let message = format!("'{}' is no address to listen on", shown(&taken.value));
+        taken.error(report, message, "write 127.0.0.1:8080, 0.0.0.0:8080, [::]:8080 or off");
     }
+    address
 }
 
 fn log(fields: &mut Fields<'_>, log: &mut LogSettings, report: &mut Report) {

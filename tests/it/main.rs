@@ -25,6 +25,7 @@ mod executor;
 mod http;
 mod image;
 mod instructions;
+mod kubernetes;
 mod layout;
 mod lint;
 mod nodes;

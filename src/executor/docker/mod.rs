@@ -112,7 +112,7 @@ impl Shared {
     /// The epoch under which this controller may change something; `None` where nobody has said that there are any. Errors: it
     /// may not.
     fn permitted(&self) -> Result<Option<u64>, EngineError> {
-        self.permit.get().map(|permit| permit().ok_or(EngineError::NotPermitted)).transpose()
+        self.permit.get().map(|permit| permit().map(|term| term.epoch).ok_or(EngineError::NotPermitted)).transpose()
     }
 
     /// Makes the controller look at `id`, and its driver too.

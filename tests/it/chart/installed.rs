@@ -7,33 +7,32 @@ use async_nats::jetstream;
 use bson::doc;
 use serde_json::{Value, json};
 use std::ops::Range;
-use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, atomic::AtomicI64};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Longer than anything takes on a slow machine.
-const SOON: Duration = Duration::from_secs(90);
+pub const SOON: Duration = Duration::from_secs(90);
 
 /// A namespace of a real cluster, servers that its pods reach, and who operates it from outside.
-struct Release {
-    namespace: Namespace,
+pub struct Release {
+    pub namespace: Namespace,
     nats: Nats,
-    mongo: Mongo,
+    pub mongo: Mongo,
     /// Runs commands; its own process is not there.
-    operator: Sluice,
+    pub operator: Sluice,
     home: tempfile::TempDir,
 }
 
 /// A controller: its pod and the process in it.
 #[derive(Debug, Clone, PartialEq)]
-struct Controller {
-    pod: String,
+pub struct Controller {
+    pub pod: String,
     process: String,
     address: String,
 }
 
 impl Release {
-    async fn prepare() -> Self {
-        let cluster = Cluster::shared().await;
+    pub async fn prepare(cluster: Arc<Cluster>) -> Self {
         let (nats, mongo) = tokio::join!(Nats::start_on(cluster.gateway()), Mongo::start_on(cluster.gateway()));
         let mut operator = Run::new(&nats, &mongo).spawn();
         operator.kill9();
@@ -41,13 +40,13 @@ impl Release {
     }
 
     async fn installed(extra: Value) -> Self {
-        let release = Self::prepare().await;
+        let release = Self::prepare(Cluster::shared().await).await;
         release.helm("install", extra).await;
         release
     }
 
     /// `helm install` or `upgrade` with the values of this test and `extra` over them; waits until all are ready.
-    async fn helm(&self, verb: &str, extra: Value) {
+    pub async fn helm(&self, verb: &str, extra: Value) {
         let image = self.namespace.cluster().image().await;
         let (repository, tag) = image.rsplit_once(':').unwrap();
         let mut values = json!({
@@ -96,7 +95,7 @@ impl Release {
     }
 
     /// Waits until two are ready and one of them holds the lease: that one, and the other.
-    async fn both(&self) -> (Controller, Controller) {
+    pub async fn both(&self) -> (Controller, Controller) {
         let found = std::sync::Mutex::new(None);
         eventually("two controllers are ready and one of them decides", SOON, || async {
             let controllers = self.controllers().await;
@@ -122,7 +121,7 @@ impl Release {
     }
 
     /// Does `what` to the holder; how long it took until another one held the lease, in milliseconds.
-    async fn follows<F: Future>(&self, what: impl FnOnce(Controller) -> F) -> i128 {
+    pub async fn follows<F: Future>(&self, what: impl FnOnce(Controller) -> F) -> i128 {
         let (holder, _) = self.both().await;
         let (process, before) = (holder.process.clone(), now_ms());
         let watch = async {
@@ -140,17 +139,17 @@ impl Release {
         took.expect("another holds the lease")
     }
 
-    async fn publish(&self, id: &str, config: &str) {
+    pub async fn publish(&self, id: &str, config: &str) {
         let file = self.operator.dir.join(format!("{id}.yml"));
         std::fs::write(&file, config).unwrap();
         self.operator.cli_ok(&["publish", id, "-f", file.to_str().unwrap(), "--wait"]).await;
     }
 
-    async fn send(&self, id: &str, numbers: Range<i64>) {
+    pub async fn send(&self, id: &str, numbers: Range<i64>) {
         send_all(&self.nats.jetstream().await, &format!("alpha.{id}"), numbers, |n| doc! {"n": n}, &AtomicI64::new(0)).await;
     }
 
-    async fn exactly(&self, id: &str, numbers: Range<i64>) {
+    pub async fn exactly(&self, id: &str, numbers: Range<i64>) {
         let wanted = u64::try_from(numbers.end - numbers.start).unwrap();
         eventually("all documents are stored", SOON, || async { self.mongo.count(id).await >= wanted }).await;
         assert_each_once(&self.mongo, id, numbers).await;
@@ -268,7 +267,7 @@ async fn other_values_roll_the_controllers_one_by_one_and_metrics_ask_for_the_to
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plain_manifests_run_as_they_are_but_for_addresses_and_delete_leaves_nothing() {
     require!("nats-server", "database", "kubernetes");
-    let release = Release::prepare().await;
+    let release = Release::prepare(Cluster::shared().await).await;
     let (namespace, image) = (&release.namespace, release.namespace.cluster().image().await);
     let plain = std::fs::read_to_string(place("kubernetes/sluice.yaml")).unwrap();
     let manifests = plain

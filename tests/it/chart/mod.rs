@@ -3,6 +3,7 @@
 //! What renders is held against what the program itself says of its settings, and against the plain manifests, which are
 //! the chart's defaults.
 
+mod faults;
 mod installed;
 
 use crate::support::{temp_dir, tool};
@@ -15,7 +16,7 @@ use std::process::{Command, Output, Stdio};
 const EVERYTHING: &str = "
 imagePullSecrets: [{name: registry}]
 secrets: [{name: nats, secret: sluice-nats}, {name: mongodb, secret: sluice-mongodb}]
-http: {port: 9090, token: {secret: sluice-http, key: bearer}}
+http: {port: 9090, healthPort: 9091, token: {secret: sluice-http, key: bearer}}
 priorityClassName: important
 nodeSelector: {disktype: ssd}
 tolerations: [{key: dedicated, operator: Equal, value: sluice, effect: NoSchedule}]
@@ -100,6 +101,7 @@ fn values_that_mean_nothing_or_would_weaken_it_are_refused_by_their_name() {
         ("settings: {namespace: a-b}", "namespace"),
         ("settings: {http: {listen: '0.0.0.0:80'}}", "listen"),
         ("http: {port: 80}", "port"),
+        ("settings: {http: {health_listen: '0.0.0.0:9000'}}", "health_listen"),
         ("http: {token: {key: a}}", "key"),
         ("networkPolicy: {natsPorts: ['4222']}", "natsPorts"),
         ("settings: {executor: {kind: docker}}", "kind"),
@@ -172,14 +174,15 @@ fn everything_that_can_be_chosen_arrives_where_it_belongs() {
         (&"mine".into(), &"important".into(), &"ssd".into(), &"dedicated".into())
     );
     let container = &spec["containers"][0];
-    assert_eq!(container["ports"][0]["containerPort"], 9090);
+    assert_eq!((&container["ports"][0]["containerPort"], &container["ports"][1]["containerPort"]), (&9091.into(), &9090.into()));
     let mounts: Vec<_> = container["volumeMounts"].as_array().unwrap().iter().map(|mount| mount["mountPath"].as_str().unwrap()).collect();
     let secrets = ["/etc/sluice/secrets/nats", "/etc/sluice/secrets/mongodb", "/etc/sluice/secrets/http"];
     assert_eq!(mounts, [&["/etc/sluice/sluice.yml"][..], &secrets].concat());
     assert_eq!(of_kind(&documents, "ServiceMonitor")["spec"]["endpoints"][0]["authorization"]["credentials"]["key"], "bearer");
     assert_eq!(of_kind(&documents, "PodDisruptionBudget")["spec"]["maxUnavailable"], "50%");
-    // Without a token nobody outside the pod is answered, so there is nothing to send anybody to.
+    // Without a token nobody outside the pod is answered but for health, so there is nothing to send anybody to.
     let least = rendered("");
     assert!(least.iter().all(|document| document["kind"] != "Service"));
-    assert!(of_kind(&least, "Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"].is_null());
+    let ports = &of_kind(&least, "Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"];
+    assert_eq!(ports.as_array().unwrap().iter().map(|port| &port["name"]).collect::<Vec<_>>(), ["health"]);
 }

@@ -146,33 +146,10 @@ impl Cluster {
         let Some(serving) = &self.serving else {
             return env::var("SLUICE_TEST_IMAGE").expect("SLUICE_TEST_IMAGE: the image of Sluice in that cluster");
         };
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let binary = Path::new(env!("CARGO_BIN_EXE_sluice"));
-        let [dockerfile, stage] = ["Dockerfile", "stage.sh"].map(|file| root.join("executor-image").join(file));
-        let assemble = root.join("deploy/local/cluster/image.py");
-        let mut hash = Sha256::new();
-        for file in [&dockerfile, &stage, &assemble, binary] {
-            hash.update(fs::read(file).expect("a file of the image"));
-        }
-        let hash: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("sluice:it-{hash}");
-        let kept = binary.parent().expect("a directory").join("cluster-images");
-        let tar = kept.join(format!("{hash}.tar"));
-        if !tar.exists() {
-            // What earlier binaries were is of no use any more.
-            let _ = fs::remove_dir_all(&kept);
-            fs::create_dir_all(&kept).expect("a directory");
-            let tree = temp_dir("image");
-            succeeds(Command::new("sh").arg(&stage).arg(binary).arg(tree.path()));
-            let made = kept.join(format!("{hash}.{}", std::process::id()));
-            // The first stage of the Dockerfile is the one without a base.
-            let mut command = Command::new("python3");
-            command.arg(&assemble).arg(tree.path()).arg(&dockerfile).arg(&name).stdout(fs::File::create(&made).expect("a file"));
-            assert!(command.status().expect("python3 starts").success(), "{command:?}");
-            fs::rename(&made, &tar).expect("the image is kept");
-        }
-        succeeds(script("cluster.sh").arg("load").arg(&serving.dir).arg(&tar));
-        name
+        static MADE: OnceLock<(String, PathBuf)> = OnceLock::new();
+        let (name, tar) = MADE.get_or_init(make_image);
+        succeeds(script("cluster.sh").arg("load").arg(&serving.dir).arg(tar));
+        name.clone()
     }
 
     /// Kills a part of it at once. Only of a cluster of this test's own.
@@ -193,6 +170,13 @@ impl Cluster {
     pub fn audit(&self) -> Option<String> {
         let serving = self.serving.as_ref()?;
         Some(fs::read_to_string(serving.dir.join("audit.log")).unwrap_or_default())
+    }
+
+    /// Where everything of it is that lies on this machine's disk, and the name of its bridge. Only of a cluster of our own.
+    pub fn places(&self) -> (PathBuf, String) {
+        let dir = self.serving().dir.clone();
+        let number = fs::read_to_string(dir.join("number")).expect("it runs");
+        (dir, format!("sluicek{}", number.trim()))
     }
 
     fn serving(&self) -> &Serving {
@@ -287,6 +271,36 @@ impl Drop for Namespace {
         let arguments = ["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found", "--request-timeout=10s"];
         let _ = self.cluster.command(&self.cluster.kubeconfig).args(arguments).output();
     }
+}
+
+/// The image's name, and the tar that holds it.
+fn make_image() -> (String, PathBuf) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let binary = Path::new(env!("CARGO_BIN_EXE_sluice"));
+    let [dockerfile, stage] = ["Dockerfile", "stage.sh"].map(|file| root.join("executor-image").join(file));
+    let assemble = root.join("deploy/local/cluster/image.py");
+    let mut hash = Sha256::new();
+    for file in [&dockerfile, &stage, &assemble, binary] {
+        hash.update(fs::read(file).expect("a file of the image"));
+    }
+    let hash: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let name = format!("sluice:it-{hash}");
+    let kept = binary.parent().expect("a directory").join("cluster-images");
+    let tar = kept.join(format!("{hash}.tar"));
+    if !tar.exists() {
+        // What earlier binaries were is of no use any more.
+        let _ = fs::remove_dir_all(&kept);
+        fs::create_dir_all(&kept).expect("a directory");
+        let tree = temp_dir("image");
+        succeeds(Command::new("sh").arg(&stage).arg(binary).arg(tree.path()));
+        let made = kept.join(format!("{hash}.{}", std::process::id()));
+        // The first stage of the Dockerfile is the one without a base.
+        let mut command = Command::new("python3");
+        command.arg(&assemble).arg(tree.path()).arg(&dockerfile).arg(&name).stdout(fs::File::create(&made).expect("a file"));
+        assert!(command.status().expect("python3 starts").success(), "{command:?}");
+        fs::rename(&made, &tar).expect("the image is kept");
+    }
+    (name, tar)
 }
 
 fn told(arguments: &[&str], output: Output) -> String {

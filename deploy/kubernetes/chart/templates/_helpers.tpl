@@ -53,19 +53,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- $own := dict "image" (include "sluice.image" .) "pull" $pull "pull_secrets" $names -}}
 {{- $_ := set $settings.executor "kubernetes" (merge $given $own) -}}
 {{- end -}}
-{{- if .Values.http.token.secret -}}
-{{- $_ := set $settings "http" (dict "listen" (printf "0.0.0.0:%d" (int .Values.http.port)) "token_file" (printf "secrets/http/%s" (default "token" .Values.http.token.key))) -}}
-{{- else -}}
-{{- $_ := set $settings "http" (dict "listen" (printf "127.0.0.1:%d" (int .Values.http.port))) -}}
+{{- $http := dict "health_listen" (printf "0.0.0.0:%d" (int .Values.http.healthPort)) "listen" (printf "127.0.0.1:%d" (int .Values.http.port)) -}}
+{{- with .Values.http.token.secret -}}
+{{- $_ := set $http "listen" (printf "0.0.0.0:%d" (int $.Values.http.port)) -}}
+{{- $_ := set $http "token_file" (printf "secrets/http/%s" (default "token" $.Values.http.token.key)) -}}
 {{- end -}}
+{{- $_ := set $settings "http" $http -}}
 {{- toYaml $settings -}}
-{{- end -}}
-
-{{/* One probe; `path` is live or ready. */}}
-{{- define "sluice.probe" -}}
-{{- if .root.Values.http.token.secret -}}
-httpGet: {path: /health/{{ .path }}, port: http}
-{{- else -}}
-exec: {command: [/usr/bin/sluice, probe{{ if eq .path "live" }}, --live{{ end }}]}
-{{- end -}}
 {{- end -}}

@@ -1,0 +1,93 @@
+//! What runs beside the verbs: hints from a watch on our Deployments and pods, and the taking over of what an earlier
+//! holder of the lease left.
+//!
+//! A watch that ends is made anew, and lists everything first, so that what happened meanwhile is hinted at too. What is
+//! missed all the same, the controller's resync finds.
+
+use super::Shared;
+use super::error::ClusterError;
+use crate::executor::names::{ID, INSTALLATION};
+use crate::pipeline::backoff::Backoff;
+use crate::pipeline::id::PipelineId;
+use futures_util::{Stream, TryStreamExt, stream};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::{self, Event, watcher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::{debug, info, warn};
+
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+/// A stream that lasted this long was a good one.
+const GOOD: Duration = Duration::from_secs(10);
+/// How often it is looked whether this controller has become the holder; and tried again where that cannot be written.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Listens for ever; ended by being dropped.
+pub async fn listen(shared: Arc<Shared>) {
+    let mut failures = 0;
+    loop {
+        let begun = Instant::now();
+        match once(&shared).await {
+            Ok(()) => debug!("watch on the cluster ended"),
+            Err(error) => debug!(error, "watch on the cluster cannot be had"),
+        }
+        failures = if begun.elapsed() > GOOD { 1 } else { failures + 1 };
+        tokio::time::sleep(AGAIN.delay(failures, rand::random())).await;
+    }
+}
+
+async fn once(shared: &Arc<Shared>) -> Result<(), String> {
+    let text = |error: ClusterError| error.to_string();
+    let config = || watcher::Config::default().labels(&format!("{INSTALLATION}={}", shared.installation));
+    let deployments = shared.cluster.api::<PartialObjectMeta<Deployment>>().await.map_err(text)?;
+    let pods = shared.cluster.api::<PartialObjectMeta<Pod>>().await.map_err(text)?;
+    let mut changes = stream::select(ids(watcher(deployments, config())), ids(watcher(pods, config())));
+    // Anything may have happened while nobody watched.
+    shared.drivers.ids().iter().for_each(|id| shared.drivers.hint(id));
+    while let Some(id) = changes.try_next().await.map_err(|error| error.to_string())? {
+        if let Some(id) = id {
+            shared.drivers.hint(&id);
+        }
+    }
+    Ok(())
+}
+
+/// The pipelines of what changed.
+fn ids<K: ResourceExt + Send>(
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
+) -> std::pin::Pin<Box<impl Stream<Item = Result<Option<PipelineId>, watcher::Error>>>> {
+    Box::pin(events.map_ok(|event| match event {
+        Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => {
+            object.labels().get(ID).and_then(|id| PipelineId::parse(id).ok())
+        }
+        Event::Init | Event::InitDone => None,
+    }))
+}
+
+/// Takes over what there is whenever this controller becomes the holder: the epoch on every Deployment then says so, and
+/// nothing that an earlier holder still has on its way can be carried out. Rolls nothing.
+pub async fn take_over(shared: Arc<Shared>) {
+    let (mut taken, mut failed) = (None, false);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(epoch) = shared.cluster.term().ok().map(|term| term.epoch).filter(|epoch| *epoch > 0 && taken != Some(*epoch)) else {
+            continue;
+        };
+        match shared.take_all_over().await {
+            Ok(()) => {
+                (taken, failed) = (Some(epoch), false);
+                info!(epoch, "what runs in the cluster is taken over");
+            }
+            Err(ClusterError::NotPermitted) => {}
+            Err(error) => {
+                if !failed {
+                    warn!(%error, "what runs in the cluster cannot be taken over yet");
+                }
+                failed = true;
+            }
+        }
+    }
+}
