@@ -299,14 +299,14 @@ stop() {
 serve() {
   trap 'trap - EXIT; stop' EXIT
   # Ended by the end of stdin, after which everything is put away; a signal does the same.
-  trap 'exit 0' INT TERM HUP
+  trap 'exit 0' INT TERM HUP PIPE
   start
   cat >/dev/null
 }
 
 person() {
   trap 'trap - EXIT; [ ! -e "$DIR/number" ] || { say "stopping"; stop; }' EXIT
-  trap 'exit 0' INT TERM HUP
+  trap 'exit 0' INT TERM HUP PIPE
   local said
   said=$(start)
   eval "$said"
