@@ -134,3 +134,29 @@ async fn nats_server_killed_right_after_it_delivered_leads_to_no_double() {
     stage.settles(3_000).await;
     drop(sluice);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_takes_over_under_a_load_and_the_status_says_who_stands_by() {
+    require!("nats-server", "database");
+    let stage = Stage::start().await;
+    let first = stage.run().start().await;
+    stage.publish_pipeline(&first).await;
+    let second = stage.run().start().await;
+    let stands_by = || async { first.cli_ok(&["status", "metrics"]).await.contains("executions: 2 (1 of them standing by)") };
+    eventually("one of two stands by", PATIENCE, stands_by).await;
+    let publishing = async {
+        for round in 0..8 {
+            stage.publish(round * 500..(round + 1) * 500).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let rolling = async {
+        let config = std::fs::read_to_string(first.dir.join("metrics.yml")).unwrap();
+        std::fs::write(first.dir.join("next.yml"), config.replace("linger: 50ms", "linger: 20ms")).unwrap();
+        first.cli_ok(&["publish", "metrics", "-f", "next.yml", "--wait"]).await;
+    };
+    tokio::join!(publishing, rolling);
+    stage.settles(4_000).await;
+    eventually("one of two stands by again", PATIENCE, stands_by).await;
+    drop(second);
+}
