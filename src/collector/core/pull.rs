@@ -40,7 +40,7 @@ pub(super) struct Pulls {
     /// How many waited behind the last message.
     pending: u64,
     busy_until: Nanos,
-    last_at: Option<Nanos>,
+    pub(super) last_at: Option<Nanos>,
     /// When the first request was made.
     first_at: Option<Nanos>,
     /// Whether the last request lasts long.

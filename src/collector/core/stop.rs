@@ -3,9 +3,9 @@
 //!
 //! Requests end before the core does, or the server would send messages to nobody and deliver them again. While messages
 //! flow they are brief ([`FLOW_EXPIRES`]), and simply waited for: the server says how each one ended, in order with what it
-//! brought, and no message is delivered twice. An idle pipeline's lasts long, and is taken back: only a message that arrives
-//! in that very moment, the first for seconds, may be in the server's hand for it, and goes to another execution at once, as a
-//! second delivery.
+//! brought, and no message is delivered twice. An idle pipeline's lasts long, and is taken back, and so is that of one to which
+//! nothing ever came, so that what is published after a pause waits: only a message that arrives in that very moment, the first
+//! for seconds, may be in the server's hand for it, and goes to another execution at once, as a second delivery.
 
 use super::Core;
 use super::group::Stage;
@@ -22,7 +22,7 @@ impl Core {
         let Some(deadline) = self.stopping else { return };
         let waits = |stage| matches!(stage, Stage::CheckAgain | Stage::Held | Stage::Unreadable | Stage::Puzzling);
         let settled = self.forming.entries.is_empty() && self.groups.values().all(|group| waits(group.stage));
-        let due = self.pulls_last() || now.at >= self.stopped_at + ENDING;
+        let due = self.pulls_last() || self.pulls.last_at.is_none() || now.at >= self.stopped_at + ENDING;
         if settled && now.outstanding > 0 && self.withdrawn_at.is_none() && due {
             self.withdrawn_at = Some(now.at);
             out.push(Effect::Withdraw);

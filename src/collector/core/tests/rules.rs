@@ -308,6 +308,9 @@ fn stopping_writes_what_is_held_and_gives_back_past_the_deadline_only_what_was_n
 
 #[test]
 fn stopping_waits_for_short_requests_and_takes_long_ones_back() {
+    let mut beginner = Desk::new(10, true);
+    assert_eq!(beginner.on(Event::Stop(beginner.now + 30 * SECOND)), [Effect::Withdraw], "nothing came yet");
+
     let mut idle = Desk::new(10, true);
     idle.outstanding = 0;
     assert!(matches!(idle.on(Event::Tick)[..], [Effect::Pull { batch: 10, .. }]) && !idle.core.pulls_last(), "perhaps some wait");
