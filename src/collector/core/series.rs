@@ -79,9 +79,10 @@ impl Core {
         (self.limits.ack_wait / 2).saturating_sub(SECOND).clamp(500 * MS, WRITE)
     }
 
-    /// Whether the measurements of the group may have been in an insert before, so that they need an `_id` of their own.
+    /// Whether the measurements of the group may have been in an insert before, so that they need an `_id` of their own. In a
+    /// normal collection never: there the `_id` is what makes the second insert meet the first.
     pub fn needs_own_ids(&self, group: GroupId) -> bool {
-        self.groups.get(&group).is_some_and(|group| group.again)
+        self.guarded() && self.groups.get(&group).is_some_and(|group| group.again)
     }
 
     /// The highest sequence that any insert of this term, or of one before, may have held.

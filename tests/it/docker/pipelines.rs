@@ -201,6 +201,8 @@ async fn a_hundred_thousand_documents_outlive_a_version_change_and_the_death_of_
         go_to(16);
         acknowledged_are(&done, 75_000).await;
         if own {
+            // An engine that is away makes none anew.
+            eventually("another container writes", LONG, || async { stage.mongo.count("metrics").await >= 75_000 }).await;
             stage.docker.kill9();
             let before = stage.mongo.count("metrics").await;
             go_to(17);
