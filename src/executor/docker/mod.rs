@@ -4,7 +4,7 @@
 //! ensure · stop · destroy ──▶ what is wanted ──▶ a driver for the pipeline ─┐ look at labels ▸ plan (pure) ▸ take steps
 //!                                                       ▲                   └─ until there are none; then it ends
 //! engine's events ──▶ hint to the controller and poke ──┘
-//! list · observe ──▶ labels and states, as the engine shows them (pure)
+//! list · observe ──▶ labels and states, as the engine shows them (pure); who looks at the same moment shares what lists
 //! ```
 //!
 //! What always holds: labels are the truth, and only what bears this installation's is touched; a driver's memory is of
