@@ -56,12 +56,12 @@ sluice() { "$binary" --settings "$dir/sluice.yml" "$@" >/dev/null; }
 put() { "$nats" --server "$NATS_URL" kv put "$name" "$1" "{\"schema\": 1, \"status\": \"$2\", \"version\": \"$version\"}" >/dev/null; }
 # version_of ID: the version that its entry names.
 version_of() { "$nats" --server "$NATS_URL" kv get "$name" "$1" --raw | sed -E 's/.*"version": *"([^"]*)".*/\1/' | tr -d '\n'; }
-# until_ PAUSE COMMAND…: tries for 90 s, with so many seconds between.
+# until_ PAUSE COMMAND…: tries for five minutes, with so many seconds between.
 until_() {
-  local deadline=$((SECONDS + 90)) pause=$1
+  local deadline=$((SECONDS + 300)) pause=$1
   shift
   until "$@"; do
-    [ $SECONDS -lt $deadline ] || die "not within 90 s: $*"
+    [ $SECONDS -lt $deadline ] || die "not within five minutes: $*"
     sleep "$pause"
   done
 }
