@@ -282,6 +282,8 @@ reasons! {
     StreamUnavailable => "look at the message; JetStream refused the stream or the consumer",
     /// The durable is of a kind that cannot be read.
     ConsumerUnusable => "the durable must be a pull consumer with explicit acknowledgement, without a filter",
+    /// The durable holds messages back.
+    ConsumerStuck => "look at the message; `nats consumer resume`, or take `max_deliver` from the durable, or delete it: it is made again, and nothing is lost",
     /// `ack_wait` or `max_ack_pending` of a durable that is not ours differ from the config.
     ConsumerDiffers => "change the durable with the nats CLI, or take the values out of the config",
     /// The stream does not listen on every subject that the config names.

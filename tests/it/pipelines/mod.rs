@@ -15,6 +15,7 @@ mod outages;
 mod replay;
 mod restarts;
 mod scale;
+mod shared;
 mod targets;
 mod versions;
 mod waiting;
