@@ -28,6 +28,7 @@ pub struct ExecutionState {
     redelivered: AtomicU64,
     expired: AtomicU64,
     buffered: AtomicU64,
+    lost_tails: AtomicU64,
     proven: AtomicBool,
     last_pull_ms: AtomicU64,
     last_write_ms: AtomicU64,
@@ -53,6 +54,7 @@ impl ExecutionState {
             redelivered: self.redelivered.load(Relaxed),
             expired: self.expired.load(Relaxed),
             buffered: self.buffered.load(Relaxed),
+            lost_tails: self.lost_tails.load(Relaxed),
         }
     }
 
@@ -141,6 +143,7 @@ impl ExecutionState {
         self.dead_lettered.store(counters.dead_lettered, Relaxed);
         self.redelivered.store(counters.redelivered, Relaxed);
         self.expired.store(counters.expired, Relaxed);
+        self.lost_tails.store(counters.lost_tails, Relaxed);
         if self.buffered.swap(counters.buffered, Relaxed) == 0 && counters.buffered > 0 {
             self.held_since_ms.store(now_ms(), Relaxed);
         }

@@ -137,6 +137,9 @@ pub struct Counters {
     pub expired: u64,
     /// Held in memory now.
     pub buffered: u64,
+    /// How often the stream had lost messages that were delivered from it; not messages.
+    #[serde(default)]
+    pub lost_tails: u64,
 }
 
 impl std::ops::AddAssign for Counters {
@@ -148,6 +151,7 @@ impl std::ops::AddAssign for Counters {
         self.redelivered += other.redelivered;
         self.expired += other.expired;
         self.buffered += other.buffered;
+        self.lost_tails += other.lost_tails;
     }
 }
 

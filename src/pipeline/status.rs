@@ -274,6 +274,8 @@ reasons! {
     StreamForeign => "the stream of that name does not listen on this pipeline's subject; rename one of the two",
     /// The stream is set up so that unacknowledged messages can be deleted silently.
     StreamUnsafe => "set discard new and remove max age, per-subject limits, message TTLs and rollups from the stream",
+    /// The stream lost messages that JetStream had acknowledged to their publishers.
+    StreamLostMessages => "what nobody had read yet is gone: set `sync_interval: always` or three copies; said until the execution starts anew",
     /// The stream is no work queue.
     StreamNotWorkQueue => "the stream must have work-queue retention; delete it or name another in the config",
     /// Two pipelines read the same stream and durable.

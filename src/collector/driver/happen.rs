@@ -258,6 +258,7 @@ impl Driver {
             redelivered: self.redelivered,
             expired: totals.expired,
             buffered: self.core.in_hand() + self.early.len() as u64,
+            lost_tails: self.supervision.lost_tails,
         };
         self.show_lag(counters.buffered);
         self.state.count(counters, self.core.proven());

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 const RESYNC: Duration = Duration::from_secs(30);
 /// How often the stream alone is looked at while nothing happens: what is published there and does not arrive has to be
 /// found within a minute. Whatever does arrive after a longer silence than [`RESYNC`] is a reason to look at once.
-const GLANCE: Duration = Duration::from_secs(46);
+const GLANCE: Duration = Duration::from_secs(44);
 /// Each look at both is followed by so many at the stream alone.
 const GLANCES: u32 = 2;
 /// How often a normal collection is looked at; a time-series collection, which comes back as a normal one when it was
@@ -43,6 +43,8 @@ pub(super) struct Supervision {
     asked: Option<Instant>,
     /// How many times the stream alone is to be asked before the consumer is, too.
     glances: u32,
+    /// How often the stream had lost what was delivered from it.
+    pub(super) lost_tails: u64,
     watchdog: Watchdog,
     /// Set by a doubt that came while a question was under way: its answer may be older than the doubt.
     doubted: bool,
@@ -71,6 +73,7 @@ impl Supervision {
             ask_failures: 0,
             asked: None,
             glances: 0,
+            lost_tails: 0,
             watchdog: Watchdog::default(),
             doubted: false,
             asked_above: 0,
@@ -263,6 +266,8 @@ impl Driver {
             return;
         }
         self.supervision.delivered = None;
+        // Sequences of another stream say nothing about this one.
+        self.supervision.lost_tails += u64::from(known == facts.stream_created_ns);
         warn!(lost, "the stream is another one, or lost messages that were delivered: what is held is forgotten");
         self.highest = 0;
         let early = std::mem::take(&mut self.early);

@@ -47,6 +47,8 @@ enum Mutation {
     TakenByBoth,
     /// Who stands by goes on.
     NobodyStepsBack,
+    /// Whoever asks for a block gets it, in whatever term.
+    ReservedInAnyTerm,
 }
 
 #[derive(Debug, Clone)]
@@ -194,7 +196,8 @@ impl World {
             Request::Keep(ask) => Reply::Kept(self.write_page(&ask)),
             Request::Reserve { term, upto } => {
                 let upto = if self.mutation == Mutation::NothingReserved { 0 } else { upto };
-                let page = self.page.as_mut().filter(|page| page.term == term);
+                let any = self.mutation == Mutation::ReservedInAnyTerm;
+                let page = self.page.as_mut().filter(|page| any || page.term == term);
                 Reply::Reserved(
                     term,
                     Some(page.map(|page| (page.reserved, page.beat) = (page.reserved.max(upto), page.beat + 1)).is_some()),

@@ -168,8 +168,10 @@ fn every_rule_of_the_ledger_is_needed() {
         Mutation::OneId,
         Mutation::TakenByBoth,
         Mutation::NobodyStepsBack,
+        Mutation::ReservedInAnyTerm,
     ] {
         let caught = (1..=400).find(|seed| run(*seed, mutation).is_err());
+        eprintln!("{mutation:?}: caught by seed {caught:?}");
         assert!(caught.is_some(), "nobody notices {mutation:?}");
     }
 }
