@@ -13,7 +13,7 @@ use async_nats::{Client, Message, StatusCode, Subject, Subscriber};
 use futures_util::Stream;
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -48,7 +48,7 @@ pub(super) struct Inbox {
     opened_on: u64,
     /// The subscription that is being given up.
     leaving: Option<Leaving>,
-    requests: Requests,
+    pub(super) requests: Requests,
     tracker: Tracker,
     next_id: u64,
     /// Whatever is taken from the inbox now was delivered after this moment.
@@ -105,14 +105,6 @@ impl Inbox {
 
     pub(super) fn outstanding(&self) -> u64 {
         self.requests.outstanding()
-    }
-
-    pub(super) fn forget_requests(&mut self) {
-        self.requests.clear();
-    }
-
-    pub(super) fn signs_of_life(&self) -> Arc<AtomicU64> {
-        self.requests.signs_of_life()
     }
 
     /// The reply subject of a request that is about to be sent.

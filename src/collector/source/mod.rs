@@ -245,13 +245,13 @@ impl Source {
     /// Expects nothing of the outstanding requests any more, so that others take their place; what they bring all the same is
     /// delivered.
     pub fn forget_requests(&mut self) {
-        self.inbox.forget_requests();
+        self.inbox.requests.clear();
     }
 
     /// When the server last said anything about the requests, milliseconds since the epoch; 0: not yet. Heartbeats count, which are
     /// no events. Shared, so that whoever watches this source needs not wake it.
     pub fn signs_of_life(&self) -> Arc<AtomicU64> {
-        self.inbox.signs_of_life()
+        self.inbox.requests.signs_of_life()
     }
 
     /// Messages that the outstanding requests may still bring.

@@ -54,7 +54,7 @@ async fn messages_that_a_max_deliver_has_hidden_are_found_and_said() {
         ..Default::default()
     };
     stream.update_consumer(durable).await.unwrap();
-    world.publish([doc! {"n": 1}, doc! {"n": 2}]).await;
+    world.publish([doc! {"n": 1_i64}, doc! {"n": 2_i64}]).await;
     // Delivered to somebody who is never heard of again.
     let consumer = stream.get_consumer::<pull::Config>("default").await.unwrap();
     let mut taken = consumer.fetch().max_messages(2).messages().await.unwrap();

@@ -114,6 +114,10 @@ struct World {
     crashes: bool,
     resets: bool,
     zombies: bool,
+    /// Messages come in bursts, and the reader is suspended just before one, which is delivered to it all the same; when it wakes the
+    /// server forgets that, and the burst comes to its successor, too, who has seen nothing younger.
+    bursts: bool,
+    forgets_at: Nanos,
     faults_until: Nanos,
     messages: Vec<Message>,
     page: Option<Page>,
