@@ -119,9 +119,12 @@ impl Docker {
         let kept = binary.parent().expect("a directory").join("images");
         let tar = kept.join(format!("{hash}.tar"));
         if !tar.exists() {
-            // What earlier binaries were is of no use any more.
-            let _ = fs::remove_dir_all(&kept);
-            let made = kept.join(format!("{hash}.{}", std::process::id()));
+            // What earlier binaries were is of no use any more; another test may be making the same for another engine.
+            let earlier = fs::read_dir(&kept).into_iter().flatten().flatten();
+            for image in earlier.filter(|image| !image.file_name().to_string_lossy().starts_with(&hash)) {
+                let _ = fs::remove_file(image.path());
+            }
+            let made = kept.join(format!("{hash}.{}", super::random_name("made")));
             let mut command = script("image.sh");
             command.envs(self.host.iter().map(|host| ("DOCKER_HOST", host)));
             command.arg("--binary").arg(binary).args(["--name", &name, "--save"]).arg(&made);
