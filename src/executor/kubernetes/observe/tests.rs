@@ -18,6 +18,7 @@ fn pod(state: InstanceState) -> OwnPod {
         instance: Instance { name: "p".into(), fingerprint: spec.fingerprint.clone(), state, since: None, restarts: 0, exit_code: None },
         target: target_hash(&spec),
         ending: false,
+        stray: None,
         unschedulable: None,
         waiting: None,
         out_of_memory: false,
@@ -47,7 +48,12 @@ fn running() -> Seen {
         raw: serde_json::to_value(&manifests.settings).unwrap(),
         spec: Some(spec),
     };
-    Seen { deployment: Some(deployment), pods: vec![pod(InstanceState::Running), pod(InstanceState::Running)], files: vec![files] }
+    Seen {
+        deployment: Some(deployment),
+        pods: vec![pod(InstanceState::Running), pod(InstanceState::Running)],
+        files: vec![files],
+        stray_sets: Vec::new(),
+    }
 }
 
 fn seen_as(seen: &Seen, want: Option<&Want>) -> Option<Observed> {

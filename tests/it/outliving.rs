@@ -1,0 +1,70 @@
+//! What every backend promises whose executions outlive the controller, beside the contract of all: `docker` and `kubernetes`
+//! run it against theirs.
+
+use crate::executor::{PLAIN, SOON, World, id, observed, runs};
+use crate::support::eventually;
+use sluice::executor::Executor;
+use sluice::pipeline::spec::ExecutionSpec;
+use sluice::pipeline::status::Reason;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Another version of what [`PLAIN`] is.
+pub fn newer() -> String {
+    PLAIN.replace("1000", "900")
+}
+
+pub async fn is_stopped(backend: &dyn Executor) {
+    eventually("it is stopped", SOON, || async { observed(backend).await.is_some_and(|seen| !seen.running) }).await;
+}
+
+/// Waits until the backend says what is in the way; `word` is in the message.
+pub async fn says(backend: &dyn Executor, reason: Reason, word: &str) {
+    eventually(&format!("{reason:?} with '{word}' is said"), 2 * SOON, || async {
+        let troubles = observed(backend).await.map(|seen| seen.troubles).unwrap_or_default();
+        troubles.iter().any(|trouble| trouble.reason == reason && trouble.message.contains(word))
+    })
+    .await;
+}
+
+/// Without the lease nothing is changed; `left` lists what the engine has.
+pub async fn changes_nothing_without_the_lease(backend: &dyn Executor, one: &ExecutionSpec, left: impl AsyncFn() -> Vec<String>) {
+    backend.permit(Arc::new(|| None));
+    backend.ensure(one).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(left().await.is_empty());
+    assert_eq!(observed(backend).await, None);
+}
+
+/// While its engine is away, what runs goes on and the backend says since when; once it is back, what was asked for meanwhile
+/// is done. `one` and `two` are versions of one pipeline.
+pub async fn waits_for_its_engine(
+    backend: &dyn Executor,
+    world: &World,
+    [one, two]: [&ExecutionSpec; 2],
+    kill: impl FnOnce(),
+    restart: impl AsyncFnOnce(),
+) {
+    backend.ensure(one).await.unwrap();
+    runs(backend, one).await;
+    let mut events = backend.events();
+    kill();
+    world.send(0..100).await;
+    world.stored(100).await;
+    eventually("it is said to be away", SOON, || async {
+        let asked = backend.observe(&id()).await;
+        asked.is_err_and(|error| error.reason == Reason::EngineUnavailable && error.retry && error.message.contains("since"))
+    })
+    .await;
+    backend.ensure(two).await.unwrap();
+    while events.try_recv().is_ok() {}
+    restart().await;
+    runs(backend, two).await;
+    eventually("an event hints at it", SOON, || {
+        let hinted = events.try_recv().is_ok();
+        async move { hinted }
+    })
+    .await;
+    world.send(100..200).await;
+    world.stored(200).await;
+}
