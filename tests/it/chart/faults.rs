@@ -130,13 +130,18 @@ async fn a_hundred_thousand_documents_arrive_exactly_once_while_parts_of_the_clu
     release.operator.cli_ok(&["pause", "metrics", "--wait"]).await;
     namespace.kubectl(&["delete", "deployments", "--selector", OURS, "--cascade=orphan"]).await;
 
-    // Withdrawn, it leaves nothing.
-    release.operator.cli_ok(&["draft", "metrics", "--wait"]).await;
-    let kinds = "deployments,replicasets,pods,configmaps,secrets";
-    eventually("nothing of the execution is left", SOON, || async {
-        namespace.kubectl(&["get", kinds, "--selector", OURS, "-o", "name"]).await.is_empty()
-    })
-    .await;
+    // Withdrawn, it leaves nothing; nor does one that runs.
+    for publish in [false, true] {
+        if publish {
+            release.operator.cli_ok(&["publish", "metrics", "--wait"]).await;
+        }
+        release.operator.cli_ok(&["draft", "metrics", "--wait"]).await;
+        let kinds = "deployments,replicasets,pods,configmaps,secrets";
+        eventually("nothing of the execution is left", SOON, || async {
+            namespace.kubectl(&["get", kinds, "--selector", OURS, "-o", "name"]).await.is_empty()
+        })
+        .await;
+    }
     release.exactly("metrics", 0..ALL).await;
 
     // Everything granted was needed.

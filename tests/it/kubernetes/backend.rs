@@ -229,8 +229,9 @@ async fn pods_that_lost_their_owner_go_on_where_they_are_to_run_and_are_removed_
         json!({"name": "c", "image": "i", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}});
     let security = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
     let pod = json!({"containers": [container], "securityContext": security, "nodeSelector": {"disktype": "none"}});
-    let template = json!({"metadata": {"labels": labels}, "spec": pod});
-    let set = json!({"replicas": 0, "selector": {"matchLabels": labels}, "template": template});
+    let template = json!({"metadata": {"labels": {"set": "theirs"}}, "spec": pod});
+    // Not of those pods.
+    let set = json!({"replicas": 0, "selector": {"matchLabels": {"set": "theirs"}}, "template": template});
     for (kind, api, spec) in [("Pod", "v1", pod.clone()), ("ReplicaSet", "apps/v1", set)] {
         let metadata = json!({"name": "stranger", "labels": labels, "annotations": {"theirs": "yes"}});
         rig.namespace.apply(&json!({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec}).to_string()).await;

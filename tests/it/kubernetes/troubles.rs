@@ -28,7 +28,8 @@ async fn what_keeps_a_pod_from_running_is_a_reason_until_it_is_gone() {
     let nobody = format!("127.0.0.1:{}/sluice:nowhere", crate::support::free_port());
     let pulled = |s: &mut Settings| (s.executor.kubernetes.image, s.executor.kubernetes.pull) = (nobody.clone(), PullPolicy::Missing);
     let starved = |s: &mut Settings| {
-        s.executor.kubernetes.memory = 12 << 20;
+        // Too little for any process of ours to begin.
+        s.executor.kubernetes.memory = 4 << 20;
         s.executor.kubernetes.requests.memory = 1 << 20;
     };
     let cases: [Change<'_>; 5] = [
