@@ -19,6 +19,9 @@ use std::{
     time::Duration,
 };
 
+/// Names a cluster of somebody else.
+const GIVEN: &str = "SLUICE_TEST_KUBECONFIG";
+
 /// A cluster, seen by its administrator.
 pub struct Cluster {
     kubeconfig: PathBuf,
@@ -61,8 +64,17 @@ impl Cluster {
         blocking(|| Arc::new(Self::serve())).await
     }
 
+    /// Whether a test may have a cluster of its own; where one of somebody else is named, it says that it is skipped.
+    pub fn may_be_own() -> bool {
+        let given = env::var_os(GIVEN).is_some();
+        if given {
+            super::skipped("parts of a cluster of somebody else are not killed");
+        }
+        !given
+    }
+
     fn given() -> Option<Self> {
-        let kubeconfig = env::var_os("SLUICE_TEST_KUBECONFIG")?.into();
+        let kubeconfig = env::var_os(GIVEN)?.into();
         let gateway = env::var("SLUICE_TEST_GATEWAY").expect("SLUICE_TEST_GATEWAY: where pods reach this machine");
         let gateway = gateway.parse().expect("SLUICE_TEST_GATEWAY is an address");
         Some(Self { kubeconfig, kubectl: "kubectl".into(), gateway, serving: None, image: OnceLock::new() })
