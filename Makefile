@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TOOLS := bash deploy/local/tools.sh
 
-.PHONY: help build image demo test cluster cluster-stop manifests soak soak-controllers torture lint bench bench-controllers bench-docker bench-kubernetes instructions clean-cache
+.PHONY: help build image reproducible demo test cluster cluster-stop manifests soak soak-controllers torture lint bench bench-controllers bench-docker bench-kubernetes instructions clean-cache
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ build: ## the binary, optimized: target/release/sluice
 
 image: ## the image that executions run in: into the Docker engine, else into target/image
 	@bash deploy/local/image.sh
+
+reproducible: ## two builds from nothing, and whether they are the same image; CRATE_ONLY=1 keeps what others wrote
+	@bash deploy/local/reproducible.sh
 
 demo: ## servers up, a pipeline published, documents flow, all stopped again
 	@bash deploy/local/demo.sh

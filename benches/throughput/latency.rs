@@ -72,12 +72,17 @@ async fn one(servers: &Servers, linger: &str, seconds: u64) -> Result<Vec<Durati
 
 async fn publish(jetstream: jetstream::Context, subject: String, count: u64, sent: Arc<Mutex<Vec<Instant>>>) -> Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_millis(1000 / PER_SECOND));
+    let mut last = None;
     for n in 0..count {
         ticks.tick().await;
         let document = doc! {"_id": i64::try_from(n)?, "device": format!("device-{:03}", n % 250), "value": (n as f64).sin()};
         sent.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
         // Its acknowledgement is not waited for: the next one is due.
-        drop(jetstream.publish(subject.clone(), document.to_vec()?.into()).await?);
+        last = Some(jetstream.publish(subject.clone(), document.to_vec()?.into()).await?);
+    }
+    // A client that is dropped does not send what it has not flushed.
+    if let Some(acknowledgement) = last {
+        acknowledgement.await?;
     }
     Ok(())
 }

@@ -8,43 +8,17 @@
 # entry by the `nats` command. Both are timed from before the command is typed until one and the same watch shows the
 # Deployment as available. Printed: both medians and their ratio; every round lies in target/bench/kubernetes.json. Cluster,
 # servers and controller are its own, and are stopped at the end.
-set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/bench.sh"
 
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-here=deploy/local
-rounds=${ROUNDS:-10}
-binary=target/release/sluice
-[ "${1:-}" != --binary ] || binary=$2
-die() { printf 'bench-kubernetes: error: %s\n' "$*" >&2; exit 1; }
-[ -x "$binary" ] || die "$binary is not there: make build"
-
-dir=$(mktemp -d "${TMPDIR:-/tmp}/sluice-bench-kubernetes.XXXXXX")
 cluster=$dir/cluster
-name=bench$$
-pids=()
-finish() {
-  local status=$? pid
-  trap - EXIT INT TERM HUP
-  set +e
-  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; done
-  [ ! -e "$cluster/number" ] || bash $here/cluster.sh stop "$cluster"
-  bash $here/stack.sh down "$dir"
-  [ "$status" = 0 ] || tail -n 5 "$dir/sluice.log" >&2
-  rm -rf "$dir"
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+clean() { [ ! -e "$cluster/number" ] || bash $here/cluster.sh stop "$cluster"; }
 
 bash $here/tools.sh nats-server database nats kubernetes >/dev/null
-nats=$(bash $here/tools.sh nats)
 said=$(bash $here/cluster.sh start "$cluster")
 eval "$said"
 export KUBECONFIG=$kubeconfig
 export STACK_HOST=$gateway
-bash $here/stack.sh up "$dir" >/dev/null
-eval "$(bash $here/stack.sh env "$dir")"
+servers
 
 # The image, without an engine.
 image=sluice:$name
@@ -55,46 +29,28 @@ bash $here/cluster.sh load "$cluster" "$dir/image.tar"
 kube() { "$kubectl" --namespace "$name" "$@"; }
 kube create namespace "$name" >/dev/null
 kube label namespace "$name" pod-security.kubernetes.io/enforce=restricted >/dev/null
-cat >"$dir/sluice.yml" <<YAML
-namespace: $name
-nats: {urls: ['$NATS_URL']}
-mongodb: {connections: {default: {url: '$MONGO_URL', database: bench}}}
-http: {listen: '127.0.0.1:0'}
+controller <<YAML
 executor:
   kind: kubernetes
   kubernetes: {kubeconfig: '$kubeconfig', namespace: '$name', image: '$image', pull: never, memory: 256MiB}
 YAML
-printf 'schema: 1\noutput:\n  mongodb: {collection: rounds}\n' >"$dir/config.yml"
-"$binary" --settings "$dir/sluice.yml" run >"$dir/sluice.log" 2>&1 </dev/null &
-pids+=($!)
 # One line for each change of a Deployment: milliseconds, name, how many of its pods are available.
 "$kubectl" --namespace "$name" get deployments --watch -o 'jsonpath={.metadata.name} {.status.availableReplicas}{"\n"}' \
   > >(while read -r line; do echo "$(date +%s%3N) $line"; done >"$dir/seen") 2>/dev/null &
 pids+=($!)
-sluice() { "$binary" --settings "$dir/sluice.yml" "$@" >/dev/null; }
-# until_ COMMAND…: tries for 90 s.
-until_() {
-  local deadline=$((SECONDS + 90))
-  until "$@"; do
-    [ $SECONDS -lt $deadline ] || die "not within 90 s: $*"
-    sleep 0.02
-  done
-}
-now_ms() { date +%s%3N; }
 # available DEPLOYMENT SINCE: when it was seen to be so, in milliseconds; fails where it was not.
 available() { awk -v name="$1" -v since="$2" '$1 >= since && $2 == name && $3 == 1 {print $1; found = 1; exit} END {exit !found}' "$dir/seen"; }
 # took DEPLOYMENT SINCE: in milliseconds.
 took() {
-  until_ available "$@" >/dev/null
+  until_ 0.02 available "$@" >/dev/null
   echo $(($(available "$@") - $2))
 }
 none() { [ -z "$(kube get deployments,replicasets,pods -o name --selector "$1" 2>/dev/null)" ]; }
-entry() { "$nats" --server "$NATS_URL" kv put "$name" rounds "$1" >/dev/null; }
 
 # The first start of each makes the stream and the consumer, and is no round. `model` goes on running beside its copy, so
 # that all that the copy is asked for is there.
 for pipeline in model rounds; do sluice publish $pipeline -f "$dir/config.yml" --wait; done
-version=$("$nats" --server "$NATS_URL" kv get "$name" rounds --raw | sed -E 's/.*"version": *"([^"]*)".*/\1/' | tr -d '\n')
+version=$(version_of rounds)
 deployment=$(kube get deployments --selector sluice/id=rounds -o 'jsonpath={.items[0].metadata.name}')
 kube get deployments,configmaps,secrets --selector sluice/id=model -o json | python3 -c '
 import json, sys
@@ -116,22 +72,20 @@ copy=bare-$(kube get deployments --selector sluice/id=model -o 'jsonpath={.items
 bare=() edits=()
 for ((round = 0; round < rounds; round++)); do
   sluice draft rounds --wait
-  until_ none sluice/id=rounds
+  until_ 0.02 none sluice/id=rounds
   before=$(now_ms)
   kube apply -f "$dir/bare.json" >/dev/null
   bare+=("$(took "$copy" "$before")")
   kube delete -f "$dir/bare.json" --cascade=foreground --wait >/dev/null
-  until_ none bare/id=model
+  until_ 0.02 none bare/id=model
   before=$(now_ms)
-  entry "{\"schema\": 1, \"status\": \"published\", \"version\": \"$version\"}"
+  put rounds published
   edits+=("$(took "$deployment" "$before")")
   printf 'round %2d: kubectl apply %5d ms, entry %5d ms\n' $((round + 1)) "${bare[-1]}" "${edits[-1]}"
 done
 
-median() { printf '%s\n' "$@" | sort -n | awk '{v[NR] = $1} END {print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'; }
-list() { local IFS=,; echo "$*"; }
 a=$(median "${bare[@]}") b=$(median "${edits[@]}")
-ratio=$(awk -v a="$a" -v b="$b" 'BEGIN {printf "%.2f", b / a}')
+ratio=$(over "$a" "$b")
 mkdir -p target/bench
 printf '{"rounds": %d, "kubectl_apply_ms": [%s], "entry_ms": [%s], "median_kubectl_apply_ms": %s, "median_entry_ms": %s, "ratio": %s}\n' \
   "$rounds" "$(list "${bare[@]}")" "$(list "${edits[@]}")" "$a" "$b" "$ratio" >target/bench/kubernetes.json

@@ -5,20 +5,24 @@
 //! what is wanted now. For backends whose executions outlive this process; a driver's memory is of work under way alone.
 
 use super::BoxFuture;
+use super::error::BackendError;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::report::Trouble;
 use crate::pipeline::spec::ExecutionSpec;
-use crate::pipeline::status::Reason;
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
+const LISTEN_AGAIN: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+/// Listening that lasted this long was good.
+const GOOD: Duration = Duration::from_secs(10);
 
 /// What a backend is to bring about for a pipeline.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,20 +46,10 @@ pub enum Pass {
     Wait(Duration),
 }
 
-/// Why a pass failed.
-pub trait Fault: Display + Send {
-    /// The reason that the status gives.
-    fn reason(&self) -> Reason;
-    /// Whether this controller does not decide any more: then the rest is left to the one that does.
-    fn is_over(&self) -> bool;
-}
-
 /// What a driver does for its pipeline.
 pub trait Work: Send + 'static {
-    /// Why a pass failed.
-    type Error: Fault;
     /// Looks, plans, takes the steps.
-    fn pass<'a>(&'a mut self, want: &'a Want) -> BoxFuture<'a, Result<Pass, Self::Error>>;
+    fn pass<'a>(&'a mut self, want: &'a Want) -> BoxFuture<'a, Result<Pass, BackendError>>;
 }
 
 /// A driver, as verbs and observers see it. Its task ends with it.
@@ -116,14 +110,19 @@ impl Drivers {
 
     /// Makes the controller look at `id`, and its driver too.
     pub fn hint(&self, id: &PipelineId) {
-        if let Some(driver) = self.drivers().get(id) {
-            driver.poked.notify_one();
-        }
+        self.poke(id);
         self.tell(id);
     }
 
+    /// Makes the driver of `id` look; whether there is one.
+    pub fn poke(&self, id: &PipelineId) -> bool {
+        let drivers = self.drivers();
+        let driver = drivers.get(id);
+        driver.inspect(|driver| driver.poked.notify_one()).is_some()
+    }
+
     /// Makes the controller look at `id`.
-    fn tell(&self, id: &PipelineId) {
+    pub fn tell(&self, id: &PipelineId) {
         // Only a hint: without a receiver nobody needs it.
         let _ = self.events.send(id.clone());
     }
@@ -136,6 +135,21 @@ impl Drivers {
     /// Ends all drivers, wherever they are.
     pub fn clear(&self) {
         self.drivers().clear();
+    }
+}
+
+/// Listens to what changes by itself, again and again with growing delays, for ever; ended by being dropped. `once` listens
+/// until there is nothing more to hear.
+pub async fn listen_for_ever<E: Display, F: Future<Output = Result<(), E>>>(to: &'static str, once: impl Fn() -> F) {
+    let mut failures = 0;
+    loop {
+        let begun = Instant::now();
+        match once().await {
+            Ok(()) => debug!(to, "listening ended"),
+            Err(error) => debug!(to, %error, "listening failed"),
+        }
+        failures = if begun.elapsed() > GOOD { 1 } else { failures + 1 };
+        tokio::time::sleep(LISTEN_AGAIN.delay(failures, rand::random())).await;
     }
 }
 
@@ -175,7 +189,7 @@ impl Drive {
                         _ => continue,
                     }
                 }
-                Err(error) if error.is_over() => {
+                Err(BackendError::NotPermitted) => {
                     info!("this controller does not decide any more and leaves the rest to the one that does");
                     let done = self.drivers.drivers().remove(&self.id);
                     drop(done);
@@ -196,7 +210,7 @@ impl Drive {
     }
 
     /// Shows what is in the way, and says so where it is new.
-    fn show(&self, error: &impl Fault) {
+    fn show(&self, error: &BackendError) {
         let trouble = Trouble { reason: error.reason(), message: error.to_string() };
         let mut shown = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if shown.as_ref() == Some(&trouble) {

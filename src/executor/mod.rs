@@ -7,6 +7,7 @@ pub mod answers;
 pub mod config_reader;
 pub mod docker;
 pub mod driver;
+pub mod error;
 pub mod execution;
 pub mod fake;
 pub mod in_process;

@@ -1,8 +1,9 @@
 //! What a pipeline is, as plain data and pure functions: names, entry, config, execution spec, status, plan.
 //!
 //! Nothing in here does I/O, reads a clock or knows an async runtime; everything else in the crate is built on it.
-//! A test holds that (`tests/it/layout.rs`). The names alone are in a producer's build too (feature `transfer`).
+//! A test holds that (`tests/it/layout.rs`). The names, and what says why something failed, are in a producer's build too (feature `transfer`).
 
+pub mod causes;
 pub mod created;
 pub mod id;
 pub mod names;

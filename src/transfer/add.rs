@@ -26,6 +26,17 @@ pub(super) fn is_taken(error: &CreateStreamError) -> bool {
     matches!(error.kind(), CreateStreamErrorKind::JetStream(error) if error.error_code() == async_nats::jetstream::ErrorCode::STREAM_NAME_EXIST)
 }
 
+/// How the pipeline's stream stands to its subject.
+enum Standing {
+    Missing,
+    /// It listens on the subject.
+    Open(RetentionPolicy),
+    /// Closed to producers, while what it holds is written.
+    Closed,
+    /// It listens on something else.
+    Elsewhere,
+}
+
 impl Transfer {
     /// Registers a pipeline, so that documents are taken from now on. Doing it again changes nothing; with another
     /// collection, description or further subjects the entry says so, and the controller acts on it. An operator's entry
@@ -63,31 +74,53 @@ impl Transfer {
 
     /// The stream listens on the pipeline's subject when this returns.
     async fn open_stream(&self, id: &PipelineId, subs: &[String]) -> Result<(), TransferError> {
-        let (name, subject, closed) = (self.names.stream(id), self.names.subject(id), self.names.closed(id));
+        let (name, subject) = (self.names.stream(id), self.names.subject(id));
         let begun = tokio::time::Instant::now();
         loop {
-            match self.stream_info(&name).await? {
-                None => self.create_stream(id, &name, &subject, subs).await?,
-                Some(info) if info.config.subjects.iter().any(|listens| takes(listens, &subject)) => {
-                    if info.config.retention == RetentionPolicy::WorkQueue {
-                        return Ok(());
-                    }
+            match self.standing(id).await? {
+                Standing::Missing => self.create_stream(id, &name, &subject, subs).await?,
+                Standing::Open(RetentionPolicy::WorkQueue) => return Ok(()),
+                Standing::Open(_) => {
                     let message = format!("stream {name} has no work-queue retention: delete it, or choose another key");
                     return Err(TransferError::new(TransferErrorKind::Foreign, message));
                 }
-                Some(info) if info.config.subjects != [closed.as_str()] => {
+                Standing::Elsewhere => {
                     let message = format!("stream {name} does not listen on {subject}: it belongs to something else; choose another key");
                     return Err(TransferError::new(TransferErrorKind::Foreign, message));
                 }
                 // The entry is there again: the controller opens the stream, or the deletion had gone too far and it
                 // is missing in a moment.
-                Some(_) if begun.elapsed() >= REOPEN => {
+                Standing::Closed if begun.elapsed() >= REOPEN => {
                     let message = format!("stream {name} is being drained and nobody opens it again: is Sluice running?");
                     return Err(TransferError::new(TransferErrorKind::NotTaken, message));
                 }
-                Some(_) => tokio::time::sleep(LOOK).await,
+                Standing::Closed => tokio::time::sleep(LOOK).await,
             }
         }
+    }
+
+    /// Whether a stream that took nothing takes documents now: one that was closed to be drained, whose pipeline was
+    /// added again, is opened in a moment. An `add` cannot wait for that: where the controller saw the removal and not
+    /// yet the new entry, it closes the stream after `add` has seen it open.
+    pub(super) async fn opens_again(&self, id: &PipelineId) -> Result<bool, TransferError> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            match self.standing(id).await? {
+                Standing::Open(_) => return Ok(true),
+                Standing::Closed if begun.elapsed() < REOPEN && self.entry(id).await?.0.is_some() => tokio::time::sleep(LOOK).await,
+                Standing::Missing | Standing::Elsewhere | Standing::Closed => return Ok(false),
+            }
+        }
+    }
+
+    async fn standing(&self, id: &PipelineId) -> Result<Standing, TransferError> {
+        let (subject, closed) = (self.names.subject(id), self.names.closed(id));
+        Ok(match self.stream_info(&self.names.stream(id)).await? {
+            None => Standing::Missing,
+            Some(info) if info.config.subjects.iter().any(|listens| takes(listens, &subject)) => Standing::Open(info.config.retention),
+            Some(info) if info.config.subjects == [closed.as_str()] => Standing::Closed,
+            Some(_) => Standing::Elsewhere,
+        })
     }
 
     async fn stream_info(&self, name: &str) -> Result<Option<Info>, TransferError> {

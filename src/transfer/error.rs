@@ -1,5 +1,6 @@
 //! What can go wrong for a producer, by kind: so that a program can tell what to try again from what a person must mend.
 
+use crate::pipeline::causes::with_causes;
 use crate::pipeline::id::NameError;
 use std::fmt::Display;
 
@@ -43,16 +44,7 @@ impl TransferError {
     /// For `error`, which happened `during` something.
     pub(super) fn during(kind: TransferErrorKind, during: impl Display, error: &dyn std::error::Error) -> Self {
         // The libraries' own words stand in the sources.
-        let mut message = format!("{during}: {error}");
-        let mut source = error.source();
-        while let Some(error) = source {
-            let more = error.to_string();
-            if !message.ends_with(&more) {
-                message = format!("{message}: {more}");
-            }
-            source = error.source();
-        }
-        Self { kind, message }
+        Self { kind, message: format!("{during}: {}", with_causes(error)) }
     }
 
     /// The kind, for a program.

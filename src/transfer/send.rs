@@ -6,6 +6,7 @@
 
 use super::error::{TransferError, TransferErrorKind};
 use super::{Transfer, key_of};
+use crate::pipeline::id::PipelineId;
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
@@ -85,7 +86,7 @@ impl Sent {
 
 struct Flying {
     position: u64,
-    size: usize,
+    message: Message,
     acknowledgement: Result<PublishAckFuture, PublishError>,
 }
 
@@ -101,25 +102,23 @@ impl Transfer {
 
     /// The same for a prepared message, which may have a message id.
     pub async fn send_message(&self, key: &str, message: Message) -> Result<Receipt, TransferError> {
-        let subject = self.names.subject(&key_of(key)?);
-        let size = message.payload.len();
-        let sent = match self.publish(&subject, message).await {
-            Ok(acknowledgement) => acknowledgement.into_future().await,
-            Err(error) => Err(error),
-        };
-        sent.map(receipt).map_err(|error| self.failed(&subject, size, &error))
+        let id = key_of(key)?;
+        let acknowledgement = self.publish(&id, message.clone()).await;
+        self.acknowledged(&id, message, acknowledgement, true).await.map(receipt)
     }
 
     /// Sends many, in order, with at most [`Transfer::with_in_flight`] unacknowledged at a time, and says what became of
     /// each. It goes on past failures, unless as many as may be in flight fail one after the other. Taken from the
-    /// iterator only as they go out, so that it need not hold them all.
+    /// iterator only as they go out, so that it need not hold them all. Those that a stream did not take because it was
+    /// closed to be drained, and whose pipeline has been added again, are sent again once it is open: then they may come
+    /// after later ones.
     ///
     /// Errors only where the key is not allowed; all others are in [`Sent::failures`].
     pub async fn send_many<I>(&self, key: &str, messages: I) -> Result<Sent, TransferError>
     where
         I: IntoIterator<Item = Message>,
     {
-        let subject = self.names.subject(&key_of(key)?);
+        let id = key_of(key)?;
         let mut sent = Sent::default();
         let mut flying = VecDeque::with_capacity(self.in_flight);
         // How many in a row have failed.
@@ -128,45 +127,61 @@ impl Transfer {
             if flying.len() == self.in_flight
                 && let Some(oldest) = flying.pop_front()
             {
-                failing = self.land(&mut sent, &subject, oldest, failing).await;
+                failing = self.land(&mut sent, &id, oldest, failing).await;
             }
             if failing >= self.in_flight {
                 sent.stopped_at = Some(position);
                 break;
             }
-            let size = message.payload.len();
-            flying.push_back(Flying { position, size, acknowledgement: self.publish(&subject, message).await });
+            let acknowledgement = self.publish(&id, message.clone()).await;
+            flying.push_back(Flying { position, message, acknowledgement });
         }
         for remaining in flying {
-            self.land(&mut sent, &subject, remaining, 0).await;
+            failing = self.land(&mut sent, &id, remaining, failing).await;
         }
         Ok(sent)
     }
 
-    async fn land(&self, sent: &mut Sent, subject: &str, flying: Flying, failing: usize) -> usize {
-        let landed = match flying.acknowledgement {
-            Ok(acknowledgement) => acknowledgement.into_future().await,
-            Err(error) => Err(error),
-        };
-        match landed {
+    async fn land(&self, sent: &mut Sent, id: &PipelineId, flying: Flying, failing: usize) -> usize {
+        // Where the one before failed, the stream has been looked at, and is not about to take documents.
+        match self.acknowledged(id, flying.message, flying.acknowledgement, failing == 0).await {
             Ok(receipt) => {
                 sent.acknowledged += 1;
                 sent.duplicates += u64::from(receipt.duplicate);
                 0
             }
             Err(error) => {
-                sent.failures.push((flying.position, self.failed(subject, flying.size, &error)));
+                sent.failures.push((flying.position, error));
                 failing + 1
             }
         }
     }
 
-    async fn publish(&self, subject: &str, message: Message) -> Result<PublishAckFuture, PublishError> {
+    /// The acknowledgement of what was published; with `again`, of the second try where no stream took the first and one
+    /// does now. That nobody took it is the server's own word: it is nowhere, and sending it again doubles nothing.
+    async fn acknowledged(
+        &self,
+        id: &PipelineId,
+        message: Message,
+        acknowledgement: Result<PublishAckFuture, PublishError>,
+        again: bool,
+    ) -> Result<PublishAck, TransferError> {
+        let size = message.payload.len();
+        let failed = |error: PublishError| self.failed(&self.names.subject(id), size, &error);
+        match landed(acknowledgement).await {
+            Err(error) if again && error.kind() == PublishErrorKind::StreamNotFound && self.opens_again(id).await? => {
+                landed(self.publish(id, message).await).await.map_err(failed)
+            }
+            landed => landed.map_err(failed),
+        }
+    }
+
+    async fn publish(&self, id: &PipelineId, message: Message) -> Result<PublishAckFuture, PublishError> {
         let mut publish = PublishMessage::build().payload(message.payload);
         if let Some(id) = message.id {
             publish = publish.message_id(id);
         }
-        self.jetstream.send_publish(subject.to_owned(), publish).await
+        self.jetstream.send_publish(self.names.subject(id), publish).await
     }
 
     fn failed(&self, subject: &str, size: usize, error: &PublishError) -> TransferError {
@@ -188,6 +203,10 @@ impl Transfer {
             _ => TransferError::during(TransferErrorKind::Refused, format!("a document to {subject} was refused"), error),
         }
     }
+}
+
+async fn landed(acknowledgement: Result<PublishAckFuture, PublishError>) -> Result<PublishAck, PublishError> {
+    acknowledgement?.into_future().await
 }
 
 fn receipt(ack: PublishAck) -> Receipt {

@@ -6,13 +6,16 @@ use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
+/// The binary that these tests were built with.
+const BINARY: &str = env!("CARGO_BIN_EXE_sluice");
 const LONG: Duration = Duration::from_secs(120);
 
-/// Builds the image of this very binary and returns its id.
-fn build(docker: &Docker, name: &str) -> String {
+/// Builds the image, of `binary` or as `make image` does, and returns its id.
+fn build(docker: &Docker, name: &str, binary: Option<&str>) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/image.sh");
     let mut command = Command::new("bash");
-    command.args([script, "--binary", env!("CARGO_BIN_EXE_sluice"), "--name", name]);
+    command.args([script, "--name", name]);
+    command.args(binary.iter().flat_map(|binary| ["--binary", binary]));
     command.envs(docker.host().iter().map(|host| ("DOCKER_HOST", host)));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -24,9 +27,9 @@ async fn two_builds_of_the_image_are_the_same_image() {
     require!("docker");
     let docker = Docker::shared().await;
     let name = format!("sluice:twice-{}", std::process::id());
-    let first = build(&docker, &name);
+    let first = build(&docker, &name, Some(BINARY));
     docker.cli(&["rmi", &name]).await;
-    assert_eq!(build(&docker, &name), first);
+    assert_eq!(build(&docker, &name, Some(BINARY)), first);
     let inspected: Value = serde_json::from_str(&docker.cli(&["image", "inspect", &name]).await).unwrap();
     docker.cli(&["rmi", &name]).await;
     let config = &inspected[0]["Config"];
@@ -164,6 +167,58 @@ fn what_the_image_holds_is_staged_with_modes_that_no_umask_changes() {
     assert!(beside < 5_000_000, "{beside} bytes beside the binary:\n{listed}");
     let script = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/image.sh")).unwrap();
     assert!(script.contains("MOST=25000000\n"));
+}
+
+/// A tree with what a compiler's base has for the Dockerfile's own commands: a shell and its tools, from this machine. In place of
+/// cargo stands a script that looks at what it is given and "compiles" a program that this machine has.
+const STAND_IN: &str = r#"
+set -eu
+tree=$1
+mkdir -p "$tree/usr/bin" "$tree/usr/lib" "$tree/usr/lib64" "$tree/etc/ssl/certs" "$tree/tmp"
+for link in bin lib lib64; do ln -s "usr/$link" "$tree/$link"; done
+for tool in sh bash cp mkdir find chmod grep dirname strip ldd cat echo; do
+  program=$(PATH=/usr/bin:/bin type -P "$tool")
+  cp -L "$program" "$tree/usr/bin/$tool"
+  ldd "$program" 2>/dev/null | grep -o '/[^ ]*' | while read -r library; do
+    mkdir -p "$tree$(dirname "$library")"
+    cp -L "$library" "$tree$library"
+  done
+done
+cp -L /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/"
+cat >"$tree/usr/bin/cargo" <<'CARGO'
+#!/bin/sh
+[ "$*" = "build --release --locked --bin sluice" ] && [ -f Cargo.lock ] && [ -f src/main.rs ] && [ ! -e target ] && [ ! -e .git ] || exit 1
+mkdir -p target/release
+cp /usr/bin/echo target/release/sluice
+CARGO
+chmod 755 "$tree/usr/bin/cargo"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stage_that_compiles_makes_the_image_where_its_bases_can_be_had_and_twice_the_same() {
+    require!("docker");
+    if Docker::shared().await.host().is_none() {
+        // The bases' names are given to stand-ins, which nobody else's engine may keep.
+        return;
+    }
+    let (docker, dir) = (Docker::own(&[]).await, temp_dir("bases"));
+    let dockerfile = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/executor-image/Dockerfile")).unwrap();
+    for (argument, script) in [("RUST", STAND_IN), ("BASE", "mkdir -p $1/etc")] {
+        let (tree, tar) = (dir.path().join(argument), dir.path().join(format!("{argument}.tar")));
+        assert!(Command::new("bash").args(["-c", script, "stand-in"]).arg(&tree).status().unwrap().success());
+        assert!(Command::new("tar").arg("-C").arg(&tree).arg("-cf").arg(&tar).arg(".").status().unwrap().success());
+        let name = dockerfile.lines().find_map(|line| line.strip_prefix(&format!("ARG {argument}="))).unwrap();
+        docker.cli(&["import", &tar.display().to_string(), name]).await;
+    }
+    let name = "sluice:compiled";
+    let made = build(&docker, name, None);
+    assert_eq!(docker.cli(&["run", "--rm", "--read-only", "--cap-drop=ALL", name, "compiled"]).await, "compiled");
+    let inspected: Value = serde_json::from_str(&docker.cli(&["image", "inspect", name]).await).unwrap();
+    let config = &inspected[0]["Config"];
+    assert_eq!((&config["User"], &config["Entrypoint"][0]), (&"65532:65532".into(), &"/usr/bin/sluice".into()));
+    assert_eq!(config["Labels"]["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
+    docker.cli(&["rmi", name]).await;
+    assert_eq!(build(&docker, name, None), made);
 }
 
 /// The default stage needs bases that only a registry has: what can be said of it without one is said here.

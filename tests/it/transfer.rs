@@ -4,6 +4,8 @@ use crate::support::{Mongo, Nats, Sluice, eventually};
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 use bson::{doc, oid::ObjectId};
+use sluice::pipeline::id::{Namespace, PipelineId};
+use sluice::pipeline::names::{NameTemplates, Names};
 use sluice::transfer::{Message, Registration, Transfer, TransferErrorKind};
 use std::time::Duration;
 
@@ -55,6 +57,34 @@ async fn adding_again_while_it_is_being_removed_brings_it_back() {
         transfer.remove("metrics").await.unwrap();
     }
     eventually("all of them are there", SOON, || async { mongo.count("metrics").await == u64::from(sent.unsigned_abs()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_to_a_stream_that_is_about_to_be_opened_again_wait_for_it() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let transfer = transfer(&nats).await;
+    transfer.add(&metrics()).await.unwrap();
+    let jetstream = nats.jetstream().await;
+    let mut stream = jetstream.get_stream("alpha_metrics").await.unwrap();
+    let open = stream.info().await.unwrap().config.clone();
+    // As the controller does that saw the removal, and not yet that it was taken back.
+    let closed = Names::new(Namespace::parse("alpha").unwrap(), NameTemplates::default()).closed(&PipelineId::parse("metrics").unwrap());
+    let closed = Config { subjects: vec![closed], ..open.clone() };
+    jetstream.update_stream(&closed).await.unwrap();
+    let documents = || (0..300).map(|n| Message::new(&doc! { "n": n }).unwrap());
+    let (sent, ()) = tokio::join!(transfer.send_many("metrics", documents()), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        jetstream.update_stream(&open).await.unwrap();
+    });
+    let sent = sent.unwrap();
+    assert!(sent.is_complete(), "{:?}", sent.failures);
+    assert_eq!((sent.acknowledged, stream.info().await.unwrap().state.messages), (300, 300), "each once");
+
+    transfer.remove("metrics").await.unwrap();
+    jetstream.update_stream(&closed).await.unwrap();
+    let error = transfer.send("metrics", &doc! { "n": 300 }).await.unwrap_err();
+    assert_eq!(error.kind(), TransferErrorKind::NotTaken, "what is removed is not waited for: {error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,8 @@
 //! that run again what they wrote before; what runs answers for itself. Called for `sluice logs`; bounded in lines and bytes.
 
 use super::Shared;
-use super::engine::EngineError;
 use super::seen::Container;
+use crate::executor::error::BackendError;
 use crate::executor::kept_log::{MOST_BYTES, MOST_LINES, line, newest};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::instance::InstanceState;
@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use std::collections::VecDeque;
 
 /// The lines of what has ended of `id`, oldest first; at most `last` of each container, 0 for all that is kept.
-pub async fn logs(shared: &Shared, id: &PipelineId, last: u32) -> Result<Vec<LogLine>, EngineError> {
-    let containers = shared.containers(Some(id)).await?;
+pub async fn logs(shared: &Shared, id: &PipelineId, last: u32) -> Result<Vec<LogLine>, BackendError> {
+    let containers = shared.containers(id).await?;
     let ran: Vec<_> = containers.iter().filter(|one| one.replica.is_some() && one.finished.is_some()).collect();
     let most = MOST_BYTES / ran.len().max(1);
     let mut all = Vec::new();
@@ -24,7 +24,7 @@ pub async fn logs(shared: &Shared, id: &PipelineId, last: u32) -> Result<Vec<Log
         match read(shared, one, most).await {
             Ok(lines) => all.extend(newest(lines, last)),
             // Removed since it was listed.
-            Err(EngineError::Missing { .. }) => {}
+            Err(BackendError::Missing { .. }) => {}
             Err(error) => return Err(error),
         }
     }
@@ -32,7 +32,7 @@ pub async fn logs(shared: &Shared, id: &PipelineId, last: u32) -> Result<Vec<Log
     Ok(all)
 }
 
-async fn read(shared: &Shared, one: &Container, most: usize) -> Result<VecDeque<LogLine>, EngineError> {
+async fn read(shared: &Shared, one: &Container, most: usize) -> Result<VecDeque<LogLine>, BackendError> {
     let options = LogsOptions { stdout: true, stderr: true, timestamps: true, tail: MOST_LINES.to_string(), ..Default::default() };
     let (before, name) = (before(one), one.instance.name.as_str());
     let read = shared.engine.call("read logs", |engine| async move {

@@ -3,11 +3,13 @@
 //!
 //! The API version is negotiated downward only, and from 1.41 (engine 20.10) on. Nothing in here knows pipelines.
 
-use crate::executor::ExecutorError;
-use crate::pipeline::status::Reason;
+use crate::executor::error::BackendError;
+use crate::pipeline::causes::with_causes;
 use crate::settings::DockerSettings;
-use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker, errors::Error};
+use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker, errors::Error, models::EventMessage, query_parameters::EventsOptions};
+use futures_util::stream::BoxStream;
 use jiff::Timestamp;
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,91 +19,10 @@ use tracing::{debug, info, warn};
 const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 /// What a call may take beyond its own timeout: the transport's is meant to come first.
 const SLACK: Duration = Duration::from_secs(2);
-
-/// Why a call to the engine failed.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum EngineError {
-    /// The engine does not answer.
-    #[error("the engine at {host} has not answered since {since:.0}: {message}")]
-    Unavailable {
-        /// Where it is.
-        host: String,
-        /// Since when, by our clock.
-        since: Timestamp,
-        /// What came instead of an answer.
-        message: String,
-    },
-    /// The engine is older than API 1.41.
-    #[error("the engine at {host} speaks API {version}; 1.41 (engine 20.10) is the oldest that will do")]
-    TooOld {
-        /// Where it is.
-        host: String,
-        /// What it speaks.
-        version: String,
-    },
-    /// There is no such thing.
-    #[error("{what}: {message}")]
-    Missing {
-        /// What was tried.
-        what: &'static str,
-        /// What the engine says.
-        message: String,
-    },
-    /// It is there already, or is being changed.
-    #[error("{what}: {message}")]
-    Conflict {
-        /// What was tried.
-        what: &'static str,
-        /// What the engine says.
-        message: String,
-    },
-    /// The engine says no, or fails at it.
-    #[error("{what}: {message}")]
-    Refused {
-        /// What was tried.
-        what: &'static str,
-        /// What the engine says.
-        message: String,
-    },
-    /// The image is not there and cannot be had.
-    #[error("image {image}: {message}")]
-    Image {
-        /// The image.
-        image: String,
-        /// Why.
-        message: String,
-    },
-    /// A file that executions need cannot be read here.
-    #[error("{path} cannot be read: {message}")]
-    File {
-        /// Its path.
-        path: String,
-        /// Why.
-        message: String,
-    },
-    /// This controller does not decide any more.
-    #[error("the lease is not held any more")]
-    NotPermitted,
-}
-
-impl EngineError {
-    /// The reason that the status gives.
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Unavailable { .. } => Reason::EngineUnavailable,
-            Self::Image { .. } => Reason::ImageMissing,
-            Self::NotPermitted => Reason::InProgress,
-            _ => Reason::EngineRefuses,
-        }
-    }
-}
-
-impl From<EngineError> for ExecutorError {
-    fn from(error: EngineError) -> Self {
-        let retry = !matches!(error, EngineError::TooOld { .. });
-        Self { message: error.to_string(), retry, reason: error.reason() }
-    }
-}
+/// How long the engine may take to begin with its events.
+const SUBSCRIBE: Duration = Duration::from_secs(10);
+/// Nanoseconds of a second.
+const NANOS: i64 = 1_000_000_000;
 
 /// An engine.
 pub struct Engine {
@@ -128,7 +49,7 @@ impl Engine {
     }
 
     /// A connection with a negotiated version. Errors: the engine does not answer, or is too old.
-    pub async fn client(&self) -> Result<Docker, EngineError> {
+    async fn client(&self) -> Result<Docker, BackendError> {
         if let Some(client) = self.state().client.clone() {
             return Ok(client);
         }
@@ -141,7 +62,7 @@ impl Engine {
         let version = client.client_version();
         if version < OLDEST {
             let version = format!("{}.{}", version.major_version, version.minor_version);
-            return Err(EngineError::TooOld { host: self.settings.host.clone(), version });
+            return Err(BackendError::TooOld { host: self.settings.host.clone(), version });
         }
         let client = speaking(client, version);
         info!(engine = self.settings.host, api = %format!("{}.{}", version.major_version, version.minor_version), "engine connected");
@@ -162,7 +83,7 @@ impl Engine {
     }
 
     /// Makes one call; `what` names it in errors.
-    pub async fn call<T, F>(&self, what: &'static str, call: impl FnOnce(Docker) -> F) -> Result<T, EngineError>
+    pub async fn call<T, F>(&self, what: &'static str, call: impl FnOnce(Docker) -> F) -> Result<T, BackendError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -170,7 +91,7 @@ impl Engine {
     }
 
     /// Makes one call that may take `longer` than the others.
-    pub async fn call_for<T, F>(&self, what: &'static str, longer: Duration, call: impl FnOnce(Docker) -> F) -> Result<T, EngineError>
+    pub async fn call_for<T, F>(&self, what: &'static str, longer: Duration, call: impl FnOnce(Docker) -> F) -> Result<T, BackendError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -189,17 +110,38 @@ impl Engine {
         }
     }
 
+    /// What time it is by the engine's clock, in nanoseconds since 1970; by ours where it does not say.
+    pub async fn now(&self) -> Result<i64, BackendError> {
+        let said = match self.call("info", |engine| async move { engine.info().await }).await {
+            Ok(info) => info.system_time.and_then(|time| time.parse::<Timestamp>().ok()),
+            // Whoever stands between may let only what is needed pass.
+            Err(BackendError::Refused { .. } | BackendError::Missing { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(i64::try_from(said.unwrap_or_else(Timestamp::now).as_nanosecond()).unwrap_or_default())
+    }
+
+    /// What happens to containers that bear `label`, from a time of the engine's on; it ends when the engine does. Errors come
+    /// within the stream, the first one no later than [`SUBSCRIBE`] after it is polled.
+    pub async fn events(&self, label: &str, from: i64) -> Result<BoxStream<'static, Result<EventMessage, Error>>, BackendError> {
+        let filters = HashMap::from([("type".to_owned(), vec!["container".to_owned()]), ("label".to_owned(), vec![label.to_owned()])]);
+        let since = format!("{}.{:09}", from.div_euclid(NANOS), from.rem_euclid(NANOS));
+        let options = EventsOptions { since: Some(since), filters: Some(filters), ..Default::default() };
+        let client = self.client().await?.with_timeout(self.settings.timeout.min(SUBSCRIBE));
+        Ok(Box::pin(client.events(Some(options))))
+    }
+
     /// Notes a failure and says what it means.
-    pub fn failed(&self, what: &'static str, error: Error) -> EngineError {
+    pub fn failed(&self, what: &'static str, error: Error) -> BackendError {
         if let Error::DockerResponseServerError { status_code, message } = error {
             // The engine answers, if only with a refusal. Another one may have taken its place, with another version.
             if status_code == 400 {
                 self.state().client = None;
             }
             return match status_code {
-                404 => EngineError::Missing { what, message },
-                409 => EngineError::Conflict { what, message },
-                _ => EngineError::Refused { what, message },
+                404 => BackendError::Missing { what, message },
+                409 => BackendError::Conflict { what, message },
+                _ => BackendError::Refused { what, message },
             };
         }
         let mut state = self.state();
@@ -211,7 +153,7 @@ impl Engine {
         if first {
             warn!(engine = self.settings.host, what, error = message, "engine does not answer");
         }
-        EngineError::Unavailable { host: self.settings.host.clone(), since, message }
+        BackendError::Unavailable { who: format!("the engine at {}", self.settings.host), since, message }
     }
 }
 
@@ -229,18 +171,4 @@ fn speaking(client: Docker, version: ClientVersion) -> Docker {
         }
         request
     })
-}
-
-/// An error with what caused it: the outermost of hyper's says nothing.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = inner.source();
-    }
-    text
 }

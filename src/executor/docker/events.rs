@@ -1,71 +1,72 @@
 //! The engine's events, as hints: what happened to a container of ours makes the controller look at its pipeline.
 //!
-//! The stream is made anew whenever it ends, with a connection that is negotiated anew; then every pipeline is hinted at,
-//! since anything may have happened meanwhile. What is missed all the same, the controller's resync finds.
+//! ```text
+//! subscribe from a time of the engine's ─▶ list everything, hint at it ─▶ events ─▶ hints
+//!                      ▲                                                    └ quiet for a while: is anybody there?
+//!                      └── from the last event on: what was missed comes now ◀┘
+//! ```
+//!
+//! A stream that ends is made anew, with a connection that is negotiated anew, and every pipeline is hinted at, since anything
+//! may have happened meanwhile. One that says nothing for longer than containers with health checks are silent may be dead
+//! without anybody having said so: it is asked for again from where it stood. What is missed all the same, the resync finds.
 
 use super::Shared;
-use crate::executor::names::{ID, INSTALLATION};
-use crate::pipeline::backoff::Backoff;
+use crate::executor::driver::listen_for_ever;
+use crate::executor::error::BackendError;
+use crate::executor::names::{EXECUTION, ID, INSTALLATION, LOADER};
 use crate::pipeline::id::PipelineId;
 use bollard::models::EventMessage;
-use bollard::query_parameters::EventsOptions;
 use futures_util::StreamExt;
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::{debug, info};
 
-const AGAIN: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-/// A stream that lasted this long was a good one.
-const GOOD: Duration = Duration::from_secs(10);
+/// The longest silence after which the engine is asked again; with what a call may take, less than a minute.
+const QUIET: Duration = Duration::from_secs(20);
 
 /// Listens for ever; ended by being dropped.
 pub async fn listen(shared: Arc<Shared>) {
-    let mut failures = 0;
-    loop {
-        let begun = Instant::now();
-        match once(&shared).await {
-            Ok(()) => debug!("engine's events ended"),
-            Err(error) => debug!(%error, "engine's events cannot be had"),
-        }
-        failures = if begun.elapsed() > GOOD { 1 } else { failures + 1 };
-        tokio::time::sleep(AGAIN.delay(failures, rand::random())).await;
-    }
+    listen_for_ever("the engine's events", || once(shared.clone())).await;
 }
 
-async fn once(shared: &Arc<Shared>) -> Result<(), super::EngineError> {
-    let client = shared.engine.client().await?;
-    let filters = HashMap::from([
-        ("type".to_owned(), vec!["container".to_owned()]),
-        ("label".to_owned(), vec![format!("{INSTALLATION}={}", shared.installation)]),
-    ]);
-    let mut events = Box::pin(client.events(Some(EventsOptions { filters: Some(filters), ..Default::default() })));
-    // Subscribed by the first poll; what happens from now on comes, and what happened before is listed.
-    let first = tokio::time::timeout(Duration::from_millis(50), events.next()).await;
+/// How long nothing may be heard: twice as long as any answer takes, and never longer than [`QUIET`].
+fn quiet(timeout: Duration) -> Duration {
+    QUIET.min(timeout.saturating_mul(2))
+}
+
+async fn once(shared: Arc<Shared>) -> Result<(), BackendError> {
+    let quiet = quiet(shared.settings.executor.docker.timeout);
+    let label = format!("{INSTALLATION}={}", shared.installation);
+    // What happens from now on comes, and what happened before is listed.
+    let mut from = shared.engine.now().await?;
+    let mut events = shared.engine.events(&label, from).await?;
     for id in shared.all().await?.into_keys() {
-        shared.hint(&id);
+        shared.drivers.hint(&id);
     }
-    if let Ok(event) = first {
-        match event {
-            Some(event) => take(shared, event)?,
-            None => return Ok(()),
+    loop {
+        match tokio::time::timeout(quiet, events.next()).await {
+            Ok(Some(event)) => {
+                let event = event.map_err(|error| shared.engine.failed("events", error))?;
+                from = event.time_nano.map_or(from, |at| at.saturating_add(1));
+                take(&shared, event);
+            }
+            Ok(None) => return Ok(()),
+            Err(_) => {
+                debug!(quiet = ?quiet, "engine is asked for its events again");
+                events = shared.engine.events(&label, from).await?;
+            }
         }
     }
-    while let Some(event) = events.next().await {
-        take(shared, event)?;
-    }
-    Ok(())
 }
 
-fn take(shared: &Shared, event: Result<EventMessage, bollard::errors::Error>) -> Result<(), super::EngineError> {
-    let event = event.map_err(|error| shared.engine.failed("events", error))?;
+fn take(shared: &Shared, event: EventMessage) {
     let action = event.action.unwrap_or_default();
-    // Our own probes, and the engine's.
-    if action.starts_with("exec_") {
-        return Ok(());
-    }
     let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
-    let Some(id) = attributes.get(ID).and_then(|id| PipelineId::parse(id).ok()) else { return Ok(()) };
+    let Some(id) = attributes.get(ID).and_then(|id| PipelineId::parse(id).ok()) else { return };
+    // Probes, the engine's and our own; and what carries files, which goes by itself.
+    if action.starts_with("exec_") || attributes.get(EXECUTION).is_some_and(|execution| execution == LOADER) {
+        return;
+    }
     let name = attributes.get("name").map_or("", String::as_str);
     if action == "die" {
         let code = attributes.get("exitCode").map_or("", String::as_str);
@@ -73,6 +74,20 @@ fn take(shared: &Shared, event: Result<EventMessage, bollard::errors::Error>) ->
     } else {
         debug!(pipeline = %id, container = name, action, "engine event");
     }
-    shared.hint(&id);
-    Ok(())
+    // What a driver is making says nothing new to the controller, which is told when the driver has done.
+    if !(shared.drivers.poke(&id) && ["create", "start"].contains(&action.as_str())) {
+        shared.drivers.tell(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_engine_is_asked_again_in_time_whatever_a_call_may_take() {
+        assert_eq!(quiet(Duration::from_secs(1)), Duration::from_secs(2));
+        assert_eq!(quiet(Duration::from_secs(30)), QUIET);
+        assert_eq!(quiet(Duration::MAX), QUIET);
+    }
 }

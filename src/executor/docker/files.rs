@@ -3,7 +3,7 @@
 //! last file, an empty one, says that all are there. Called by `fill`.
 
 use super::config::{COMPLETE, secrets_directory};
-use super::engine::EngineError;
+use crate::executor::error::BackendError;
 use crate::settings::{ContainerUser, FileContent, Settings};
 use std::fs;
 use tar::{Builder, EntryType, Header};
@@ -15,10 +15,10 @@ const ENTER: u32 = 0o500;
 
 /// An archive of what each of `copies` executions needs, in directories `0`, `1` and so on. Errors: a certificate that the
 /// settings name cannot be read.
-pub fn archive(settings: &Settings, copies: usize) -> Result<Vec<u8>, EngineError> {
+pub fn archive(settings: &Settings, copies: usize) -> Result<Vec<u8>, BackendError> {
     let docker = &settings.executor.docker;
     let files = settings.execution_files(secrets_directory(docker), docker.memory);
-    let failed = |path: &str, error: &std::io::Error| EngineError::File { path: path.to_owned(), message: error.to_string() };
+    let failed = |path: &str, error: &std::io::Error| BackendError::File { path: path.to_owned(), message: error.to_string() };
     let mut secrets = Vec::new();
     for file in files.secrets.iter().filter(|_| docker.secrets_dir.is_none()) {
         let content = match &file.content {

@@ -2,74 +2,55 @@
 //! system and through no read-only mount, and takes as long for one file as for a hundred.
 //!
 //! ```text
-//! fill(spec) ─▶ waiting ─▶ whose turn it is takes all that wait: make the carrier with a mount for each volume
-//!                          ▸ upload one archive ▸ answer each ▸ remove the carrier
+//! fill(spec) ─▶ together with all that wait: make the carrier with a mount for each volume ▸ upload one archive
+//!               ▸ answer each ▸ remove the carrier
 //! ```
 //!
 //! One pipeline waits for nobody; a hundred that start at once share a few carriers. The carrier bears the labels of the first
 //! pipeline in it, so that one that a dead controller left is found and removed like anything else. Called by drivers.
 
 use super::config::{FILES, loader_config, loader_name, made_in};
-use super::engine::EngineError;
+use super::together::{Answers, Together};
 use super::{Shared, files};
+use crate::executor::error::BackendError;
 use crate::pipeline::spec::ExecutionSpec;
 use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions, UploadToContainerOptions};
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 /// Volumes that one carrier fills at most: mounts cost an engine something too.
 const MOST: usize = 16;
 
 /// Fills volumes.
-#[derive(Default)]
 pub struct Filler {
-    waiting: Mutex<Vec<Request>>,
-    turn: tokio::sync::Mutex<()>,
+    together: Together<ExecutionSpec, ()>,
     /// The names of carriers that are at work.
     carriers: Mutex<HashSet<String>>,
 }
 
-struct Request {
-    spec: ExecutionSpec,
-    answer: oneshot::Sender<Result<(), EngineError>>,
+impl Default for Filler {
+    fn default() -> Self {
+        Self { together: Together::new(MOST), carriers: Mutex::default() }
+    }
 }
 
 impl Filler {
     /// Puts the files of an execution into its volume, which is there. Who fills others too at that moment does it together with
     /// them.
-    pub async fn fill(&self, shared: &Shared, spec: &ExecutionSpec) -> Result<(), EngineError> {
-        let (answer, answered) = oneshot::channel();
-        self.waiting().push(Request { spec: spec.clone(), answer });
-        {
-            let _turn = self.turn.lock().await;
-            // Ours went with somebody else's turn, or goes with this one, or with that of one who waits behind us.
-            let batch = self.take();
-            if let Some(first) = batch.first() {
-                let name = loader_name(&first.spec);
-                self.carriers().insert(name.clone());
-                carry(shared, &name, batch).await;
-                self.carriers().remove(&name);
-            }
-        }
-        let gone = || EngineError::Refused { what: "fill volume", message: "who did it has ended".into() };
-        answered.await.unwrap_or_else(|_| Err(gone()))
+    pub async fn fill(&self, shared: &Shared, spec: &ExecutionSpec) -> Result<(), BackendError> {
+        let carry = |specs: Vec<ExecutionSpec>, answers: Answers<()>| async move {
+            let Some(name) = specs.first().map(loader_name) else { return };
+            self.carriers().insert(name.clone());
+            carry(shared, &name, &specs, answers).await;
+            self.carriers().remove(&name);
+        };
+        self.together.ask(spec.clone(), carry).await
     }
 
     /// Whether the container of this name carries files right now.
     pub fn uses(&self, name: &str) -> bool {
         self.carriers().contains(name)
-    }
-
-    fn take(&self) -> Vec<Request> {
-        let mut waiting = self.waiting();
-        let most = waiting.len().min(MOST);
-        waiting.drain(..most).collect()
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Vec<Request>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn carriers(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -78,16 +59,13 @@ impl Filler {
 }
 
 /// Fills the volumes of a batch and answers each.
-async fn carry(shared: &Shared, name: &str, batch: Vec<Request>) {
-    let (filled, carrier) = match make(shared, name, &batch).await {
+async fn carry(shared: &Shared, name: &str, batch: &[ExecutionSpec], answers: Answers<()>) {
+    let (filled, carrier) = match make(shared, name, batch).await {
         Ok(carrier) => (upload(shared, &carrier, batch.len()).await, Some(carrier)),
         Err(error) => (Err(error), None),
     };
     debug!(volumes = batch.len(), ok = filled.is_ok(), "volumes filled");
-    for request in batch {
-        // Who does not wait any more looks again anyway.
-        let _ = request.answer.send(filled.clone());
-    }
+    answers.all(&filled);
     let Some(carrier) = carrier else { return };
     let options = RemoveContainerOptions { force: true, ..Default::default() };
     let remove = |engine: bollard::Docker| async move { engine.remove_container(&carrier, Some(options)).await };
@@ -96,17 +74,16 @@ async fn carry(shared: &Shared, name: &str, batch: Vec<Request>) {
     }
 }
 
-async fn make(shared: &Shared, name: &str, batch: &[Request]) -> Result<String, EngineError> {
-    let first = batch.first().map(|request| &request.spec);
-    let gone = EngineError::Refused { what: "fill volume", message: "there is none".into() };
-    let mut body = loader_config(first.ok_or(gone)?, batch.iter().map(|request| &request.spec), &shared.settings.executor.docker);
+async fn make(shared: &Shared, name: &str, batch: &[ExecutionSpec]) -> Result<String, BackendError> {
+    let gone = BackendError::Refused { what: "fill volume", message: "there is none".into() };
+    let mut body = loader_config(batch.first().ok_or(gone)?, batch.iter(), &shared.settings.executor.docker);
     made_in(shared.permitted()?, &mut body.labels);
     let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
     let create = |engine: bollard::Docker| async move { engine.create_container(Some(options), body).await };
     Ok(shared.engine.call("create container", create).await?.id)
 }
 
-async fn upload(shared: &Shared, carrier: &str, copies: usize) -> Result<(), EngineError> {
+async fn upload(shared: &Shared, carrier: &str, copies: usize) -> Result<(), BackendError> {
     let body = bollard::body_full(files::archive(&shared.settings, copies)?.into());
     let options = UploadToContainerOptions { path: FILES.into(), ..Default::default() };
     shared.permitted()?;

@@ -4,7 +4,7 @@
 //! ensure · stop · destroy ──▶ what is wanted ──▶ a driver for the pipeline ─┐ look at labels ▸ plan (pure) ▸ take steps
 //!                                                       ▲                   └─ until there are none; then it ends
 //! engine's events ──▶ hint to the controller and poke ──┘
-//! list · observe ──▶ labels and states, as the engine shows them (pure)
+//! list · observe ──▶ labels and states, as the engine shows them (pure); who looks at the same moment shares what lists
 //! ```
 //!
 //! What always holds: labels are the truth, and only what bears this installation's is touched; a driver's memory is of
@@ -21,37 +21,32 @@
 //! is stopped, and started again after a minute. All controllers of a namespace must use the same engine.
 
 pub mod config;
-mod drive;
 mod ended;
 mod engine;
 mod events;
 mod files;
 mod fill;
+mod look;
 mod plan;
 mod seen;
+mod together;
+mod work;
 
-pub use engine::EngineError;
-
+use super::driver::{Drivers, Want};
+use super::error::BackendError;
 use super::{BoxFuture, Executor, ExecutorError, Observed, Permit};
-use crate::executor::names::{ID, INSTALLATION};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::logs::LogLine;
-use crate::pipeline::report::Trouble;
 use crate::pipeline::spec::ExecutionSpec;
 use crate::settings::Settings;
-use bollard::query_parameters::{ListContainersOptions, ListVolumesOptions};
-use drive::Driver;
 use engine::Engine;
 use fill::Filler;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use seen::{Container, OwnVolume, Want};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use look::Looks;
+use seen::{Container, OwnVolume};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::{Semaphore, broadcast};
 use tokio::task::JoinHandle;
-
-/// Containers that are looked at at the same time.
-const LOOKS: usize = 8;
+use work::Working;
 
 /// The Docker backend.
 pub struct DockerExecutor {
@@ -67,8 +62,8 @@ struct Shared {
     /// Bounds how many containers are made and started at the same time.
     starts: Semaphore,
     filler: Filler,
-    drivers: Mutex<HashMap<PipelineId, Driver>>,
-    events: broadcast::Sender<PipelineId>,
+    looks: Looks,
+    drivers: Arc<Drivers>,
     permit: OnceLock<Permit>,
 }
 
@@ -81,8 +76,8 @@ impl DockerExecutor {
             installation,
             starts: Semaphore::new(usize::try_from(docker.parallel).unwrap_or(1).max(1)),
             filler: Filler::default(),
-            drivers: Mutex::default(),
-            events: broadcast::channel(1024).0,
+            looks: Looks::default(),
+            drivers: Arc::default(),
             permit: OnceLock::new(),
             settings,
         });
@@ -90,11 +85,16 @@ impl DockerExecutor {
         Self { shared, listener: Mutex::new(Some(listener)) }
     }
 
+    fn want(&self, id: &PipelineId, want: Want) {
+        let shared = &self.shared;
+        shared.drivers.want(id, want, || Working::new(shared.clone(), id.clone()));
+    }
+
     fn end(&self) {
         if let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take() {
             listener.abort();
         }
-        self.shared.drivers().clear();
+        self.shared.drivers.clear();
     }
 }
 
@@ -105,105 +105,39 @@ impl Drop for DockerExecutor {
 }
 
 impl Shared {
-    fn drivers(&self) -> MutexGuard<'_, HashMap<PipelineId, Driver>> {
-        self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The epoch under which this controller may change something; `None` where nobody has said that there are any. Errors: it
     /// may not.
-    fn permitted(&self) -> Result<Option<u64>, EngineError> {
-        self.permit.get().map(|permit| permit().map(|term| term.epoch).ok_or(EngineError::NotPermitted)).transpose()
-    }
-
-    /// Makes the controller look at `id`, and its driver too.
-    fn hint(&self, id: &PipelineId) {
-        if let Some(driver) = self.drivers().get(id) {
-            driver.poke();
-        }
-        self.tell(id);
-    }
-
-    /// Makes the controller look at `id`.
-    fn tell(&self, id: &PipelineId) {
-        // Only a hint: without a receiver nobody needs it.
-        let _ = self.events.send(id.clone());
-    }
-
-    fn labels(&self, id: Option<&PipelineId>) -> HashMap<String, Vec<String>> {
-        let mut labels = vec![format!("{INSTALLATION}={}", self.installation)];
-        labels.extend(id.map(|id| format!("{ID}={id}")));
-        HashMap::from([("label".to_owned(), labels)])
-    }
-
-    /// The containers of `id`, or of all pipelines, as the engine shows them.
-    async fn containers(&self, id: Option<&PipelineId>) -> Result<Vec<Container>, EngineError> {
-        let options = ListContainersOptions { all: true, filters: Some(self.labels(id)), ..Default::default() };
-        let listed = self.engine.call("list containers", |engine| async move { engine.list_containers(Some(options)).await }).await?;
-        let ids = listed.into_iter().filter_map(|one| one.id);
-        let looked = ids.map(|container| async move {
-            let looked = self.engine.call("inspect container", |engine| async move { engine.inspect_container(&container, None).await });
-            match looked.await {
-                Ok(raw) => Ok(Some(raw)),
-                // Gone since it was listed.
-                Err(EngineError::Missing { .. }) => Ok(None),
-                Err(error) => Err(error),
-            }
-        });
-        let raw: Vec<_> = stream::iter(looked).buffer_unordered(LOOKS).try_collect().await?;
-        let executor = &self.settings.executor;
-        let read = |raw| seen::container(&raw, self.installation, &executor.docker, executor.shutdown_grace);
-        // What carries files right now is nobody's business, and goes by itself.
-        let carries = |one: &Container| one.replica.is_none() && self.filler.uses(&one.instance.name);
-        let mut containers: Vec<_> = raw.into_iter().flatten().filter_map(read).filter(|one| !carries(one)).collect();
-        containers.sort_by(|a, b| a.instance.name.cmp(&b.instance.name));
-        Ok(containers)
-    }
-
-    /// The volumes of `id`, or of all pipelines.
-    async fn volumes(&self, id: Option<&PipelineId>) -> Result<Vec<OwnVolume>, EngineError> {
-        let options = ListVolumesOptions { filters: Some(self.labels(id)) };
-        let listed = self.engine.call("list volumes", |engine| async move { engine.list_volumes(Some(options)).await }).await?;
-        Ok(listed.volumes.iter().flatten().filter_map(|raw| seen::volume(raw, self.installation)).collect())
-    }
-
-    /// Everything of this installation.
-    async fn all(&self) -> Result<HashMap<PipelineId, (Vec<Container>, Vec<OwnVolume>)>, EngineError> {
-        let (containers, volumes) = tokio::try_join!(self.containers(None), self.volumes(None))?;
-        Ok(seen::by_pipeline(containers, volumes))
-    }
-
-    /// What is under way for `id`, and what is in its way.
-    fn at_work(&self, id: &PipelineId) -> (Option<Want>, Vec<Trouble>) {
-        self.drivers().get(id).map_or((None, Vec::new()), |driver| (Some(driver.want()), driver.trouble()))
+    fn permitted(&self) -> Result<Option<u64>, BackendError> {
+        self.permit.get().map(|permit| permit().map(|term| term.epoch).ok_or(BackendError::NotPermitted)).transpose()
     }
 
     fn observed(&self, id: &PipelineId, containers: &[Container], volumes: &[OwnVolume]) -> Option<Observed> {
-        let (want, troubles) = self.at_work(id);
+        let (want, troubles) = self.drivers.at_work(id);
         seen::observed(id, containers, volumes, want.as_ref(), troubles)
     }
 }
 
 impl Executor for DockerExecutor {
     fn ensure<'a>(&'a self, spec: &'a ExecutionSpec) -> BoxFuture<'a, Result<(), ExecutorError>> {
-        drive::want(&self.shared, &spec.id, Want::Run(Box::new(spec.clone())));
+        self.want(&spec.id, Want::Run(Box::new(spec.clone())));
         Box::pin(async { Ok(()) })
     }
 
     fn stop<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>> {
-        drive::want(&self.shared, id, Want::Stopped);
+        self.want(id, Want::Stopped);
         Box::pin(async { Ok(()) })
     }
 
     fn destroy<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<(), ExecutorError>> {
-        drive::want(&self.shared, id, Want::Gone);
+        self.want(id, Want::Gone);
         Box::pin(async { Ok(()) })
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Observed>, ExecutorError>> {
         Box::pin(async {
             let mut all = self.shared.all().await?;
-            for id in self.shared.drivers().keys() {
-                all.entry(id.clone()).or_default();
+            for id in self.shared.drivers.ids() {
+                all.entry(id).or_default();
             }
             Ok(all.iter().filter_map(|(id, (containers, volumes))| self.shared.observed(id, containers, volumes)).collect())
         })
@@ -211,7 +145,14 @@ impl Executor for DockerExecutor {
 
     fn observe<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<Option<Observed>, ExecutorError>> {
         Box::pin(async move {
-            let (containers, volumes) = tokio::try_join!(self.shared.containers(Some(id)), self.shared.volumes(Some(id)))?;
+            // While a driver makes it run, its volumes say nothing that the driver does not know.
+            let volumes = async {
+                match self.shared.drivers.at_work(id) {
+                    (Some(Want::Run(_)), _) => Ok(Vec::new()),
+                    _ => self.shared.volumes(id).await,
+                }
+            };
+            let (containers, volumes) = tokio::try_join!(self.shared.containers(id), volumes)?;
             Ok(self.shared.observed(id, &containers, &volumes))
         })
     }
@@ -221,7 +162,7 @@ impl Executor for DockerExecutor {
     }
 
     fn events(&self) -> broadcast::Receiver<PipelineId> {
-        self.shared.events.subscribe()
+        self.shared.drivers.events()
     }
 
     fn shared(&self) -> bool {

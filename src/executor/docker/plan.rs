@@ -8,7 +8,8 @@
 //! Gone     stop ▸ remove containers ▸ remove volumes
 //! ```
 
-use super::seen::{Container, LEFT_ALONE, OwnVolume, Want};
+use super::seen::{Container, LEFT_ALONE, OwnVolume};
+use crate::executor::driver::Want;
 use crate::executor::names::target_hash;
 use crate::pipeline::instance::InstanceState as State;
 use crate::pipeline::spec::ExecutionSpec;

@@ -4,6 +4,7 @@
 //! rendering its own spec, which stands in its environment, again.
 
 use super::config::container_config;
+use crate::executor::driver::Want;
 use crate::executor::names::{self, FINGERPRINT, ID, INSTALLATION, LOADER, TARGET, replica_name};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::instance::{Instance, InstanceState};
@@ -156,17 +157,6 @@ fn edited(wanted: &ContainerCreateBody, raw: &ContainerInspectResponse) -> Optio
         ("command", config.cmd == wanted.cmd && config.entrypoint == wanted.entrypoint),
     ];
     checks.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
-}
-
-/// What the backend is at work on for a pipeline.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Want {
-    /// Exactly this runs.
-    Run(Box<ExecutionSpec>),
-    /// Nothing runs, and what there is is kept.
-    Stopped,
-    /// Nothing is left.
-    Gone,
 }
 
 /// What there is of one pipeline, for the controller; `None` where there is nothing. While the backend is at work on a

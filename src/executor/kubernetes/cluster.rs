@@ -2,13 +2,15 @@
 //! bound on how many are under way, and the question whether this controller may still act before each that changes
 //! something. Nothing in here knows pipelines.
 
-use super::error::ClusterError;
+use crate::executor::error::BackendError;
 use crate::executor::{Permit, Term};
+use crate::pipeline::causes::with_causes;
 use crate::settings::KubernetesSettings;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::Status;
 use kube::{Api, Client, Config, Error, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,10 +61,10 @@ impl Cluster {
     }
 
     /// Whether this controller may change something, and for how long; without a lease to ask, for ever.
-    pub fn term(&self) -> Result<Term, ClusterError> {
+    pub fn term(&self) -> Result<Term, BackendError> {
         match self.permit.get() {
             None => Ok(Term { epoch: 0, left: Duration::MAX }),
-            Some(permit) => permit().ok_or(ClusterError::NotPermitted),
+            Some(permit) => permit().ok_or(BackendError::NotPermitted),
         }
     }
 
@@ -70,17 +72,17 @@ impl Cluster {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn connection(&self) -> Result<Connection, ClusterError> {
+    async fn connection(&self) -> Result<Connection, BackendError> {
         if let Some(connection) = self.state().connection.clone() {
             return Ok(connection);
         }
-        let mut config = self.config().await.map_err(|message| ClusterError::Unknown { message })?;
+        let mut config = self.config().await.map_err(|message| BackendError::Unknown { message })?;
         config.connect_timeout = Some(self.settings.timeout);
         // Trying again is the driver's, which asks for the lease each time.
         config.default_retry = false;
         let server = config.cluster_url.to_string();
         let namespace = self.settings.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(|error| ClusterError::Unknown { message: error.to_string() })?;
+        let client = Client::try_from(config).map_err(|error| BackendError::Unknown { message: error.to_string() })?;
         let connection = Connection { client, server, namespace };
         self.state().connection = Some(connection.clone());
         Ok(connection)
@@ -103,13 +105,13 @@ impl Cluster {
     }
 
     /// The objects of one kind in the namespace, for calls that take as long as they take.
-    pub async fn api<K: Object>(&self) -> Result<Api<K>, ClusterError> {
+    pub async fn api<K: Object>(&self) -> Result<Api<K>, BackendError> {
         let Connection { client, namespace, .. } = self.connection().await?;
         Ok(Api::namespaced(client, &namespace))
     }
 
     /// Asks for something; `what` names it in errors.
-    pub async fn ask<K: Object, T, F>(&self, what: &'static str, call: impl FnOnce(Api<K>) -> F) -> Result<T, ClusterError>
+    pub async fn ask<K: Object, T, F>(&self, what: &'static str, call: impl FnOnce(Api<K>) -> F) -> Result<T, BackendError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -118,7 +120,7 @@ impl Cluster {
     }
 
     /// Changes something, where this controller may, and within the time for which it may.
-    pub async fn change<K: Object, T, F>(&self, what: &'static str, call: impl FnOnce(Api<K>) -> F) -> Result<T, ClusterError>
+    pub async fn change<K: Object, T, F>(&self, what: &'static str, call: impl FnOnce(Api<K>) -> F) -> Result<T, BackendError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -137,12 +139,12 @@ impl Cluster {
         force: bool,
         name: &str,
         object: &(impl Serialize + Debug),
-    ) -> Result<K, ClusterError> {
+    ) -> Result<K, BackendError> {
         let parameters = PatchParams { force, ..PatchParams::apply(manager) };
         self.change(what, |api: Api<K>| async move { api.patch(name, &parameters, &Patch::Apply(object)).await }).await
     }
 
-    async fn call<K: Object, T, F>(&self, what: &'static str, timeout: Duration, call: impl FnOnce(Api<K>) -> F) -> Result<T, ClusterError>
+    async fn call<K: Object, T, F>(&self, what: &'static str, timeout: Duration, call: impl FnOnce(Api<K>) -> F) -> Result<T, BackendError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -157,14 +159,14 @@ impl Cluster {
             // It answers, if only with a refusal; one that is starting or overloaded does not yet.
             Ok(Err(Error::Api(status))) if !matches!(status.code, 429 | 502..=504) => {
                 self.state().silent = None;
-                Err(ClusterError::refused(what, &status))
+                Err(refused(what, &status))
             }
             Ok(Err(error)) => Err(self.failed(server, what, &with_causes(&error))),
             Err(_) => Err(self.failed(server, what, &format!("{what}: no answer within {}", humantime::format_duration(timeout)))),
         }
     }
 
-    fn failed(&self, server: String, what: &'static str, message: &str) -> ClusterError {
+    fn failed(&self, server: String, what: &'static str, message: &str) -> BackendError {
         let mut state = self.state();
         state.connection = None;
         let first = state.silent.is_none();
@@ -173,20 +175,21 @@ impl Cluster {
         if first {
             warn!(server, what, error = message, "api server does not answer");
         }
-        ClusterError::Unavailable { server, since, message: message.to_owned() }
+        BackendError::Unavailable { who: format!("the API server {server}"), since, message: message.to_owned() }
     }
 }
 
-/// An error with what caused it: the outermost of hyper's says nothing.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = inner.source();
+/// The cause of a conflict with another field manager, in the answer's details.
+const FIELD_CONFLICT: &str = "FieldManagerConflict";
+
+/// What an answer of the API server to `what` means.
+pub fn refused(what: &'static str, status: &Status) -> BackendError {
+    let message = status.message.clone();
+    let causes = status.details.as_ref().map_or(&[][..], |details| &details.causes);
+    match status.code {
+        404 => BackendError::Missing { what, message },
+        409 if causes.iter().any(|cause| cause.reason == FIELD_CONFLICT) => BackendError::FieldConflict { what, message },
+        409 => BackendError::Stale { what, message },
+        _ => BackendError::Refused { what, message },
     }
-    text
 }

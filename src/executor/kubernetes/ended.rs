@@ -3,9 +3,9 @@
 //! Called for `sluice logs`; bounded in lines and bytes.
 
 use super::Shared;
-use super::error::ClusterError;
 use super::manifests::CONTAINER;
 use super::seen::OwnPod;
+use crate::executor::error::BackendError;
 use crate::executor::kept_log::{MOST_BYTES, MOST_LINES, line, newest};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::instance::InstanceState;
@@ -15,7 +15,7 @@ use kube::api::{Api, LogParams};
 use std::collections::VecDeque;
 
 /// The lines of what has ended of `id`, oldest first; at most `last` of each container, 0 for all that is kept.
-pub async fn logs(shared: &Shared, id: &PipelineId, last: u32) -> Result<Vec<LogLine>, ClusterError> {
+pub async fn logs(shared: &Shared, id: &PipelineId, last: u32) -> Result<Vec<LogLine>, BackendError> {
     let seen = shared.look_at(id).await?;
     let ended = |pod: &&OwnPod| pod.instance.restarts > 0 || pod.instance.exit_code.is_some();
     let pods: Vec<_> = seen.pods.iter().filter(ended).collect();
@@ -25,7 +25,7 @@ pub async fn logs(shared: &Shared, id: &PipelineId, last: u32) -> Result<Vec<Log
         match read(shared, pod, most).await {
             Ok(lines) => all.extend(newest(lines, last)),
             // Gone since it was listed, or its log is.
-            Err(ClusterError::Missing { .. } | ClusterError::Refused { .. }) => {}
+            Err(BackendError::Missing { .. } | BackendError::Refused { .. }) => {}
             Err(error) => return Err(error),
         }
     }
@@ -33,7 +33,7 @@ pub async fn logs(shared: &Shared, id: &PipelineId, last: u32) -> Result<Vec<Log
     Ok(all)
 }
 
-async fn read(shared: &Shared, pod: &OwnPod, most: usize) -> Result<VecDeque<LogLine>, ClusterError> {
+async fn read(shared: &Shared, pod: &OwnPod, most: usize) -> Result<VecDeque<LogLine>, BackendError> {
     let name = pod.instance.name.as_str();
     let runs = matches!(pod.instance.state, InstanceState::Running | InstanceState::Starting | InstanceState::Unhealthy);
     let parameters = LogParams {

@@ -17,7 +17,6 @@
 
 mod cluster;
 mod ended;
-mod error;
 pub mod manifests;
 mod observe;
 mod plan;
@@ -25,9 +24,8 @@ mod seen;
 mod watch;
 mod work;
 
-pub use error::ClusterError;
-
 use super::driver::{Drivers, Want};
+use super::error::BackendError;
 use super::{BoxFuture, Executor, ExecutorError, Observed, Permit};
 use crate::executor::names::{ID, INSTALLATION};
 use crate::pipeline::id::PipelineId;
@@ -93,7 +91,7 @@ impl Drop for KubernetesExecutor {
 
 impl Shared {
     /// What there is of `id`, or of all pipelines.
-    async fn look(&self, id: Option<&PipelineId>) -> Result<HashMap<PipelineId, Seen>, ClusterError> {
+    async fn look(&self, id: Option<&PipelineId>) -> Result<HashMap<PipelineId, Seen>, BackendError> {
         let (deployments, pods, files) = tokio::try_join!(
             self.listed::<Deployment>("list deployments", id),
             self.listed::<Pod>("list pods", id),
@@ -102,18 +100,18 @@ impl Shared {
         Ok(seen::by_pipeline(self.installation, &deployments, &pods, &files, Timestamp::now()))
     }
 
-    async fn look_at(&self, id: &PipelineId) -> Result<Seen, ClusterError> {
+    async fn look_at(&self, id: &PipelineId) -> Result<Seen, BackendError> {
         Ok(self.look(Some(id)).await?.remove(id).unwrap_or_default())
     }
 
-    async fn listed<K: Object>(&self, what: &'static str, id: Option<&PipelineId>) -> Result<Vec<K>, ClusterError> {
+    async fn listed<K: Object>(&self, what: &'static str, id: Option<&PipelineId>) -> Result<Vec<K>, BackendError> {
         let parameters = self.labelled(id);
         let listed = self.cluster.ask(what, |api: Api<K>| async move { api.list(&parameters).await }).await?;
         Ok(listed.items)
     }
 
     /// The replica sets of `id` that nobody controls.
-    async fn stray_sets(&self, id: &PipelineId) -> Result<Vec<Stray>, ClusterError> {
+    async fn stray_sets(&self, id: &PipelineId) -> Result<Vec<Stray>, BackendError> {
         let parameters = self.labelled(Some(id));
         let list = |api: Api<ReplicaSet>| async move { api.list_metadata(&parameters).await };
         let sets = self.cluster.ask("list replica sets", list).await?;
@@ -134,7 +132,7 @@ impl Shared {
     }
 
     /// What executions find. Errors: a certificate that the settings name cannot be read.
-    fn read_content(&self) -> Result<Content, ClusterError> {
+    fn read_content(&self) -> Result<Content, BackendError> {
         let kubernetes = &self.settings.executor.kubernetes;
         let files = self.settings.execution_files(Path::new(manifests::SECRETS), kubernetes.memory);
         let mut secrets = BTreeMap::new();
@@ -144,7 +142,7 @@ impl Shared {
                 _ if kubernetes.secrets.contains_key(&file.name) => Vec::new(),
                 FileContent::Secret(secret) => secret.expose().as_bytes().to_vec(),
                 FileContent::CopyOf(path) => std::fs::read(&path)
-                    .map_err(|error| ClusterError::File { path: path.display().to_string(), message: error.to_string() })?,
+                    .map_err(|error| BackendError::File { path: path.display().to_string(), message: error.to_string() })?,
             };
             secrets.insert(file.name, bytes);
         }

@@ -19,6 +19,9 @@ use std::time::Duration;
 /// How long a container may take to get ready before it counts as not well.
 const START: Duration = Duration::from_secs(20);
 
+/// The word of a node for a container whose process could not be started: no such program, too little memory for that.
+const NOT_BEGUN: &str = "StartError";
+
 /// What there is of one pipeline.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Seen {
@@ -91,6 +94,8 @@ pub struct OwnPod {
     pub waiting: Option<(String, String)>,
     /// Whether the last run of its container was killed for its memory.
     pub out_of_memory: bool,
+    /// Why its container could not even begin, as the node says it, where that is how it ended.
+    pub not_begun: Option<String>,
     /// Since when it waits for its container to be made.
     pub created: Option<Timestamp>,
 }
@@ -220,6 +225,7 @@ fn pod(raw: &Pod, now: Timestamp) -> OwnPod {
         unschedulable: scheduled.map(|condition| condition.message.clone().unwrap_or_default()),
         waiting: waiting.map(|one| (one.reason.clone().unwrap_or_default(), one.message.clone().unwrap_or_default())),
         out_of_memory: shown && ended.is_some_and(|ended| ended.reason.as_deref() == Some("OOMKilled")),
+        not_begun: ended.filter(|ended| shown && ended.reason.as_deref() == Some(NOT_BEGUN)).and_then(|ended| ended.message.clone()),
         created,
         instance: Instance {
             name: raw.metadata.name.clone().unwrap_or_default(),

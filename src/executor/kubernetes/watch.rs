@@ -5,9 +5,9 @@
 //! missed all the same, the controller's resync finds.
 
 use super::Shared;
-use super::error::ClusterError;
+use crate::executor::driver::listen_for_ever;
+use crate::executor::error::BackendError;
 use crate::executor::names::{ID, INSTALLATION};
-use crate::pipeline::backoff::Backoff;
 use crate::pipeline::id::PipelineId;
 use futures_util::{Stream, TryStreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -16,31 +16,19 @@ use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tracing::{debug, info, warn};
+use std::time::Duration;
+use tracing::{info, warn};
 
-const AGAIN: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-/// A stream that lasted this long was a good one.
-const GOOD: Duration = Duration::from_secs(10);
 /// How often it is looked whether this controller has become the holder; and tried again where that cannot be written.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Listens for ever; ended by being dropped.
 pub async fn listen(shared: Arc<Shared>) {
-    let mut failures = 0;
-    loop {
-        let begun = Instant::now();
-        match once(&shared).await {
-            Ok(()) => debug!("watch on the cluster ended"),
-            Err(error) => debug!(error, "watch on the cluster cannot be had"),
-        }
-        failures = if begun.elapsed() > GOOD { 1 } else { failures + 1 };
-        tokio::time::sleep(AGAIN.delay(failures, rand::random())).await;
-    }
+    listen_for_ever("the cluster", || once(shared.clone())).await;
 }
 
-async fn once(shared: &Arc<Shared>) -> Result<(), String> {
-    let text = |error: ClusterError| error.to_string();
+async fn once(shared: Arc<Shared>) -> Result<(), String> {
+    let text = |error: BackendError| error.to_string();
     let config = || watcher::Config::default().labels(&format!("{INSTALLATION}={}", shared.installation));
     let deployments = shared.cluster.api::<PartialObjectMeta<Deployment>>().await.map_err(text)?;
     let pods = shared.cluster.api::<PartialObjectMeta<Pod>>().await.map_err(text)?;
@@ -81,7 +69,7 @@ pub async fn take_over(shared: Arc<Shared>) {
                 (taken, failed) = (Some(epoch), false);
                 info!(epoch, "what runs in the cluster is taken over");
             }
-            Err(ClusterError::NotPermitted) => {}
+            Err(BackendError::NotPermitted) => {}
             Err(error) => {
                 if !failed {
                     warn!(%error, "what runs in the cluster cannot be taken over yet");

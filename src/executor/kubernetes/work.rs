@@ -7,12 +7,12 @@
 
 use super::Shared;
 use super::cluster::Object;
-use super::error::ClusterError;
 use super::manifests::{MANAGER, Manifests, owner, owner_of_secret};
 use super::plan::{LOOK_AGAIN, Next, Rendered, Step, needs_stray_sets, plan};
 use super::seen::{Placed, Seen, Stray};
 use crate::executor::BoxFuture;
 use crate::executor::driver::{Pass, Want, Work};
+use crate::executor::error::BackendError;
 use crate::executor::names::{EPOCH, INSTALLATION, pipeline_name};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::spec::ExecutionSpec;
@@ -41,12 +41,10 @@ pub struct Working {
 }
 
 impl Work for Working {
-    type Error = ClusterError;
-
-    fn pass<'a>(&'a mut self, want: &'a Want) -> BoxFuture<'a, Result<Pass, ClusterError>> {
+    fn pass<'a>(&'a mut self, want: &'a Want) -> BoxFuture<'a, Result<Pass, BackendError>> {
         Box::pin(async move {
             match self.once(want).await {
-                Err(ClusterError::Stale { what, message }) => {
+                Err(BackendError::Stale { what, message }) => {
                     debug!(what, message, "changed since it was looked at");
                     Ok(Pass::Wait(AT_ONCE))
                 }
@@ -63,7 +61,7 @@ struct Current {
 }
 
 impl Working {
-    async fn once(&self, want: &Want) -> Result<Pass, ClusterError> {
+    async fn once(&self, want: &Want) -> Result<Pass, BackendError> {
         self.shared.cluster.term()?;
         let mut seen = self.shared.look_at(&self.id).await?;
         if needs_stray_sets(want, &seen) {
@@ -99,7 +97,7 @@ impl Working {
         rendered: Option<&(&ExecutionSpec, Manifests)>,
         seen: &Seen,
         current: &mut Option<Current>,
-    ) -> Result<(), ClusterError> {
+    ) -> Result<(), BackendError> {
         let cluster = &self.shared.cluster;
         let name = &pipeline_name(self.shared.installation, &self.id);
         match (step, rendered, current.as_ref()) {
@@ -155,7 +153,7 @@ impl Working {
     }
 
     /// Deletes what nobody controls, as it was seen: one that was adopted since stays.
-    async fn remove<K: Object>(&self, what: &'static str, stray: &Stray) -> Result<(), ClusterError> {
+    async fn remove<K: Object>(&self, what: &'static str, stray: &Stray) -> Result<(), BackendError> {
         let name = stray.name.as_str();
         let parameters = DeleteParams { preconditions: Some(only(&stray.uid, &stray.resource_version)), ..DeleteParams::background() };
         let delete = |api: Api<K>| async move { api.delete(name, &parameters).await };
@@ -165,7 +163,7 @@ impl Working {
     }
 
     /// Applies settings and spec, and the secrets, which go with them.
-    async fn files(&self, manifests: &Manifests, seen: &Seen, deployment: &str, uid: &str) -> Result<(), ClusterError> {
+    async fn files(&self, manifests: &Manifests, seen: &Seen, deployment: &str, uid: &str) -> Result<(), BackendError> {
         let cluster = &self.shared.cluster;
         let mut settings = manifests.settings.clone();
         settings.metadata.owner_references = Some(vec![owner(deployment, uid)]);
@@ -182,7 +180,7 @@ impl Working {
     }
 
     /// Errors: settings or secrets would have the name of something that is somebody else's.
-    async fn refuse_foreign_files(&self, manifests: &Manifests) -> Result<(), ClusterError> {
+    async fn refuse_foreign_files(&self, manifests: &Manifests) -> Result<(), BackendError> {
         let name = &manifests.settings.metadata.name.clone().unwrap_or_default();
         self.refuse_foreign::<ConfigMap>("ConfigMap", name).await?;
         match manifests.secret {
@@ -191,14 +189,14 @@ impl Working {
         }
     }
 
-    async fn refuse_foreign<K: Object>(&self, kind: &'static str, name: &str) -> Result<(), ClusterError> {
+    async fn refuse_foreign<K: Object>(&self, kind: &'static str, name: &str) -> Result<(), BackendError> {
         let look = |api: Api<K>| async move { api.get_metadata_opt(name).await };
         let Some(found) = self.shared.cluster.ask("look whose it is", look).await? else { return Ok(()) };
         let label = found.metadata.labels.as_ref().and_then(|labels| labels.get(INSTALLATION));
         if label.is_some_and(|label| *label == self.shared.installation.to_string()) {
             return Ok(());
         }
-        Err(ClusterError::Foreign { kind, name: name.to_owned() })
+        Err(BackendError::Foreign { kind, name: name.to_owned() })
     }
 }
 
@@ -213,9 +211,9 @@ fn scaled(metadata: serde_json::Value, replicas: u32) -> serde_json::Value {
 }
 
 /// What is gone already is as good as deleted.
-fn gone<T>(deleted: Result<T, ClusterError>) -> Result<(), ClusterError> {
+fn gone<T>(deleted: Result<T, BackendError>) -> Result<(), BackendError> {
     match deleted {
-        Ok(_) | Err(ClusterError::Missing { .. }) => Ok(()),
+        Ok(_) | Err(BackendError::Missing { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -249,7 +247,7 @@ impl Current {
 impl Shared {
     /// Writes the epoch of this holder onto a Deployment that bears another: whatever an earlier holder still has on its
     /// way is then based on something that is no more.
-    async fn take_over(&self, placed: &Placed) -> Result<Option<Current>, ClusterError> {
+    async fn take_over(&self, placed: &Placed) -> Result<Option<Current>, BackendError> {
         let epoch = self.cluster.term()?.epoch;
         if epoch == 0 || placed.epoch.as_deref() == Some(&epoch.to_string()) {
             return Ok(None);
@@ -257,7 +255,7 @@ impl Shared {
         self.stamp(&placed.name, &placed.uid).await
     }
 
-    async fn stamp(&self, name: &str, uid: &str) -> Result<Option<Current>, ClusterError> {
+    async fn stamp(&self, name: &str, uid: &str) -> Result<Option<Current>, BackendError> {
         let epoch = self.cluster.term()?.epoch;
         if epoch == 0 {
             return Ok(None);
@@ -269,12 +267,12 @@ impl Shared {
     }
 
     /// Takes over every Deployment of the installation. Errors: some bear another epoch still.
-    pub(super) async fn take_all_over(&self) -> Result<(), ClusterError> {
+    pub(super) async fn take_all_over(&self) -> Result<(), BackendError> {
         for seen in self.look(None).await?.into_values() {
             let Some(placed) = seen.deployment.filter(|placed| !placed.deleting) else { continue };
             match self.take_over(&placed).await {
                 // Gone, or made anew by this very holder.
-                Ok(_) | Err(ClusterError::Missing { .. } | ClusterError::Stale { .. }) => {}
+                Ok(_) | Err(BackendError::Missing { .. } | BackendError::Stale { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -14,6 +14,7 @@ use sluice::pipeline::status::Reason;
 use sluice::settings::Settings;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// An engine that has nothing, says yes to everything, and forgets it.
 struct Played {
@@ -30,6 +31,8 @@ struct Said {
     asked: Vec<String>,
     /// What it never answers: paths that contain this.
     silent_at: Option<&'static str>,
+    /// Where what happens from now on goes: one for each stream of events that was asked for. None of them ever ends by itself.
+    listening: Vec<mpsc::UnboundedSender<String>>,
     /// Containers that are being made or started, and the most that ever were.
     starting: usize,
     most: usize,
@@ -54,6 +57,18 @@ impl Played {
         DockerExecutor::new(Arc::new(self.settings.clone()), uuid::Uuid::nil())
     }
 
+    /// How often something was asked whose path contains `what`.
+    fn asked(&self, what: &str) -> usize {
+        self.said.lock().unwrap().asked.iter().filter(|path| path.contains(what)).count()
+    }
+
+    /// Says on the newest stream of events what happened to a container of `id`, at this time of its clock.
+    fn happens(&self, action: &str, id: &str, nanos: i64) {
+        let attributes = json!({"sluice/id": id, "name": "one"});
+        let event = json!({"Type": "container", "Action": action, "Actor": {"ID": "c", "Attributes": attributes}, "timeNano": nanos});
+        self.said.lock().unwrap().listening.last().unwrap().send(format!("{event}\n")).unwrap();
+    }
+
     fn last(&self) -> String {
         self.said.lock().unwrap().asked.iter().rfind(|path| path.contains("/containers/json")).cloned().unwrap_or_default()
     }
@@ -66,8 +81,15 @@ async fn answer(State(said): State<Arc<Mutex<Said>>>, request: Request) -> axum:
         said.asked.push(path.clone());
         said.minor
     };
-    if said.lock().unwrap().silent_at.is_some_and(|at| path.contains(at)) || path.contains("/events") {
+    if said.lock().unwrap().silent_at.is_some_and(|at| path.contains(at)) {
         std::future::pending::<()>().await;
+    }
+    if path.contains("/events") {
+        let (sender, events) = mpsc::unbounded_channel();
+        said.lock().unwrap().listening.push(sender);
+        let lines =
+            futures_util::stream::unfold(events, |mut events| async { Some((Ok::<_, std::io::Error>(events.recv().await?), events)) });
+        return axum::body::Body::from_stream(lines).into_response();
     }
     let wants = path.strip_prefix("/v1.").and_then(|rest| rest.split('/').next()?.parse::<u32>().ok());
     let json = |code: StatusCode, body: Value| (code, axum::Json(body)).into_response();
@@ -151,9 +173,8 @@ async fn no_call_is_waited_for_longer_than_its_time_and_what_hangs_is_tried_agai
             seen.is_some_and(|seen| seen.troubles.iter().any(|trouble| trouble.reason == Reason::EngineUnavailable))
         })
         .await;
-        let asked = || played.said.lock().unwrap().asked.iter().filter(|path| path.contains(at)).count();
-        let before = asked();
-        eventually(&format!("{at} is asked again"), SOON, || async { asked() > before }).await;
+        let before = played.asked(at);
+        eventually(&format!("{at} is asked again"), SOON, || async { played.asked(at) > before }).await;
     }
 }
 
@@ -165,10 +186,70 @@ async fn no_more_containers_are_made_and_started_at_the_same_time_than_the_setti
         backend.ensure(&plain(&format!("p{n}"))).await.unwrap();
     }
     // It forgets what it made, so that there is always more to make.
-    let made = || played.said.lock().unwrap().asked.iter().filter(|path| path.contains("/start")).count();
+    let made = || played.asked("/start");
     eventually("many were started", SOON, || async { made() > 100 }).await;
     assert_eq!(played.said.lock().unwrap().most, 3);
     // Files of several go together.
-    let carriers = played.said.lock().unwrap().asked.iter().filter(|path| path.contains("/archive")).count();
+    let carriers = played.asked("/archive");
     assert!(carriers < made(), "{carriers} carriers for {} containers", made());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_stop_coming_without_an_end_are_asked_for_again_from_where_they_stood() {
+    let played = Played::start(41);
+    let backend = played.backend();
+    let mut hints = backend.events();
+    let mut hinted = async |what: &str| {
+        eventually(what, SOON, || {
+            let hinted = hints.try_recv().is_ok_and(|hinted| hinted == id());
+            async move { hinted }
+        })
+        .await;
+    };
+    let streams = |count: usize| {
+        let said = &played.said;
+        async move {
+            eventually(&format!("events are asked for {count} times"), SOON, || async { said.lock().unwrap().listening.len() >= count })
+                .await;
+        }
+    };
+    streams(1).await;
+    played.happens("die", "metrics", 7_000_000_005);
+    hinted("what happens is a hint").await;
+
+    // From here on the first stream says nothing more, and nobody says that it has ended.
+    streams(2).await;
+    let asked = played.said.lock().unwrap().asked.iter().rfind(|path| path.contains("/events")).cloned().unwrap();
+    assert!(asked.contains("since=7.000000006"), "{asked}");
+    let lists = played.asked("/containers/json");
+    played.happens("die", "metrics", 8_000_000_000);
+    hinted("what was missed is a hint").await;
+    assert_eq!(played.asked("/containers/json"), lists, "nothing was missed, so that nothing is listed");
+
+    // An engine that does not even begin to answer has gone away.
+    let connections = played.asked("/version");
+    played.said.lock().unwrap().silent_at = Some("/events");
+    eventually("a new connection is made", SOON, || async { played.asked("/version") > connections }).await;
+    played.said.lock().unwrap().silent_at = None;
+    let before = played.said.lock().unwrap().listening.len();
+    streams(before + 1).await;
+    eventually("everything is listed", SOON, || async { played.asked("/containers/json") > lists }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looks_at_the_same_moment_share_what_lists_and_each_sees_its_own() {
+    let played = Played::start(41);
+    let backend = played.backend();
+    eventually("it has listed all at its start", SOON, || async {
+        played.asked("/containers/json") == 1 && played.asked("/volumes?") == 1
+    })
+    .await;
+    let ids: Vec<_> = (0..100).map(|n| PipelineId::parse(&format!("p{n}")).unwrap()).collect();
+    let seen = futures_util::future::join_all(ids.iter().map(|id| backend.observe(id))).await;
+    assert!(seen.into_iter().all(|seen| seen.unwrap().is_none()));
+    let lists = played.asked("/containers/json");
+    assert!((2..=10).contains(&lists), "{lists} lists for a hundred looks");
+    // Alone it is asked for its own.
+    backend.observe(&ids[7]).await.unwrap();
+    assert!(played.last().contains("p7"), "{}", played.last());
 }

@@ -1,7 +1,7 @@
 //! A script of `deploy/local` that serves an engine until its stdin ends, which this process's end is, however it comes; and
 //! the image of this very binary, kept from one run to the next.
 
-use super::temp_dir;
+use super::{random_name, temp_dir};
 use sha2::{Digest, Sha256};
 use std::{
     fs,
@@ -74,10 +74,13 @@ pub(super) fn kept_image(place: &str, sources: &[&str], make: impl FnOnce(&Path,
     let kept = binary.parent().expect("a directory").join(place);
     let tar = kept.join(format!("{hash}.tar"));
     if !tar.exists() {
-        // What earlier binaries were is of no use any more.
-        let _ = fs::remove_dir_all(&kept);
+        // What earlier binaries were is of no use any more; another test may be making the same for another engine.
+        let earlier = fs::read_dir(&kept).into_iter().flatten().flatten();
+        for image in earlier.filter(|image| !image.file_name().to_string_lossy().starts_with(&hash)) {
+            let _ = fs::remove_file(image.path());
+        }
         fs::create_dir_all(&kept).expect("a directory");
-        let made = kept.join(format!("{hash}.{}", std::process::id()));
+        let made = kept.join(format!("{hash}.{}", random_name("made")));
         make(binary, &name, &made);
         fs::rename(&made, &tar).expect("the image is kept");
     }

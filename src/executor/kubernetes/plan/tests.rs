@@ -33,6 +33,7 @@ fn pod(spec: &ExecutionSpec, ending: bool) -> OwnPod {
         unschedulable: None,
         waiting: None,
         out_of_memory: false,
+        not_begun: None,
         created: None,
     }
 }
