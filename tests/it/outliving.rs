@@ -4,6 +4,7 @@
 use crate::executor::{PLAIN, SOON, World, id, observed, runs};
 use crate::support::eventually;
 use sluice::executor::Executor;
+use sluice::pipeline::report::Trouble;
 use sluice::pipeline::spec::ExecutionSpec;
 use sluice::pipeline::status::Reason;
 use std::sync::Arc;
@@ -20,11 +21,20 @@ pub async fn is_stopped(backend: &dyn Executor) {
 
 /// Waits until the backend says what is in the way; `word` is in the message.
 pub async fn says(backend: &dyn Executor, reason: Reason, word: &str) {
-    eventually(&format!("{reason:?} with '{word}' is said"), 2 * SOON, || async {
-        let troubles = observed(backend).await.map(|seen| seen.troubles).unwrap_or_default();
-        troubles.iter().any(|trouble| trouble.reason == reason && trouble.message.contains(word))
-    })
-    .await;
+    let last = std::sync::Mutex::new(None);
+    let said = || async {
+        let seen = observed(backend).await;
+        let right = |trouble: &Trouble| trouble.reason == reason && trouble.message.contains(word);
+        let said = seen.as_ref().is_some_and(|seen| seen.troubles.iter().any(right));
+        *last.lock().unwrap() = seen;
+        said
+    };
+    let limit = tokio::time::timeout(2 * SOON, async {
+        while !said().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(limit.await.is_ok(), "{reason:?} with '{word}' is not said: {:#?}", last.lock().unwrap());
 }
 
 /// Without the lease nothing is changed; `left` lists what the engine has.

@@ -2,8 +2,9 @@
 //! away.
 
 use super::Rig;
-use crate::executor::{SOON, id, observed, runs};
+use crate::executor::{SOON, SUBJECT, id, observed, runs};
 use crate::outliving::{newer, says, waits_for_its_engine};
+use crate::pipelines::acknowledged;
 use crate::support::{Cluster, Component, eventually};
 use sluice::executor::{Executor, kubernetes::KubernetesExecutor};
 use sluice::pipeline::id::VersionName;
@@ -28,11 +29,16 @@ async fn what_keeps_a_pod_from_running_is_a_reason_until_it_is_gone() {
     let nobody = format!("127.0.0.1:{}/sluice:nowhere", crate::support::free_port());
     let pulled = |s: &mut Settings| (s.executor.kubernetes.image, s.executor.kubernetes.pull) = (nobody.clone(), PullPolicy::Missing);
     let starved = |s: &mut Settings| {
-        // Too little for any process of ours to begin.
-        s.executor.kubernetes.memory = 4 << 20;
+        // Enough to begin, and too little for what waits in the stream.
+        s.executor.kubernetes.memory = 6 << 20;
         s.executor.kubernetes.requests.memory = 1 << 20;
     };
-    let cases: [Change<'_>; 5] = [
+    let jetstream = rig.world.nats.jetstream().await;
+    for n in 0..60_i64 {
+        let document = bson::doc! {"n": n, "text": "x".repeat(64 << 10)};
+        acknowledged(&jetstream, SUBJECT, document.to_vec().unwrap()).await;
+    }
+    let mut cases: Vec<Change<'_>> = vec![
         (&|s| s.executor.kubernetes.image = "sluice:nowhere".into(), Reason::ImageMissing, "sluice:nowhere"),
         (&pulled, Reason::ImageMissing, "Pull"),
         (&starved, Reason::ExecutionOutOfMemory, "memory"),
@@ -43,6 +49,10 @@ async fn what_keeps_a_pod_from_running_is_a_reason_until_it_is_gone() {
         ),
         (&|s| s.executor.kubernetes.secrets = [("mongodb-default-url".to_owned(), key.clone())].into(), Reason::EngineRefuses, "nowhere"),
     ];
+    if rig.namespace.cluster().audit().is_some() {
+        // An image of our own cluster that has no such program.
+        cases.push((&|s| s.executor.kubernetes.image = "sluice.local/pause:1".into(), Reason::EngineRefuses, "no such file"));
+    }
     for (change, reason, word) in cases {
         let backend = with(change);
         backend.ensure(&one).await.unwrap();
