@@ -42,8 +42,10 @@ async fn what_a_dead_controller_left_in_a_cluster_is_adopted_and_goes_on_where_i
     let third = rig.backend();
     third.ensure(&two).await.unwrap();
     runs(&third, &two).await;
-    let settings = rig.namespace.kubectl(&["get", "configmaps", "-l", "sluice/id", "-o", "name"]).await;
-    assert_eq!(settings.lines().count(), 1, "those of the version before are gone: {settings}");
+    eventually("the settings of the version before are gone", SOON, || async {
+        rig.namespace.kubectl(&["get", "configmaps", "-l", "sluice/id", "-o", "name"]).await.lines().count() == 1
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
