@@ -9,7 +9,7 @@ use super::desire::{Desire, Finding};
 use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit, waits_for};
 use super::seen::Seen;
 use super::written::{summary, worth_writing};
-use crate::executor::ExecutorError;
+use crate::executor::{ExecutorError, Observed};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::history::remembered;
 use crate::pipeline::id::PipelineId;
@@ -115,7 +115,7 @@ impl Controller {
             // Nothing was ever admitted, and nothing is to be.
             return self.orphan(id).await;
         }
-        let mut pass = Pass { id, desire, failure: None, stream: None, left: None, wait: None, engine: None };
+        let mut pass = Pass { id, desire, failure: None, stream: None, left: None, seen: None, wait: None, engine: None };
         let mut forgotten = false;
         for _ in 0..PASSES {
             match self.pass(&mut pass, &mut record).await {
@@ -140,7 +140,7 @@ impl Controller {
         if forgotten {
             return Ok(Outcome::Converged);
         }
-        let starting = self.write_status(&pass, record).await?;
+        let starting = self.write_status(&mut pass, record).await?;
         if let Some(error) = pass.engine {
             return Err(Failure::Executor(error));
         }
@@ -161,7 +161,7 @@ impl Controller {
     /// Looks, plans and takes the next step.
     async fn pass(&self, pass: &mut Pass<'_>, record: &mut Option<StatusRecord>) -> Result<Step, Failure> {
         let id = pass.id;
-        pass.wait = None;
+        (pass.wait, pass.seen) = (None, None);
         let kept = record.as_ref().map(|record| record.status.kept.clone()).unwrap_or_default();
         let stream = if needs_stream(&pass.desire.wish, Role::Holder) {
             self.observe_stream(id, &pass.desire, record.as_ref()).await?
@@ -173,12 +173,14 @@ impl Controller {
             fit_to_read(stream)?;
         }
         let facts = stream.as_ref().map(|stream| self.stream_facts(id, stream, &pass.desire));
-        let mut world = self.world(id, record.as_ref().map(|record| &record.status), facts).await?.world;
+        let observed = self.deps.executor.observe(id).await?;
+        let mut world = self.seen(id, record.as_ref().map(|record| &record.status), facts, observed.clone()).world;
         world.given_up.clone_from(&pass.desire.given_up);
         let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder, Timestamp::now());
         debug!(?steps, "planned");
         if steps.is_empty() {
             pass.left = left_over(&pass.desire.wish, stream.as_ref(), &kept);
+            pass.seen = Some(observed);
             return Ok(Step::Done);
         }
         for step in &steps {
@@ -255,10 +257,15 @@ impl Controller {
     }
 
     /// Writes the status where it says something new; whether an execution is still starting.
-    async fn write_status(&self, pass: &Pass<'_>, record: Option<StatusRecord>) -> Result<bool, Failure> {
+    async fn write_status(&self, pass: &mut Pass<'_>, record: Option<StatusRecord>) -> Result<bool, Failure> {
         let now = Timestamp::now();
         let old = record.as_ref().map(|record| &record.status);
-        let (observed, engine) = match self.deps.executor.observe(pass.id).await {
+        let looked = match pass.seen.take() {
+            Some(observed) => Ok(observed),
+            None => self.deps.executor.observe(pass.id).await,
+        };
+        let pass = &*pass;
+        let (observed, engine) = match looked {
             Ok(observed) => (observed, pass.engine.as_ref().map(|error| Finding::new(error.reason, error.message.clone()))),
             Err(error) => (None, Some(Finding::new(error.reason, error.message))),
         };
@@ -347,6 +354,8 @@ pub(super) struct Pass<'a> {
     pub stream: Option<PipelineStream>,
     /// What deletion left, and why.
     pub left: Option<Finding>,
+    /// What the backend has, where the last look found nothing to do: nothing was asked of it since.
+    pub seen: Option<Option<Observed>>,
     /// When to look again.
     pub wait: Option<Duration>,
     /// Why the backend could not be asked.

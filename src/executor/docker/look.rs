@@ -1,17 +1,22 @@
 //! Looks at the engine: what it has of a pipeline, or of all. Each look is as fresh as if it were made alone; those that are
 //! wanted at the same moment, as when a hundred pipelines start, share what lists everything.
+//!
+//! Volumes change only by who drives a pipeline. What a driver of this process has seen to be settled, in the time for which
+//! this controller decides, is therefore not listed again for whoever only observes; drivers and resyncs always look.
 
 use super::Shared;
 use super::seen::{self, Container, OwnVolume};
 use super::together::{Answers, Together};
+use crate::executor::driver::Want;
 use crate::executor::error::BackendError;
 use crate::executor::names::{ID, INSTALLATION};
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::spec::Fingerprint;
 use bollard::models::{ContainerSummary, VolumeListResponse};
 use bollard::query_parameters::{ListContainersOptions, ListVolumesOptions};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Containers that are looked at at the same time.
 const AT_ONCE: usize = 8;
@@ -21,11 +26,18 @@ pub struct Looks {
     containers: Together<Option<PipelineId>, Arc<Vec<ContainerSummary>>>,
     volumes: Together<Option<PipelineId>, Arc<VolumeListResponse>>,
     image: Together<(), ()>,
+    /// The one execution that is all that there is of a pipeline, its volume filled; and who decided when that was seen.
+    settled: Mutex<HashMap<PipelineId, (Option<u64>, Fingerprint)>>,
 }
 
 impl Default for Looks {
     fn default() -> Self {
-        Self { containers: Together::new(usize::MAX), volumes: Together::new(usize::MAX), image: Together::new(usize::MAX) }
+        Self {
+            containers: Together::new(usize::MAX),
+            volumes: Together::new(usize::MAX),
+            image: Together::new(usize::MAX),
+            settled: Mutex::default(),
+        }
     }
 }
 
@@ -45,6 +57,32 @@ impl Shared {
     pub async fn all(&self) -> Result<HashMap<PipelineId, (Vec<Container>, Vec<OwnVolume>)>, BackendError> {
         let (containers, volumes) = tokio::try_join!(self.inspected(None), self.listed_volumes(None))?;
         Ok(seen::by_pipeline(containers, volumes))
+    }
+
+    /// Notes what a driver has seen, which is about to take steps or has none left to take.
+    pub fn note(&self, id: &PipelineId, steps: bool, containers: &[Container], volumes: &[OwnVolume]) {
+        let only = (!steps).then(|| seen::settled(containers, volumes)).flatten();
+        let mut settled = self.settled();
+        match (only, self.permitted()) {
+            (Some(fingerprint), Ok(epoch)) => settled.insert(id.clone(), (epoch, fingerprint.clone())),
+            _ => settled.remove(id),
+        };
+    }
+
+    /// Whether the volumes of a pipeline that has these containers can say nothing that is not known: a driver makes it run, or
+    /// has seen it settled.
+    pub fn is_settled(&self, id: &PipelineId, containers: &[Container]) -> bool {
+        if matches!(self.drivers.at_work(id), (Some(Want::Run(_)), _)) {
+            return true;
+        }
+        let settled = self.settled();
+        let Some((epoch, fingerprint)) = settled.get(id) else { return false };
+        let only = !containers.is_empty() && containers.iter().all(|one| one.fingerprint == *fingerprint);
+        only && self.permitted().is_ok_and(|now| now == *epoch)
+    }
+
+    fn settled(&self) -> MutexGuard<'_, HashMap<PipelineId, (Option<u64>, Fingerprint)>> {
+        self.looks.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Errors: the engine does not have the image ([`BackendError::Missing`]).

@@ -145,14 +145,8 @@ impl Executor for DockerExecutor {
 
     fn observe<'a>(&'a self, id: &'a PipelineId) -> BoxFuture<'a, Result<Option<Observed>, ExecutorError>> {
         Box::pin(async move {
-            // While a driver makes it run, its volumes say nothing that the driver does not know.
-            let volumes = async {
-                match self.shared.drivers.at_work(id) {
-                    (Some(Want::Run(_)), _) => Ok(Vec::new()),
-                    _ => self.shared.volumes(id).await,
-                }
-            };
-            let (containers, volumes) = tokio::try_join!(self.shared.containers(id), volumes)?;
+            let containers = self.shared.containers(id).await?;
+            let volumes = if self.shared.is_settled(id, &containers) { Vec::new() } else { self.shared.volumes(id).await? };
             Ok(self.shared.observed(id, &containers, &volumes))
         })
     }

@@ -201,6 +201,14 @@ pub fn observed(
     })
 }
 
+/// The one execution that is all that there is, where nothing of it is still to be filled or removed.
+pub fn settled<'a>(containers: &'a [Container], volumes: &[OwnVolume]) -> Option<&'a Fingerprint> {
+    let only = &containers.first()?.fingerprint;
+    let containers = containers.iter().all(|one| one.fingerprint == *only && one.replica.is_some());
+    let volumes = volumes.iter().all(|one| one.fingerprint == *only && !one.filling);
+    (containers && volumes).then_some(only)
+}
+
 /// Whether all of them are the same execution, in the same state, as they were made.
 fn alike(containers: &[Container], first: &Container, live: bool) -> bool {
     containers.iter().all(|one| {

@@ -65,6 +65,7 @@ impl Working {
         let (containers, volumes) = tokio::try_join!(self.shared.containers(&self.id), self.shared.volumes(&self.id))?;
         let next = plan(want, &containers, &volumes, &self.ready, Timestamp::now());
         debug!(?next, "planned");
+        self.shared.note(&self.id, !next.steps.is_empty(), &containers, &volumes);
         let spec = match want {
             Want::Run(spec) => Some(spec.as_ref()),
             Want::Stopped | Want::Gone => None,

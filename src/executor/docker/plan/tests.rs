@@ -226,3 +226,19 @@ fn what_a_restart_cannot_help_is_left_alone_for_a_minute() {
     assert_eq!(at(20), Next { steps: vec![], again: Some(Duration::from_secs(40)) });
     assert_eq!(at(60).steps, [Step::Start(one.id.clone())]);
 }
+
+#[test]
+fn only_what_is_all_that_there_is_with_its_volume_filled_is_settled() {
+    use super::super::seen::settled;
+    let (one, two) = (spec("1", "a", 1), spec("2", "a", 1));
+    let model = Model::new(vec![container(&one, Some(0), State::Running), container(&one, Some(1), State::Stopped)]);
+    assert_eq!(settled(&model.containers, &model.volumes), Some(&one.fingerprint));
+    assert_eq!(settled(&[], &model.volumes), None, "volumes alone are to be removed");
+    let mut filling = model.volumes.clone();
+    filling[0].filling = true;
+    assert_eq!(settled(&model.containers, &filling), None);
+    let both = Model::new(vec![container(&one, Some(0), State::Running), container(&two, Some(0), State::Running)]);
+    assert_eq!(settled(&both.containers, &[]), None);
+    assert_eq!(settled(&model.containers, &both.volumes), None, "a volume of an earlier one is left");
+    assert_eq!(settled(&[container(&one, None, State::Created)], &[]), None, "what carries files goes");
+}
