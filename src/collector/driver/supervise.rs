@@ -19,7 +19,7 @@ use tracing::{info, warn};
 const RESYNC: Duration = Duration::from_secs(30);
 /// How often the stream alone is looked at while nothing happens: what is published there and does not arrive has to be
 /// found within a minute. Whatever does arrive after a longer silence than [`RESYNC`] is a reason to look at once.
-const GLANCE: Duration = Duration::from_secs(44);
+const GLANCE: Duration = Duration::from_secs(42);
 /// Each look at both is followed by so many at the stream alone.
 const GLANCES: u32 = 2;
 /// How often a normal collection is looked at; a time-series collection, which comes back as a normal one when it was
@@ -28,7 +28,7 @@ const NORMAL_RESYNC: Duration = Duration::from_secs(300);
 /// The same, at most, where markers do not come back.
 const ASK_MUTE: Duration = Duration::from_secs(2);
 /// How soon a durable that is stuck is looked at again.
-const STUCK_AGAIN: Duration = Duration::from_secs(5);
+const STUCK_AGAIN: Duration = Duration::from_secs(2);
 const ASK: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 const OPEN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
 const OPEN_REFUSED: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));

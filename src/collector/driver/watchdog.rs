@@ -2,13 +2,16 @@
 //! numbers tell. Pure; part of the driver, which asks it after each look at stream and consumer.
 //!
 //! What always holds: numbers that move accuse nobody. The two of them are read one after the other, under a load of
-//! several executions too, so that only what stands still between two looks is believed; a pause is what it says.
+//! several executions too, so that only what stands still between two looks is believed; and a pause that soon ends, as that of
+//! a target change does, is nobody's business.
 
 use crate::collector::source::ConsumerFacts;
 use std::time::{Duration, Instant};
 
 /// How soon what looks odd is looked at again, where messages are beyond reach.
 const SOON: Duration = Duration::from_secs(2);
+/// How long a durable may be paused while something waits.
+const PAUSED: Duration = Duration::from_secs(3);
 /// How long messages that wait may not move while a request for them waits, too.
 const STILL: Duration = Duration::from_secs(10);
 
@@ -37,6 +40,7 @@ struct Numbers {
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
     odd: Option<(Numbers, Instant)>,
+    paused: Option<Instant>,
 }
 
 impl Watchdog {
@@ -45,8 +49,13 @@ impl Watchdog {
         let ConsumerFacts { messages, num_pending, num_ack_pending, .. } = *facts;
         if facts.paused && messages > 0 {
             self.odd = None;
-            return Verdict::Stuck(format!("the durable is paused, and {messages} messages wait"), false);
+            let since = *self.paused.get_or_insert(now);
+            return match (since + PAUSED).saturating_duration_since(now) {
+                Duration::ZERO => Verdict::Stuck(format!("the durable is paused, and {messages} messages wait"), false),
+                left => Verdict::Odd(left),
+            };
         }
+        self.paused = None;
         let beyond = messages.saturating_sub(num_pending + num_ack_pending);
         let room = facts.max_ack_pending <= 0 || num_ack_pending < facts.max_ack_pending.unsigned_abs();
         let withheld = num_pending > 0 && asks && room;
@@ -141,9 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_durable_is_stuck_as_soon_as_something_waits() {
+    fn a_paused_durable_is_stuck_once_something_has_waited_for_seconds() {
         let (mut dog, now) = (Watchdog::default(), Instant::now());
-        assert!(matches!(dog.look(&ConsumerFacts { paused: true, ..facts() }, true, 0, now), Verdict::Stuck(..)));
+        let paused = ConsumerFacts { paused: true, ..facts() };
+        assert_eq!(dog.look(&paused, true, 0, now), Verdict::Odd(PAUSED));
+        assert!(matches!(dog.look(&paused, true, 0, now + PAUSED), Verdict::Stuck(_, false)));
+        assert_eq!(dog.look(&facts(), false, 0, now + PAUSED), Verdict::Fine);
+        assert_eq!(dog.look(&paused, true, 0, now + 2 * PAUSED), Verdict::Odd(PAUSED), "another pause");
         let empty = ConsumerFacts { paused: true, messages: 0, num_pending: 0, ..facts() };
         assert_eq!(dog.look(&empty, true, 0, now), Verdict::Fine);
     }
