@@ -51,13 +51,21 @@ use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{Instrument, info, info_span, warn};
 use vital::Ends;
 
 /// How many pipelines are reconciled at the same time.
 const WORKERS: usize = 16;
+/// A reconcile that takes longer keeps no worker any more, and turns health red: what it calls has limits of its own, all
+/// of them shorter but those of a backend that fetches an image.
+const ENDLESS: Duration = Duration::from_secs(45);
+/// One that takes longer even than such a fetch is cut off and tried again.
+const CUT_OFF: Duration = Duration::from_secs(900);
+/// How soon that is.
+const AFTER_A_FAULT: Duration = Duration::from_secs(5);
 /// How long the first reconciles wait for what was resumed.
 const RESUMING: Duration = Duration::from_secs(1);
 
@@ -268,12 +276,38 @@ impl Controller {
             let controller = self.clone();
             let reconciled = id.clone();
             let attempt = tokio::spawn(async move { controller.reconcile_and_requeue(&reconciled).await }.instrument(span));
-            if let Err(error) = attempt.await {
-                warn!(pipeline = %id, %error, "reconcile panicked");
-                self.queue.add_after(id.clone(), Duration::from_secs(5));
+            let mut attempt = AbortOnDropHandle::new(attempt);
+            match tokio::time::timeout(ENDLESS, &mut attempt).await {
+                Ok(ended) => self.reconciled(&id, ended),
+                // Others are not to wait for it.
+                Err(_) => {
+                    warn!(pipeline = %id, "reconcile does not end");
+                    tokio::spawn(self.clone().outlast(id, attempt, stop.clone()));
+                }
             }
-            self.queue.done(&id);
         }
+    }
+
+    /// Waits for a reconcile that does not end, but not for ever.
+    async fn outlast(self: Arc<Self>, id: PipelineId, mut attempt: AbortOnDropHandle<()>, stop: CancellationToken) {
+        tokio::select! {
+            ended = &mut attempt => self.reconciled(&id, ended),
+            () = tokio::time::sleep(CUT_OFF - ENDLESS) => {
+                warn!(pipeline = %id, "reconcile is cut off");
+                drop(attempt);
+                self.queue.add_after(id.clone(), AFTER_A_FAULT);
+                self.queue.done(&id);
+            }
+            () = stop.cancelled() => {}
+        }
+    }
+
+    fn reconciled(&self, id: &PipelineId, ended: Result<(), JoinError>) {
+        if let Err(error) = ended {
+            warn!(pipeline = %id, %error, "reconcile panicked");
+            self.queue.add_after(id.clone(), AFTER_A_FAULT);
+        }
+        self.queue.done(id);
     }
 
     /// Whether the executor has only begun what these steps asked of it: an execution writes what it holds before it ends.
