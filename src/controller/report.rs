@@ -137,7 +137,7 @@ impl Controller {
         self.peers.count(self.process, &mut sums);
         let now = Timestamp::now();
         let memory = self.memory();
-        let statuses = memory.iter().filter_map(|(id, known)| Some((id, &known.status.as_ref()?.status)));
+        let statuses = memory.iter().filter_map(|(id, known)| Some((id, known.status()?)));
         for (id, status) in statuses {
             let (live, counters) = sums.get(id).copied().unwrap_or_default();
             let recorded = status.admitted.live_executions;

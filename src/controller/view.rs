@@ -32,7 +32,7 @@ impl View for Controller {
         checks.extend(self.queue.longer_than(ENDLESS).into_iter().map(|(id, age)| endless_check(id, age)));
         let mut wrong: Vec<_> = {
             let memory = self.memory();
-            memory.values().filter_map(|known| pipeline_check(&known.status.as_ref()?.status)).collect()
+            memory.iter().filter_map(|(_, known)| pipeline_check(known.status()?)).collect()
         };
         wrong.sort_by(|a, b| a.pipeline.cmp(&b.pipeline));
         checks.extend(wrong);
@@ -42,14 +42,14 @@ impl View for Controller {
 
     fn statuses(&self) -> Vec<PipelineStatus> {
         let memory = self.memory();
-        let mut statuses: Vec<_> = memory.values().filter_map(|memory| Some(memory.status.as_ref()?.status.clone())).collect();
+        let mut statuses: Vec<_> = memory.iter().filter_map(|(_, memory)| memory.status().cloned()).collect();
         drop(memory);
         statuses.sort_by(|a, b| a.id.cmp(&b.id));
         statuses
     }
 
     fn status(&self, id: &PipelineId) -> Option<PipelineStatus> {
-        Some(self.memory().get(id)?.status.as_ref()?.status.clone())
+        self.memory().get(id)?.status().cloned()
     }
 
     fn executions(&self) -> Vec<ExecutionReport> {
