@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TOOLS := bash deploy/local/tools.sh
 
-.PHONY: help build image reproducible demo test cluster cluster-stop manifests soak soak-controllers torture lint bench bench-controllers bench-docker bench-kubernetes instructions clean-cache
+.PHONY: help build image reproducible demo test cluster cluster-stop manifests soak soak-controllers torture torture-nodes endurance lint bench bench-controllers bench-docker bench-kubernetes instructions clean-cache
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ demo: ## servers up, a pipeline published, documents flow, all stopped again
 	@bash deploy/local/demo.sh
 
 test: ## every test, on real servers; what they need beside Rust is found or installed while the code compiles
-	@$(TOOLS) nats-server database nats valgrind docker registry kubernetes helm >/dev/null & tools=$$!; \
+	@$(TOOLS) nats-server database nats valgrind docker registry kubernetes helm servicemonitor >/dev/null & tools=$$!; \
 	cargo test --locked --no-run || { kill $$tools 2>/dev/null; exit 1; }; \
 	wait $$tools || echo 'make: not all tools could be had: the tests that need them say so' >&2; \
 	cargo test --locked
@@ -47,6 +47,15 @@ soak-controllers: ## ten minutes of controllers that come and go, and edits, und
 torture: ## ten minutes of kills, stops, cuts and failures under a load, with an account at the end; SLUICE_SOAK_SEED=N repeats one
 	@$(TOOLS) nats-server database >/dev/null
 	SLUICE_SOAK_SECONDS="$${SLUICE_SOAK_SECONDS:-600}" cargo test --locked --test it torture::whatever_dies -- --nocapture
+
+torture-nodes: ## ten minutes for each way to trouble three nats-servers: leaders killed, nodes cut off, streams scaled down
+	@$(TOOLS) nats-server database >/dev/null
+	SLUICE_SOAK_SECONDS="$${SLUICE_SOAK_SECONDS:-600}" cargo test --locked --test it nodes:: -- --nocapture --test-threads 1
+
+endurance: ## the long forms: half an hour without a database, 10,000 entries, a refusal nobody knows until it is a dead letter
+	@$(TOOLS) nats-server database >/dev/null
+	SLUICE_OUTAGE_SECONDS="$${SLUICE_OUTAGE_SECONDS:-1800}" SLUICE_ENTRIES="$${SLUICE_ENTRIES:-10000}" SLUICE_PATIENCE=1 \
+		cargo test --locked --test it -- --nocapture --test-threads 1 pipelines::outages pipelines::scale::thousands pipelines::shared
 
 lint: ## formatting, clippy, licences, banned crates, sources, advisories
 	cargo fmt --check

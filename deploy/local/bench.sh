@@ -50,6 +50,8 @@ YAML
   printf 'schema: 1\noutput:\n  mongodb: {collection: rounds}\n' >"$dir/config.yml"
   "$binary" --settings "$dir/sluice.yml" run >"$dir/sluice.log" 2>&1 </dev/null &
   pids+=($!)
+  # Commands need the buckets that it makes first.
+  until_ 0.05 grep -q 'controller started' "$dir/sluice.log"
 }
 sluice() { "$binary" --settings "$dir/sluice.yml" "$@" >/dev/null; }
 # put ID STATUS: one edit of an entry, by any client of NATS; the version is $version.

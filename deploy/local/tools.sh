@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Finds or installs the programs that Sluice's tests, demo and benchmark run beside it, and prints where each one is.
 #
-#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind docker registry kubernetes helm]
+#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind docker registry kubernetes helm servicemonitor]
 #
 # A program that is on the PATH and new enough is taken as it is; otherwise a pinned version is installed once into
 # $SLUICE_CACHE (default ~/.cache/sluice), in a directory named by its version, and found there the next time. One line
@@ -134,6 +134,23 @@ helm() {
   echo "$CACHE/helm-$HELM_VERSION/helm"
 }
 
+# Holds a ServiceMonitor against the Prometheus operator's own types. Named by its source: go.sum pins the rest.
+install_servicemonitor() {
+  command -v go >/dev/null || die "put Go on the PATH, to build the check of ServiceMonitors with"
+  say "building the check of ServiceMonitors (1 minute, once)"
+  (
+    cd "$HERE/servicemonitor"
+    CGO_ENABLED=0 GOFLAGS="-modcacherw -trimpath -buildvcs=false -mod=readonly" go build -ldflags "-s -w" -o "$1/servicemonitor" .
+  )
+}
+
+servicemonitor() {
+  local digest
+  digest=$(cd "$HERE/servicemonitor" && cat go.mod go.sum main.go | sha256sum | cut -c 1-8)
+  once "$CACHE/servicemonitor-$digest" servicemonitor install_servicemonitor
+  echo "$CACHE/servicemonitor-$digest/servicemonitor"
+}
+
 install_cargo_deny() {
   say "building cargo-deny $CARGO_DENY_VERSION"
   CARGO_TARGET_DIR="$1/target" cargo install -q cargo-deny --version "$CARGO_DENY_VERSION" --locked --root "$1"
@@ -206,7 +223,7 @@ kubernetes() {
 # The database: a mongod on the PATH comes first, because it is what people run.
 database() { if command -v mongod >/dev/null; then command -v mongod; else secantusd; fi; }
 
-[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind, docker, registry, kubernetes, helm"
+[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind, docker, registry, kubernetes, helm, servicemonitor"
 # One that cannot be had does not keep the others from being there.
 status=0
 for tool; do
@@ -224,6 +241,7 @@ for tool; do
       registry) registry_ ;;
       kubernetes) kubernetes ;;
       helm) helm ;;
+      servicemonitor) servicemonitor ;;
       *) die "unknown program '$tool'" ;;
     esac
   )

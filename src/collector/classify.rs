@@ -109,6 +109,7 @@ pub fn command(kind: FailureKind, code: Option<i32>, labels: &[String]) -> Class
     }
     match (kind, code) {
         (FailureKind::Auth | FailureKind::Tls | FailureKind::UnknownHost, _) => Class::Operator,
+        (FailureKind::TooLate, _) => Class::Transient,
         (FailureKind::Network | FailureKind::Selection | FailureKind::Timeout | FailureKind::Dropped, None) => Class::Transient,
         (_, Some(code)) if OPERATOR.contains(&code) => Class::Operator,
         (FailureKind::Network | FailureKind::Selection | FailureKind::Timeout | FailureKind::Dropped, _) => Class::Transient,

@@ -27,6 +27,7 @@ pub mod core;
 pub mod dead_letters;
 mod driver;
 pub mod former;
+mod gate;
 pub mod identity;
 pub mod ledger;
 pub mod payload;

@@ -3,7 +3,7 @@
 
 use crate::pipeline::report::{Counters, EffectiveLimits, ExecutionPhase, StreamRole, Trouble};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What changes seldom.
@@ -13,6 +13,8 @@ struct Shown {
     troubles: Vec<Trouble>,
     limits: EffectiveLimits,
     role: Option<StreamRole>,
+    /// When the server last said anything about pull requests.
+    signs: Option<Arc<AtomicU64>>,
 }
 
 /// The live state of one execution; shared and cheap to read.
@@ -26,9 +28,12 @@ pub struct ExecutionState {
     redelivered: AtomicU64,
     expired: AtomicU64,
     buffered: AtomicU64,
+    lost_tails: AtomicU64,
     proven: AtomicBool,
     last_pull_ms: AtomicU64,
     last_write_ms: AtomicU64,
+    /// Since when something has been held without a pause.
+    held_since_ms: AtomicU64,
     waiting: AtomicU64,
     oldest_ms: AtomicU64,
 }
@@ -49,6 +54,7 @@ impl ExecutionState {
             redelivered: self.redelivered.load(Relaxed),
             expired: self.expired.load(Relaxed),
             buffered: self.buffered.load(Relaxed),
+            lost_tails: self.lost_tails.load(Relaxed),
         }
     }
 
@@ -72,9 +78,17 @@ impl ExecutionState {
         self.proven.load(Relaxed)
     }
 
-    /// Milliseconds since the epoch of the last answered pull and the last confirmed write; 0 for never.
+    /// Milliseconds since the epoch of the last sign of life of a pull (an end, a message, a heartbeat) and of the last
+    /// confirmed write, or of when what is held began to be, if that is later; 0 for never.
     pub fn last_activity(&self) -> (u64, u64) {
-        (self.last_pull_ms.load(Relaxed), self.last_write_ms.load(Relaxed))
+        let heard = self.shown().signs.as_ref().map_or(0, |signs| signs.load(Relaxed));
+        let wrote = self.last_write_ms.load(Relaxed).max(self.held_since_ms.load(Relaxed));
+        (self.last_pull_ms.load(Relaxed).max(heard), wrote)
+    }
+
+    /// Takes the clock of the source's signs of life.
+    pub(super) fn listens(&self, signs: Arc<AtomicU64>) {
+        self.shown().signs = Some(signs);
     }
 
     /// Messages in the stream that are not acknowledged, as of the last look at the consumer.
@@ -129,7 +143,10 @@ impl ExecutionState {
         self.dead_lettered.store(counters.dead_lettered, Relaxed);
         self.redelivered.store(counters.redelivered, Relaxed);
         self.expired.store(counters.expired, Relaxed);
-        self.buffered.store(counters.buffered, Relaxed);
+        self.lost_tails.store(counters.lost_tails, Relaxed);
+        if self.buffered.swap(counters.buffered, Relaxed) == 0 && counters.buffered > 0 {
+            self.held_since_ms.store(now_ms(), Relaxed);
+        }
         self.proven.store(proven, Relaxed);
     }
 

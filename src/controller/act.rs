@@ -24,13 +24,13 @@ impl Controller {
         &self,
         step: &Action,
         pass: &mut Pass<'_>,
-        record: &mut Option<StatusRecord>,
+        record: &mut Option<Arc<StatusRecord>>,
         stream: Option<&PipelineStream>,
     ) -> Result<(), Failure> {
         let id = pass.id;
         match step {
             Action::EnsureStream(_) => self.ensure_stream(pass).await,
-            Action::EnsureDurable => self.ensure_durable(id, record.as_ref(), stream).await,
+            Action::EnsureDurable => self.ensure_durable(id, record.as_deref(), stream).await,
             Action::Admit(admission) => self.admit(admission, pass, record, stream).await,
             Action::MoveSubjects => {
                 let closed = self.deps.store.names.closed(id);
@@ -39,14 +39,14 @@ impl Controller {
                 Ok(())
             }
             Action::RestoreSubjects => {
-                let subjects = self.subjects_before(pass, record.as_ref(), stream);
+                let subjects = self.subjects_before(pass, record.as_deref(), stream);
                 self.set_subjects(stream, subjects).await?;
                 info!(pipeline = %id, "subjects of the stream restored");
                 Ok(())
             }
             Action::Pause => self.pause(id, stream).await,
             Action::Resume => self.resume_consumer(id, record, stream).await,
-            Action::DeleteStream => self.delete_stream(id, record.as_ref(), stream).await,
+            Action::DeleteStream => self.delete_stream(id, record.as_deref(), stream).await,
             Action::Ensure(_) | Action::Stop | Action::Destroy => self.run_step(id, step).await,
             // The reconcile itself sees to these.
             Action::Forget | Action::Wait(_) => Ok(()),
@@ -161,11 +161,11 @@ impl Controller {
         &self,
         admission: &Admission,
         pass: &mut Pass<'_>,
-        record: &mut Option<StatusRecord>,
+        record: &mut Option<Arc<StatusRecord>>,
         stream: Option<&PipelineStream>,
     ) -> Result<(), Failure> {
         let now = Timestamp::now();
-        let old = record.as_ref().map(|record| &record.status);
+        let old = record.as_deref().map(|record| &record.status);
         let mut kept = old.map(|status| status.kept.clone()).unwrap_or_default();
         match admission.drain {
             DrainMark::Begin => kept.drain_started = kept.drain_started.or(Some(now)),
@@ -205,7 +205,7 @@ impl Controller {
             version = admission.spec.as_ref().map(|spec| spec.version.as_str()),
             "admitted"
         );
-        *record = Some(self.put_status(status, record.as_ref()).await?);
+        *record = Some(self.put_status(status, record.as_deref()).await?);
         Ok(())
     }
 
@@ -246,7 +246,7 @@ impl Controller {
     }
 
     /// Writes a status by compare-and-set, with the epoch of this holder.
-    pub(super) async fn put_status(&self, mut status: PipelineStatus, old: Option<&StatusRecord>) -> Result<StatusRecord, Failure> {
+    pub(super) async fn put_status(&self, mut status: PipelineStatus, old: Option<&StatusRecord>) -> Result<Arc<StatusRecord>, Failure> {
         status.epoch = self.epoch_over(old).await?;
         status.updated = Timestamp::now();
         let hints = self.memory().get(&status.id).map_or(0, |memory| memory.hints);
@@ -262,11 +262,9 @@ impl Controller {
             .await;
         match written {
             Ok(revision) => {
-                let record = StatusRecord { status, revision };
-                self.remember(&record.status.id, |memory| {
-                    memory.status = Some(record.clone());
-                    memory.stale = memory.hints != hints;
-                });
+                let record = Arc::new(StatusRecord { status, revision });
+                self.memory().note(&record.status.id, Some(record.clone()));
+                self.recall(&record.status.id, |memory| memory.stale = memory.hints != hints);
                 Ok(record)
             }
             Err(error) => {
@@ -280,10 +278,8 @@ impl Controller {
     pub(super) async fn forget(&self, id: &PipelineId, record: Option<&StatusRecord>) -> Result<(), Failure> {
         if let Some(record) = record {
             // The marker comes back as a hint: by then nothing is to be remembered that could be written again.
-            self.recall(id, |memory| {
-                memory.status = None;
-                memory.stale = true;
-            });
+            self.memory().note(id, None);
+            self.recall(id, |memory| memory.stale = true);
             let removed = self
                 .as_holder(async { Ok(self.deps.store.status.clone().guarded(self.guard()?).delete(id, record.revision).await?) })
                 .await;
@@ -292,7 +288,7 @@ impl Controller {
                 other => other?,
             }
         }
-        self.memory().remove(id);
+        self.memory().forget(id);
         self.deps.configs.forget(id);
         self.deps.metrics.forget(id);
         info!(pipeline = %id, "pipeline removed");

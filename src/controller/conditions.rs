@@ -45,6 +45,10 @@ pub(super) fn conditions(facts: &Facts<'_>, old: &[Condition]) -> Vec<Condition>
             let message = "the server cannot delete single measurements of a time-series collection";
             advice.push(Finding::new(Reason::AtLeastOnce, message));
         }
+        if report.counters.lost_tails > 0 {
+            let message = "the newest messages of the stream were gone when its server came back; their sequences are used again";
+            advice.push(Finding::new(Reason::StreamLostMessages, message));
+        }
         if report.counters.dead_lettered > 0 {
             advice.push(Finding::new(Reason::DocumentsRefused, "single documents were refused and lie in the dead letters"));
         }

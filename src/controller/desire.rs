@@ -10,7 +10,7 @@ use crate::pipeline::id::PipelineId;
 use crate::pipeline::moves::Series;
 use crate::pipeline::plan::Wish;
 use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
-use crate::pipeline::status::{DerivedFrom, DesiredSummary, Phase, PipelineStatus, Reason};
+use crate::pipeline::status::{DerivedFrom, DesiredSummary, PipelineStatus, Reason};
 use crate::store::{ConsumerSettings, EntryRecord, Operation, StoreError, StoreErrorKind, StreamSettings};
 use jiff::Timestamp;
 use tracing::warn;
@@ -166,7 +166,7 @@ impl Controller {
             .map_err(|error| Finding::new(connection_reason(&error), error.to_string()))?;
         let stream = config.input.stream.clone().unwrap_or_else(|| names.stream(id));
         let consumer = config.input.consumer.clone().unwrap_or_else(|| names.consumer());
-        if let Some(other) = self.reader_of(&stream, &consumer, id) {
+        if let Some(other) = self.memory().reader_of(&stream, &consumer, id) {
             return Err(Finding::new(
                 Reason::StreamShared,
                 format!("pipeline {other} reads stream {stream} by durable {consumer} already"),
@@ -236,17 +236,6 @@ impl Controller {
         subjects.extend(config.input.subjects.iter().filter(|subject| **subject != subjects[0]).cloned().collect::<Vec<_>>());
         let stream = StreamSettings { name: stream.to_owned(), subjects, replicas: self.deps.settings.jetstream.replicas };
         (stream, consumer_settings(&config.input, consumer))
-    }
-
-    /// Another pipeline that is admitted to read this stream by this durable.
-    fn reader_of(&self, stream: &str, consumer: &str, id: &PipelineId) -> Option<PipelineId> {
-        let memory = self.memory();
-        let mut others = memory.iter().filter(|(other, _)| *other != id);
-        let reads = |status: &PipelineStatus| {
-            let spec = status.admitted.spec.as_ref();
-            status.admitted.phase != Phase::Absent && spec.is_some_and(|spec| spec.stream == stream && spec.consumer == consumer)
-        };
-        others.find(|(_, memory)| memory.status.as_ref().is_some_and(|record| reads(&record.status))).map(|(other, _)| other.clone())
     }
 }
 

@@ -21,6 +21,7 @@ mod follow;
 mod joint;
 mod lease;
 mod logs;
+mod memory;
 mod moving;
 mod peers;
 mod queue;
@@ -45,19 +46,27 @@ use crate::pipeline::plan::Action;
 use crate::pipeline::report::{ExecutionPhase, ExecutionReport};
 use crate::pipeline::status::{Phase, PipelineStatus};
 use crate::settings::Settings;
-use crate::store::{LeaseHolder, StatusRecord, Store, StoreError, WatchHealth, reports::hostname};
+use crate::store::{LeaseHolder, Store, StoreError, WatchHealth, reports::hostname};
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
-use std::collections::HashMap;
+use memory::{Memories, Memory};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{Instrument, info, info_span, warn};
 use vital::Ends;
 
 /// How many pipelines are reconciled at the same time.
 const WORKERS: usize = 16;
+/// A reconcile that takes longer keeps no worker any more, and turns health red: what it calls has limits of its own, all
+/// of them shorter but those of a backend that fetches an image.
+const ENDLESS: Duration = Duration::from_secs(45);
+/// One that takes longer even than such a fetch is cut off and tried again.
+const CUT_OFF: Duration = Duration::from_secs(900);
+/// How soon that is.
+const AFTER_A_FAULT: Duration = Duration::from_secs(5);
 /// How long the first reconciles wait for what was resumed.
 const RESUMING: Duration = Duration::from_secs(1);
 
@@ -91,7 +100,7 @@ pub struct Controller {
     holding: Arc<lease::Holding>,
     peers: peers::Peers,
     wanted: report::Wanted,
-    memory: Mutex<HashMap<PipelineId, Memory>>,
+    memory: Mutex<Memories>,
     watches: Watches,
     last_resync: Mutex<Option<Instant>>,
     resync_wanted: tokio::sync::Notify,
@@ -103,33 +112,6 @@ pub struct Controller {
     own: Mutex<Vec<(ExecutionReport, Instant)>>,
     /// The task that must run for ever and has ended.
     dead: OnceLock<Died>,
-}
-
-/// What the controller remembers of a pipeline between two reconciles: a cache, never the truth.
-#[derive(Default, Clone)]
-struct Memory {
-    /// The status as it was last read or written.
-    status: Option<StatusRecord>,
-    /// Whether the status may have been changed by somebody else since.
-    stale: bool,
-    /// How often that was hinted: a read is as old as the hints before it.
-    hints: u64,
-    /// The entry's revision at the last reconcile that ended well.
-    reconciled: Option<u64>,
-    /// Failures in a row.
-    failures: u32,
-    /// Looks in a row at which the own execution was still starting.
-    starting: u32,
-    /// When the durable last could not be paused.
-    unpausable: Option<Instant>,
-}
-
-impl Memory {
-    /// Notes that somebody else may have written the status.
-    fn hinted(&mut self) {
-        self.stale = true;
-        self.hints += 1;
-    }
 }
 
 /// The watches' health.
@@ -144,11 +126,10 @@ impl Controller {
     /// Reads every status. Errors: NATS does not answer or refuses.
     pub async fn new(deps: Deps) -> Result<Arc<Self>, StoreError> {
         let installation = deps.installation;
-        let memory = deps.store.status.list().await?.into_iter().map(|record| {
-            let id = record.status.id.clone();
-            (id, Memory { status: Some(record), ..Memory::default() })
-        });
-        let memory = Mutex::new(memory.collect());
+        let mut memory = Memories::default();
+        for record in deps.store.status.list().await? {
+            memory.note(&record.status.id.clone(), Some(Arc::new(record)));
+        }
         Ok(Arc::new(Self {
             installation,
             process: uuid::Uuid::now_v7(),
@@ -157,7 +138,7 @@ impl Controller {
             holding: Arc::default(),
             peers: peers::Peers::default(),
             wanted: report::Wanted::default(),
-            memory,
+            memory: Mutex::new(memory),
             watches: Watches::default(),
             last_resync: Mutex::new(None),
             resync_wanted: tokio::sync::Notify::new(),
@@ -223,14 +204,14 @@ impl Controller {
         let starts = self.may_resume().await;
         let known: Vec<_> = {
             let memory = self.memory();
-            let status = |memory: &Memory| Some(memory.status.as_ref()?.status.clone());
-            memory.iter().filter_map(|(id, memory)| Some((id.clone(), status(memory)?))).collect()
+            memory.iter().filter_map(|(id, memory)| Some((id.clone(), memory.record()?.clone()))).collect()
         };
-        for (id, PipelineStatus { admitted, kept, .. }) in known {
+        for (id, record) in known {
+            let PipelineStatus { admitted, kept, .. } = &record.status;
             if let (true, Phase::Run | Phase::Drain, Some(spec)) = (starts, admitted.phase, &admitted.spec) {
                 // Two targets never overlap.
-                let before = kept.ran.filter(|ran| ran.fingerprint != spec.fingerprint && ran.target == spec.target);
-                if let Some(before) = &before
+                let before = kept.ran.as_ref().filter(|ran| ran.fingerprint != spec.fingerprint && ran.target == spec.target);
+                if let Some(before) = before
                     && let Err(error) = self.deps.executor.go_on(before).await
                 {
                     warn!(pipeline = %id, %error, "the version that ran before could not be started");
@@ -268,12 +249,38 @@ impl Controller {
             let controller = self.clone();
             let reconciled = id.clone();
             let attempt = tokio::spawn(async move { controller.reconcile_and_requeue(&reconciled).await }.instrument(span));
-            if let Err(error) = attempt.await {
-                warn!(pipeline = %id, %error, "reconcile panicked");
-                self.queue.add_after(id.clone(), Duration::from_secs(5));
+            let mut attempt = AbortOnDropHandle::new(attempt);
+            match tokio::time::timeout(ENDLESS, &mut attempt).await {
+                Ok(ended) => self.reconciled(&id, ended),
+                // Others are not to wait for it.
+                Err(_) => {
+                    warn!(pipeline = %id, "reconcile does not end");
+                    tokio::spawn(self.clone().outlast(id, attempt, stop.clone()));
+                }
             }
-            self.queue.done(&id);
         }
+    }
+
+    /// Waits for a reconcile that does not end, but not for ever.
+    async fn outlast(self: Arc<Self>, id: PipelineId, mut attempt: AbortOnDropHandle<()>, stop: CancellationToken) {
+        tokio::select! {
+            ended = &mut attempt => self.reconciled(&id, ended),
+            () = tokio::time::sleep(CUT_OFF - ENDLESS) => {
+                warn!(pipeline = %id, "reconcile is cut off");
+                drop(attempt);
+                self.queue.add_after(id.clone(), AFTER_A_FAULT);
+                self.queue.done(&id);
+            }
+            () = stop.cancelled() => {}
+        }
+    }
+
+    fn reconciled(&self, id: &PipelineId, ended: Result<(), JoinError>) {
+        if let Err(error) = ended {
+            warn!(pipeline = %id, %error, "reconcile panicked");
+            self.queue.add_after(id.clone(), AFTER_A_FAULT);
+        }
+        self.queue.done(id);
     }
 
     /// Whether the executor has only begun what these steps asked of it: an execution writes what it holds before it ends.
@@ -289,19 +296,17 @@ impl Controller {
         }))
     }
 
-    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<PipelineId, Memory>> {
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memories> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes what is remembered of `id`, if anything is.
     fn recall(&self, id: &PipelineId, change: impl FnOnce(&mut Memory)) {
-        if let Some(memory) = self.memory().get_mut(id) {
-            change(memory);
-        }
+        self.memory().recall(id, change);
     }
 
     /// Changes what is remembered of `id`, from now on.
     fn remember(&self, id: &PipelineId, change: impl FnOnce(&mut Memory)) {
-        change(self.memory().entry(id.clone()).or_default());
+        self.memory().remember(id, change);
     }
 }

@@ -10,6 +10,7 @@ use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::PAUSE;
 use crate::pipeline::status::PipelineStatus;
 use crate::store::{PipelineStream, StatusRecord, StoreErrorKind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -46,7 +47,7 @@ impl Controller {
     pub(super) async fn resume_consumer(
         &self,
         id: &PipelineId,
-        record: &mut Option<StatusRecord>,
+        record: &mut Option<Arc<StatusRecord>>,
         stream: Option<&PipelineStream>,
     ) -> Result<(), Failure> {
         let paused = stream.and_then(|stream| Some((stream, stream.consumer.as_ref()?)));
@@ -54,7 +55,7 @@ impl Controller {
             self.as_holder(async { self.streams()?.pause(&stream.name, &consumer.name, Duration::ZERO).await.map_err(unfit) }).await?;
             info!(pipeline = %id, stream = stream.name, "consumer resumed");
         }
-        let Some(old) = record.as_ref() else { return Ok(()) };
+        let Some(old) = record.as_deref() else { return Ok(()) };
         let mut status: PipelineStatus = old.status.clone();
         status.kept.moves.paused = false;
         *record = Some(self.put_status(status, Some(old)).await?);

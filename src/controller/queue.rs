@@ -14,8 +14,8 @@ struct State {
     ready: VecDeque<PipelineId>,
     /// What is in `ready`.
     queued: HashSet<PipelineId>,
-    /// What a worker has; `true` where it was put in meanwhile.
-    running: HashMap<PipelineId, bool>,
+    /// What a worker has: since when, and whether it was put in meanwhile.
+    running: HashMap<PipelineId, (Instant, bool)>,
     delayed: BTreeMap<(Instant, PipelineId), ()>,
     due: HashMap<PipelineId, Instant>,
 }
@@ -65,7 +65,7 @@ impl Queue {
                 state.promote(Instant::now());
                 if let Some(id) = state.ready.pop_front() {
                     state.queued.remove(&id);
-                    state.running.insert(id.clone(), false);
+                    state.running.insert(id.clone(), (Instant::now(), false));
                     let more = !state.ready.is_empty();
                     drop(state);
                     if more {
@@ -85,10 +85,16 @@ impl Queue {
         }
     }
 
+    /// What has been with a worker for longer than `most`, and for how long.
+    pub fn longer_than(&self, most: Duration) -> Vec<(PipelineId, Duration)> {
+        let lasts = |(id, (since, _)): (&PipelineId, &(Instant, bool))| Some((id.clone(), since.elapsed())).filter(|(_, age)| *age > most);
+        self.state().running.iter().filter_map(lasts).collect()
+    }
+
     /// Gives `id` back.
     pub fn done(&self, id: &PipelineId) {
         let mut state = self.state();
-        if state.running.remove(id) == Some(true) {
+        if state.running.remove(id).is_some_and(|(_, again)| again) {
             state.make_ready(id.clone());
             drop(state);
             self.changed.notify_one();
@@ -98,7 +104,7 @@ impl Queue {
 
 impl State {
     fn make_ready(&mut self, id: PipelineId) {
-        if let Some(again) = self.running.get_mut(&id) {
+        if let Some((_, again)) = self.running.get_mut(&id) {
             *again = true;
         } else if self.queued.insert(id.clone()) {
             self.ready.push_back(id);

@@ -20,6 +20,7 @@ use crate::pipeline::status::{Kept, ObservedSummary, Phase, PipelineStatus, Reas
 use crate::store::{PipelineConsumer, PipelineStream, StatusRecord, StoreError, StoreErrorKind, error::Unfit};
 use crate::telemetry::metrics::ReconcileResult;
 use jiff::Timestamp;
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, warn};
 
@@ -88,7 +89,7 @@ impl Controller {
 
     async fn reconcile(&self, id: &PipelineId) -> Result<Outcome, Failure> {
         let role = self.role();
-        let known = self.memory().get(id).and_then(|memory| memory.status.clone());
+        let known = self.memory().get(id).and_then(|memory| memory.record().cloned());
         let mut record = self.status_of(id).await?;
         if role != Role::Holder && self.holding.nominal() {
             // The lease is ours and not trusted at the moment: a renewal is on its way, and nobody else decides.
@@ -97,8 +98,8 @@ impl Controller {
         if let (None, Some(lost), Role::Holder) = (&record, known, role) {
             // Somebody deleted it. What deletion will need, and what is proven, nobody else knows.
             warn!(pipeline = %id, "the status is gone and is written again as it was");
-            self.recall(id, |memory| memory.status = Some(lost.clone()));
-            record = Some(self.put_status(lost.status, None).await?);
+            self.memory().note(id, Some(lost.clone()));
+            record = Some(self.put_status(lost.status.clone(), None).await?);
         }
         if record.is_none() {
             match self.end_forgotten(id, role).await {
@@ -108,14 +109,14 @@ impl Controller {
             }
         }
         if role != Role::Holder {
-            return self.follow(id, record.as_ref(), role).await;
+            return self.follow(id, record.as_deref(), role).await;
         }
-        let desire = self.desire(id, record.as_ref().map(|record| &record.status)).await?;
+        let desire = self.desire(id, record.as_deref().map(|record| &record.status)).await?;
         if record.is_none() && (matches!(desire.wish, Wish::Deleted) || desire.summary.status == "absent") {
             // Nothing was ever admitted, and nothing is to be.
             return self.orphan(id).await;
         }
-        let mut pass = Pass { id, desire, failure: None, stream: None, left: None, seen: None, wait: None, engine: None };
+        let mut pass = Pass { id, desire, failure: None, stream: None, looked: false, left: None, seen: None, wait: None, engine: None };
         let mut forgotten = false;
         for _ in 0..PASSES {
             match self.pass(&mut pass, &mut record).await {
@@ -159,25 +160,32 @@ impl Controller {
     }
 
     /// Looks, plans and takes the next step.
-    async fn pass(&self, pass: &mut Pass<'_>, record: &mut Option<StatusRecord>) -> Result<Step, Failure> {
+    async fn pass(&self, pass: &mut Pass<'_>, record: &mut Option<Arc<StatusRecord>>) -> Result<Step, Failure> {
         let id = pass.id;
         (pass.wait, pass.seen) = (None, None);
-        let kept = record.as_ref().map(|record| record.status.kept.clone()).unwrap_or_default();
-        let stream = if needs_stream(&pass.desire.wish, Role::Holder) {
-            self.observe_stream(id, &pass.desire, record.as_ref()).await?
-        } else {
-            None
-        };
-        pass.stream.clone_from(&stream);
+        let kept = record.as_deref().map(|record| record.status.kept.clone()).unwrap_or_default();
+        let looked = std::mem::take(&mut pass.looked);
+        if !looked {
+            pass.stream = if needs_stream(&pass.desire.wish, Role::Holder) {
+                self.observe_stream(id, &pass.desire, record.as_deref()).await?
+            } else {
+                None
+            };
+        }
+        let stream = pass.stream.clone();
         if let (Wish::Run(_), Some(stream)) = (&pass.desire.wish, &stream) {
             fit_to_read(stream)?;
         }
         let facts = stream.as_ref().map(|stream| self.stream_facts(id, stream, &pass.desire));
         let observed = self.deps.executor.observe(id).await?;
-        let mut world = self.seen(id, record.as_ref().map(|record| &record.status), facts, observed.clone()).world;
+        let mut world = self.seen(id, record.as_deref().map(|record| &record.status), facts, observed.clone()).world;
         world.given_up.clone_from(&pass.desire.given_up);
         let steps = plan(&pass.desire.wish, &world, &kept, Role::Holder, Timestamp::now());
         debug!(?steps, "planned");
+        if looked && !steps.iter().all(|step| matches!(step, Action::Ensure(_))) {
+            // Anything else is planned on a look of its own.
+            return Ok(Step::Acted);
+        }
         if steps.is_empty() {
             pass.left = left_over(&pass.desire.wish, stream.as_ref(), &kept);
             pass.seen = Some(observed);
@@ -191,12 +199,18 @@ impl Controller {
                         pass.left = Some(finding);
                         return Ok(Step::Done);
                     }
-                    self.forget(id, record.as_ref()).await?;
+                    self.forget(id, record.as_deref()).await?;
                     return Ok(Step::Forgotten);
                 }
                 step => self.take(step, pass, record, stream.as_ref()).await?,
             }
         }
+        // To run changes nothing that was looked at: it is begun, and found to be all there is to do, on the same look.
+        let begins = |step: &Action| match step {
+            Action::Admit(admission) => admission.phase == Phase::Run,
+            step => matches!(step, Action::Ensure(_)),
+        };
+        pass.looked = steps.iter().all(begins);
         if self.under_way(id, &steps).await? {
             pass.wait = pass.wait.or(Some(LOOK_AGAIN));
         }
@@ -257,9 +271,9 @@ impl Controller {
     }
 
     /// Writes the status where it says something new; whether an execution is still starting.
-    async fn write_status(&self, pass: &mut Pass<'_>, record: Option<StatusRecord>) -> Result<bool, Failure> {
+    async fn write_status(&self, pass: &mut Pass<'_>, record: Option<Arc<StatusRecord>>) -> Result<bool, Failure> {
         let now = Timestamp::now();
-        let old = record.as_ref().map(|record| &record.status);
+        let old = record.as_deref().map(|record| &record.status);
         let looked = match pass.seen.take() {
             Some(observed) => Ok(observed),
             None => self.deps.executor.observe(pass.id).await,
@@ -338,7 +352,7 @@ impl Controller {
             && old.is_some_and(|old| old.conditions.is_empty() && old.kept == status.kept)
             && self.memory().get(pass.id).is_none_or(|memory| memory.starting == 0);
         if !soon && worth_writing(old, &status, now) {
-            self.put_status(status, record.as_ref()).await?;
+            self.put_status(status, record.as_deref()).await?;
         }
         Ok(starting)
     }
@@ -352,6 +366,8 @@ pub(super) struct Pass<'a> {
     pub failure: Option<Finding>,
     /// The stream as it was last seen.
     pub stream: Option<PipelineStream>,
+    /// Whether the next step may be planned on that.
+    pub looked: bool,
     /// What deletion left, and why.
     pub left: Option<Finding>,
     /// What the backend has, where the last look found nothing to do: nothing was asked of it since.

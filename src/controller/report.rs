@@ -113,7 +113,7 @@ impl Controller {
         for (key, report) in now {
             let known = seen.get(key).is_some_and(|(old, at)| {
                 let reworded = old.troubles != report.troubles && at.elapsed() >= WORDS_EVERY;
-                same(old, report) && old.counters.dead_lettered == report.counters.dead_lettered && !reworded
+                same(old, report) && told(old) == told(report) && !reworded
             });
             if !known {
                 self.queue.add(key.0.clone());
@@ -137,7 +137,7 @@ impl Controller {
         self.peers.count(self.process, &mut sums);
         let now = Timestamp::now();
         let memory = self.memory();
-        let statuses = memory.iter().filter_map(|(id, known)| Some((id, &known.status.as_ref()?.status)));
+        let statuses = memory.iter().filter_map(|(id, known)| Some((id, known.status()?)));
         for (id, status) in statuses {
             let (live, counters) = sums.get(id).copied().unwrap_or_default();
             let recorded = status.admitted.live_executions;
@@ -169,6 +169,11 @@ impl Controller {
         }
         *sent = now;
     }
+}
+
+/// Counters of what is said in the status as soon as it happens.
+fn told(report: &ExecutionReport) -> (u64, u64) {
+    (report.counters.dead_lettered, report.counters.lost_tails)
 }
 
 /// Whether the other processes need not hear of the change: an idle pull's answer is none.

@@ -1,7 +1,8 @@
 //! The resync: every 30 s, and whenever something may have been missed, everything is listed and what differs from what
 //! was last reconciled is put into the queue. Keys, executions and statuses together, so that orphans are found.
 
-use super::{Controller, Memory};
+use super::Controller;
+use super::memory::Memory;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::Role;
 use crate::pipeline::status::{ConditionType, Phase, Reason};
@@ -35,7 +36,7 @@ impl Controller {
                         return;
                     }
                     // What was reconciled under another holder is not trusted.
-                    self.memory().values_mut().for_each(|memory| {
+                    self.memory().change_all(|memory| {
                         memory.reconciled = None;
                         memory.hinted();
                     });
@@ -79,10 +80,10 @@ impl Controller {
         let mut differing = Vec::new();
         {
             let memory = self.memory();
-            let ids: HashSet<_> = revisions.keys().chain(memory.keys()).chain(executions.keys()).collect();
+            let ids: HashSet<_> = revisions.keys().chain(memory.iter().map(|(id, _)| id)).chain(executions.keys()).collect();
             for id in ids {
                 let known = memory.get(id);
-                let status = known.and_then(|known| known.status.as_ref()).map(|record| &record.status);
+                let status = known.and_then(Memory::status);
                 let execution = executions.get(id);
                 let removed = status.is_none() && execution.is_some();
                 let runs_right = status.is_none_or(|status| match (&status.admitted.spec, status.admitted.phase) {
@@ -130,7 +131,7 @@ impl Controller {
         let Some((entries_before, status_before)) = before else { return Ok(false) };
         if entries_before != entries {
             warn!("the bucket of the entries is another one; nothing that runs is touched");
-            self.memory().values_mut().for_each(|memory| memory.reconciled = None);
+            self.memory().change_all(|memory| memory.reconciled = None);
         }
         if status_before != status {
             warn!("the bucket of the status is another one; what is remembered is written again");
@@ -141,7 +142,7 @@ impl Controller {
     /// Reads all statuses, unless this controller is the one that writes them and has them in memory. As the holder,
     /// puts again what is remembered and not there any more.
     async fn refresh_statuses(&self, holder: bool, made_anew: bool) -> Result<(), StoreError> {
-        let trusted = holder && !made_anew && self.memory().values().all(|memory| !memory.stale);
+        let trusted = holder && !made_anew && self.memory().iter().all(|(_, memory)| !memory.stale);
         if trusted {
             return Ok(());
         }
@@ -153,16 +154,16 @@ impl Controller {
             let mut memory = self.memory();
             for record in records {
                 let id = record.status.id.clone();
-                let known = memory.entry(id.clone()).or_default();
+                let known = memory.get(&id).and_then(Memory::record);
                 // Revisions of another bucket cannot be compared.
-                if made_anew || known.status.as_ref().is_none_or(|old| old.revision <= record.revision) {
-                    known.status = Some(record);
-                    known.stale = known.hints != hints.get(&id).copied().unwrap_or_default();
+                if made_anew || known.is_none_or(|old| old.revision <= record.revision) {
+                    memory.note(&id, Some(Arc::new(record)));
+                    memory.recall(&id, |known| known.stale = known.hints != hints.get(&id).copied().unwrap_or_default());
                 }
             }
             if made_anew {
                 let gone = memory.iter().filter(|(id, _)| !there.contains(*id));
-                lost.extend(gone.filter_map(|(_, known)| Some(known.status.as_ref()?.status.clone())));
+                lost.extend(gone.filter_map(|(_, known)| known.status().cloned()));
             }
         }
         if !holder {
@@ -180,8 +181,9 @@ impl Controller {
     }
 
     /// The status as remembered, read again where somebody else may have written it.
-    pub(super) async fn status_of(&self, id: &PipelineId) -> Result<Option<StatusRecord>, StoreError> {
-        let Memory { status, stale, hints, .. } = self.memory().get(id).cloned().unwrap_or(Memory { stale: true, ..Memory::default() });
+    pub(super) async fn status_of(&self, id: &PipelineId) -> Result<Option<Arc<StatusRecord>>, StoreError> {
+        let known = self.memory().get(id).map(|known| (known.record().cloned(), known.stale, known.hints));
+        let (status, stale, hints) = known.unwrap_or((None, true, 0));
         if !stale {
             return Ok(status);
         }
@@ -190,19 +192,13 @@ impl Controller {
                 warn!(pipeline = %id, %error, "an unreadable status counts as none and is written over");
                 None
             }
-            read => read?,
+            read => read?.map(Arc::new),
         };
-        let note = |memory: &mut Memory| {
-            memory.status.clone_from(&read);
-            // A hint that came while this was read is about something newer, perhaps.
-            memory.stale = memory.hints != hints;
-        };
+        let mut memory = self.memory();
         // Of a pipeline that never was, nothing is remembered.
-        if read.is_some() {
-            self.remember(id, note)
-        } else {
-            self.recall(id, note)
-        }
+        memory.note(id, read.clone());
+        // A hint that came while this was read is about something newer, perhaps.
+        memory.recall(id, |memory| memory.stale = memory.hints != hints);
         Ok(read)
     }
 }

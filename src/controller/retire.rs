@@ -64,7 +64,7 @@ impl Controller {
         }
         let left = retired.list().await?;
         for old in &left {
-            let admitted = self.memory().get(&old.id).and_then(|known| Some(known.status.as_ref()?.status.admitted.clone()));
+            let admitted = self.memory().get(&old.id).and_then(|known| Some(known.status()?.admitted.clone()));
             let needed = match admitted.map(|admitted| (admitted.phase, admitted.spec)) {
                 Some((Phase::Run | Phase::Drain, Some(spec))) => {
                     let new = self.deps.executor.observe(&old.id).await?;

@@ -39,7 +39,7 @@ impl Controller {
             tokio::time::sleep(OTHERS).await;
             return Some(State::of(&others));
         }
-        let known = self.memory().get(&id).is_some_and(|memory| memory.status.is_some());
+        let known = self.memory().get(&id).is_some_and(|memory| memory.status().is_some());
         (known || self.has_entry(&id).await).then(State::default)
     }
 

@@ -1,7 +1,8 @@
 //! What puts ids into the queue: watches, executor events, reports, the lease. All of it only hints.
 
+use super::Controller;
+use super::memory::Memory;
 use super::vital::Ends;
-use super::{Controller, Memory};
 use crate::pipeline::id::PipelineId;
 use crate::store::{WatchEvent, watch::watch};
 use std::sync::Arc;
@@ -98,10 +99,10 @@ impl Controller {
                 let holder = self.holding.epoch().is_some();
                 let ids: Vec<_> = {
                     let mut memory = self.memory();
-                    for known in memory.values_mut().filter(|_| bucket == Bucket::Status && !holder) {
-                        known.hinted();
+                    if bucket == Bucket::Status && !holder {
+                        memory.change_all(Memory::hinted);
                     }
-                    memory.keys().cloned().collect()
+                    memory.iter().map(|(id, _)| id.clone()).collect()
                 };
                 // At the very start everything was just read.
                 if self.last_resync.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_some() {

@@ -1,9 +1,9 @@
 //! What the HTTP API sees of a controller: health that tells the truth, statuses, executions.
 //!
-//! Read from memory only: a request never makes a call. Ready turns red where a watch is silent, the resync is late, or
-//! a pipeline is not what it should be; the check names the pipeline.
+//! Read from memory only: a request never makes a call. Ready turns red where a watch is silent, the resync is late, a
+//! reconcile does not end, or a pipeline is not what it should be; the check names the pipeline.
 
-use super::{Controller, resync::RESYNC};
+use super::{Controller, ENDLESS, resync::RESYNC};
 use crate::pipeline::health::{Check, Health, View, execution_check};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::Role;
@@ -29,9 +29,10 @@ impl View for Controller {
         ];
         checks.extend(self.dead.get().map(|died| Check { name: "tasks".into(), ok: false, message: died.to_string(), pipeline: None }));
         checks.extend(self.own().iter().filter_map(|(report, since)| execution_check(report, since.elapsed(), now_ms())));
+        checks.extend(self.queue.longer_than(ENDLESS).into_iter().map(|(id, age)| endless_check(id, age)));
         let mut wrong: Vec<_> = {
             let memory = self.memory();
-            memory.values().filter_map(|known| pipeline_check(&known.status.as_ref()?.status)).collect()
+            memory.iter().filter_map(|(_, known)| pipeline_check(known.status()?)).collect()
         };
         wrong.sort_by(|a, b| a.pipeline.cmp(&b.pipeline));
         checks.extend(wrong);
@@ -41,14 +42,14 @@ impl View for Controller {
 
     fn statuses(&self) -> Vec<PipelineStatus> {
         let memory = self.memory();
-        let mut statuses: Vec<_> = memory.values().filter_map(|memory| Some(memory.status.as_ref()?.status.clone())).collect();
+        let mut statuses: Vec<_> = memory.iter().filter_map(|(_, memory)| memory.status().cloned()).collect();
         drop(memory);
         statuses.sort_by(|a, b| a.id.cmp(&b.id));
         statuses
     }
 
     fn status(&self, id: &PipelineId) -> Option<PipelineStatus> {
-        Some(self.memory().get(id)?.status.as_ref()?.status.clone())
+        self.memory().get(id)?.status().cloned()
     }
 
     fn executions(&self) -> Vec<ExecutionReport> {
@@ -96,6 +97,12 @@ fn watch_check(name: &str, alive: bool) -> Check {
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A check for a reconcile that does not end.
+fn endless_check(id: PipelineId, age: Duration) -> Check {
+    let message = format!("has been reconciled for {} s: what it waits for does not answer; it is cut off and tried again", age.as_secs());
+    Check { name: "reconcile".into(), ok: false, message, pipeline: Some(id) }
 }
 
 /// A check for a pipeline that is not as it should be.

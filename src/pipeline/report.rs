@@ -64,9 +64,10 @@ pub struct ExecutionReport {
     pub limits: EffectiveLimits,
     /// Whether this config has ever stored a document.
     pub proven: bool,
-    /// Milliseconds since the epoch of the last pull that was answered; 0 for never.
+    /// Milliseconds since the epoch of the last sign of life of a pull: messages, its end, a heartbeat; 0 for never.
     pub last_pull_ms: u64,
-    /// Milliseconds since the epoch of the last confirmed write; 0 for never.
+    /// Milliseconds since the epoch of the last confirmed write, or of when what is held began to be, if that is later; 0 for
+    /// never.
     pub last_write_ms: u64,
 }
 
@@ -136,6 +137,9 @@ pub struct Counters {
     pub expired: u64,
     /// Held in memory now.
     pub buffered: u64,
+    /// How often the stream had lost messages that were delivered from it; not messages.
+    #[serde(default)]
+    pub lost_tails: u64,
 }
 
 impl std::ops::AddAssign for Counters {
@@ -147,6 +151,7 @@ impl std::ops::AddAssign for Counters {
         self.redelivered += other.redelivered;
         self.expired += other.expired;
         self.buffered += other.buffered;
+        self.lost_tails += other.lost_tails;
     }
 }
 

@@ -274,6 +274,8 @@ reasons! {
     StreamForeign => "the stream of that name does not listen on this pipeline's subject; rename one of the two",
     /// The stream is set up so that unacknowledged messages can be deleted silently.
     StreamUnsafe => "set discard new and remove max age, per-subject limits, message TTLs and rollups from the stream",
+    /// The stream lost messages that JetStream had acknowledged to their publishers.
+    StreamLostMessages => "what nobody had read yet is gone: set `sync_interval: always` or three copies; said until the execution starts anew",
     /// The stream is no work queue.
     StreamNotWorkQueue => "the stream must have work-queue retention; delete it or name another in the config",
     /// Two pipelines read the same stream and durable.
@@ -282,6 +284,8 @@ reasons! {
     StreamUnavailable => "look at the message; JetStream refused the stream or the consumer",
     /// The durable is of a kind that cannot be read.
     ConsumerUnusable => "the durable must be a pull consumer with explicit acknowledgement, without a filter",
+    /// The durable holds messages back.
+    ConsumerStuck => "look at the message; `nats consumer resume`, or take `max_deliver` from the durable, or delete it: it is made again, and nothing is lost",
     /// `ack_wait` or `max_ack_pending` of a durable that is not ours differ from the config.
     ConsumerDiffers => "change the durable with the nats CLI, or take the values out of the config",
     /// The stream does not listen on every subject that the config names.

@@ -75,6 +75,39 @@ async fn a_failing_backend_is_tried_again_and_drift_is_repaired() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reconciles_that_never_end_are_found_within_a_minute_keep_nobody_waiting_and_turn_health_red_for_exactly_their_pipelines() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let mut rig = Rig::start(&nats).await;
+    // As many as can be under way at a time: nothing else is reconciled while they have the workers.
+    let hung: Vec<_> = (0..16).map(|n| id(&format!("hung{n}"))).collect();
+    rig.fake.script(hung.iter().map(|_| Script::Delay(Duration::from_secs(9_000))));
+    for id in &hung {
+        rig.publish(id, "1", "hung").await;
+    }
+    let calls = || rig.fake.calls().iter().filter(|call| call.starts_with("ensure hung")).count();
+    eventually("they hang", SOON, || async { calls() == hung.len() }).await;
+    let begun = std::time::Instant::now();
+    let red = || {
+        let checks = rig.controller.health().checks;
+        let mut red: Vec<_> = checks.into_iter().filter(|check| check.name == "reconcile").filter_map(|check| check.pipeline).collect();
+        red.sort();
+        red
+    };
+    assert_eq!(red(), []);
+    let healthy = id("healthy");
+    rig.publish(&healthy, "1", "healthy").await;
+    let mut wanted = hung.clone();
+    wanted.sort();
+    eventually("they are found", Duration::from_secs(58), || async { red() == wanted }).await;
+    eventually("others go on", SOON, || async { rig.fake.observe(&healthy).await.unwrap().is_some() }).await;
+    println!("found after {:?}", begun.elapsed());
+    assert!(!rig.controller.health().ready && !red().contains(&healthy));
+    // Nor do they keep it from ending.
+    tokio::time::timeout(SOON, rig.end()).await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_comes_back_empty_stops_and_deletes_nothing() {
     require!("nats-server");
     let nats = Nats::start().await;

@@ -107,13 +107,14 @@ impl Core {
 
     pub(super) fn retry_aside(&mut self, now: Nanos, out: &mut Vec<Effect>) {
         let calm = self.breaker.closed() && self.target == Target::Good;
-        let proven = self.proven;
+        let (proven, shut) = (self.proven, self.breaker.is_shut());
         let stopping = self.stopping.is_some();
         let due: Vec<GroupId> = self
             .groups
             .iter()
             .filter(|(_, group)| match group.stage {
-                Stage::LookUpAgain | Stage::AckAgain => now >= group.due,
+                Stage::LookUpAgain => now >= group.due && !shut,
+                Stage::AckAgain => now >= group.due,
                 Stage::CheckAgain => calm && now >= group.due && !stopping,
                 Stage::Busy(_) => calm && now >= group.due,
                 Stage::Held => calm && (proven || (now >= group.due && !stopping)),

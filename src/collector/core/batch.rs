@@ -99,7 +99,7 @@ impl Core {
 
     pub(super) fn start_inserts(&mut self, now: Nanos, out: &mut Vec<Effect>) {
         if self.target != Target::Good || self.stands_by() {
-            return;
+            return self.ping_in_its_turn(out);
         }
         let mut skipped = 0;
         while skipped < self.ready.len() && self.in_flight < self.breaker.allowed(now, self.batches.max_in_flight) {
@@ -149,6 +149,15 @@ impl Core {
         let probe = self.breaker.probe_at().is_some_and(|probe| now >= probe);
         // Also where what waits cannot begin yet.
         if probe && self.in_flight + self.resolving == 0 {
+            self.breaker.begins();
+            out.push(Effect::Ping);
+        }
+        self.ping_in_its_turn(out);
+    }
+
+    /// A turn that no insert has used: the others wait for what comes of it.
+    fn ping_in_its_turn(&mut self, out: &mut Vec<Effect>) {
+        if self.breaker.is_its_turn() {
             self.breaker.begins();
             out.push(Effect::Ping);
         }

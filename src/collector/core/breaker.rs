@@ -1,8 +1,10 @@
-//! Whether inserts may begin: after a failure of the database one at a time, with growing, jittered pauses.
+//! Whether inserts may begin: after a failure of the database one at a time, with growing, jittered pauses; while the gate
+//! of the client is shut, which all of its pipelines share, only when it is this one's turn.
 //!
-//! Used by the rest of the core only.
+//! What others found out closes this breaker as well, but not twice without a success of its own: a pipeline that fails
+//! while others are answered keeps to its own pauses. Used by the rest of the core only.
 
-use super::types::{MS, Nanos, SECOND};
+use super::types::{Gate, MS, Nanos, SECOND};
 use crate::collector::classify::Class;
 use crate::pipeline::backoff::Backoff;
 use std::time::Duration;
@@ -25,11 +27,15 @@ pub(super) struct Breaker {
     state: State,
     failures: u32,
     class: Class,
+    /// The client's gate, while it is shut: why, and whether it is this one's turn.
+    shut: Option<(Class, bool)>,
+    /// Whether others' word has closed it since its own last success.
+    trusted: bool,
 }
 
 impl Breaker {
     pub(super) fn new() -> Self {
-        Self { state: State::Closed, failures: 0, class: Class::Transient }
+        Self { state: State::Closed, failures: 0, class: Class::Transient, shut: None, trusted: false }
     }
 
     /// A command failed. Others that were under way at the same time and fail too do not lengthen the pause.
@@ -48,6 +54,36 @@ impl Breaker {
     pub(super) fn succeeded(&mut self) {
         self.state = State::Closed;
         self.failures = 0;
+        self.trusted = false;
+    }
+
+    /// What all pipelines of the client are told.
+    pub(super) fn gate(&mut self, gate: Gate) {
+        match gate {
+            Gate::Shut(class) => self.shut = Some((class, self.is_its_turn())),
+            Gate::Once => {
+                if let Some((_, turn)) = &mut self.shut {
+                    *turn = true;
+                }
+            }
+            Gate::Open => {
+                // A refusal of its own is an answer, and opens the gate for the others.
+                let same = self.shut.take().is_some_and(|(class, _)| class == self.class);
+                if same && matches!(self.state, State::Open { .. }) && !std::mem::replace(&mut self.trusted, true) {
+                    self.state = State::Closed;
+                }
+            }
+        }
+    }
+
+    /// Whether the gate is shut and this one is to try.
+    pub(super) fn is_its_turn(&self) -> bool {
+        self.shut.is_some_and(|(_, turn)| turn)
+    }
+
+    /// Whether the gate is shut.
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut.is_some()
     }
 
     /// The database answers again, but nothing was there to insert: the next failure pauses as long as it would have.
@@ -58,6 +94,7 @@ impl Breaker {
     /// How many inserts may be under way, `most` in good times.
     pub(super) fn allowed(&self, now: Nanos, most: u32) -> u32 {
         match self.state {
+            _ if self.is_shut() => most * u32::from(self.is_its_turn()),
             State::Closed => most,
             State::Open { until } if now >= until => most,
             State::Open { .. } | State::Probing => 0,
@@ -66,6 +103,9 @@ impl Breaker {
 
     /// An insert or a ping begins.
     pub(super) fn begins(&mut self) {
+        if let Some((_, turn)) = &mut self.shut {
+            *turn = false;
+        }
         if matches!(self.state, State::Open { .. }) {
             self.state = State::Probing;
         }
@@ -73,20 +113,21 @@ impl Breaker {
 
     /// Whether nothing is wrong.
     pub(super) fn closed(&self) -> bool {
-        self.state == State::Closed
+        self.state == State::Closed && !self.is_shut()
     }
 
     /// When a probe may begin, where one is awaited.
     pub(super) fn probe_at(&self) -> Option<Nanos> {
-        match self.state {
-            State::Open { until } => Some(until),
-            _ => None,
+        match (self.shut, self.state) {
+            (Some((_, turn)), _) => turn.then_some(0),
+            (None, State::Open { until }) => Some(until),
+            (None, _) => None,
         }
     }
 
     /// What the last failure meant; `None` where nothing is wrong.
     pub(super) fn trouble(&self) -> Option<Class> {
-        (!self.closed()).then_some(self.class)
+        self.shut.map(|(class, _)| class).or_else(|| (!self.closed()).then_some(self.class))
     }
 }
 
@@ -108,6 +149,42 @@ mod tests {
         assert_eq!(breaker.allowed(100 * MS, 4), 0);
         breaker.succeeded();
         assert_eq!(breaker.allowed(100 * MS, 4), 4);
+    }
+
+    #[test]
+    fn while_the_gate_is_shut_only_a_turn_lets_one_command_through() {
+        let mut breaker = Breaker::new();
+        breaker.gate(Gate::Shut(Class::Transient));
+        assert_eq!((breaker.allowed(9 * SECOND, 4), breaker.closed(), breaker.probe_at()), (0, false, None));
+        assert_eq!(breaker.trouble(), Some(Class::Transient));
+        breaker.gate(Gate::Once);
+        assert_eq!((breaker.allowed(0, 4), breaker.probe_at()), (4, Some(0)));
+        breaker.begins();
+        assert_eq!((breaker.allowed(9 * SECOND, 4), breaker.probe_at()), (0, None));
+        breaker.gate(Gate::Open);
+        assert!(breaker.closed() && breaker.trouble().is_none());
+        breaker.gate(Gate::Once);
+        assert_eq!(breaker.allowed(0, 4), 4, "a turn that comes too late");
+    }
+
+    #[test]
+    fn one_that_fails_while_others_are_answered_keeps_to_its_own_pauses() {
+        let mut breaker = Breaker::new();
+        let opens = |breaker: &mut Breaker| {
+            breaker.failed(Class::Transient, 0, 1.0);
+            breaker.gate(Gate::Shut(Class::Transient));
+            breaker.gate(Gate::Open);
+            breaker.closed()
+        };
+        assert!(opens(&mut breaker), "an outage that is over");
+        assert!(!opens(&mut breaker) && breaker.probe_at() == Some(200 * MS));
+        breaker.succeeded();
+        assert!(opens(&mut breaker));
+        breaker.succeeded();
+        breaker.gate(Gate::Shut(Class::Transient));
+        breaker.failed(Class::Operator, 0, 1.0);
+        breaker.gate(Gate::Open);
+        assert!(!breaker.closed(), "its own refusal is what opened the gate");
     }
 
     #[test]

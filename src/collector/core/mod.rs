@@ -25,7 +25,7 @@ mod types;
 
 pub use pull::FLOW_EXPIRES;
 pub use types::{
-    Arrival, Batches, Effect, Entry, Event, GroupId, Kind, Limits, MS, Nanos, Now, Outcome, Part, SECOND, Target, Totals, Troubles,
+    Arrival, Batches, Effect, Entry, Event, Gate, GroupId, Kind, Limits, MS, Nanos, Now, Outcome, Part, SECOND, Target, Totals, Troubles,
 };
 
 use crate::collector::classify::Class;
@@ -138,6 +138,7 @@ impl Core {
                     self.breaker.failed(class, at, random);
                 }
             },
+            Event::Gate(gate) => self.breaker.gate(gate),
             Event::Gap => self.pulls.gap(at),
             Event::PullRefused => {
                 let random = self.random();
@@ -252,6 +253,12 @@ impl Core {
     /// What was done since the start.
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// Whether there is something to write, and nothing but the database in the way.
+    pub fn wants_to_write(&self) -> bool {
+        let waits = !self.ready.is_empty() || !self.forming.entries.is_empty();
+        waits && self.target == Target::Good && !self.stands_by()
     }
 
     /// Messages held.

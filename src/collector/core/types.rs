@@ -139,6 +139,17 @@ pub enum Part {
     Unguarded,
 }
 
+/// What all pipelines are told that share a MongoDB client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// The database answers.
+    Open,
+    /// It does not, as one of them found out: neither pull nor write.
+    Shut(Class),
+    /// It is this one's turn to find out whether it does again: by one write, or a ping where there is nothing to write.
+    Once,
+}
+
 /// What happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
@@ -170,6 +181,8 @@ pub enum Event<'a> {
     Buried(GroupId, bool),
     /// The database answered, or not.
     Pinged(Option<Class>),
+    /// What others found out about the database, or whose turn it is to do so.
+    Gate(Gate),
     /// All pull requests are lost.
     Gap,
     /// A pull request was refused or could not be sent.

@@ -82,11 +82,8 @@ impl Driver {
                 self.release(entries);
             }
             Effect::Ping => {
-                let Some(collection) = self.collection.clone() else {
-                    self.feed(Event::Pinged(None));
-                    return;
-                };
-                let work = async move { Done::Pinged(collection.ping().await) };
+                let database = self.deps.database.clone();
+                let work = async move { Done::Pinged(database.ping().await) };
                 self.work.spawn(work::guarded(work, || Done::Pinged(Err(work::panicked("the ping")))));
             }
             Effect::Release(entries) => self.release(entries),

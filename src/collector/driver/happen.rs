@@ -64,6 +64,7 @@ impl Driver {
         match done {
             Done::Inserted(group, reply, took) => self.inserted(group, reply, took),
             Done::LookedUp(group, Ok(failures)) => {
+                self.seat.answered(false);
                 for (index, class) in &failures {
                     if *class == Class::Document {
                         self.note_difference(group, *index as usize);
@@ -105,12 +106,16 @@ impl Driver {
                 self.feed(Event::Buried(group, false));
             }
             Done::Pinged(result) => {
+                if result.is_ok() {
+                    self.seat.answered(false);
+                }
                 let class = result.err().map(|failure| self.command_failed(&failure));
                 self.feed(Event::Pinged(class));
             }
             Done::Kept(me, answer) => self.kept(me, answer),
             Done::Reserved(me, term, answer) => self.reserved(me, term, answer),
             Done::Resolved(group, Ok(present)) => {
+                self.seat.answered(false);
                 self.feed(Event::Resolved(group, Outcome::Executed { failures: &present, uncertain: None }));
             }
             Done::Resolved(group, Err(failure)) => {
@@ -120,6 +125,7 @@ impl Driver {
             Done::Repaired(me, again) => self.repaired(me, again),
             Done::Looked => {}
             Done::Asked(answer) => self.consumer_says(answer),
+            Done::Glanced(answer) => self.stream_says(answer),
             Done::Opened(answer) => self.collection_says(answer),
         }
     }
@@ -134,10 +140,14 @@ impl Driver {
                 classes.sort_unstable_by_key(|(index, _)| *index);
                 if uncertain.is_none() {
                     self.state.wrote();
+                    self.seat.answered(true);
                 }
                 self.feed(Event::Inserted(group, Outcome::Executed { failures: &classes, uncertain }));
             }
-            InsertReply::NotSeries { refused } => self.not_series(group, &refused),
+            InsertReply::NotSeries { refused } => {
+                self.seat.answered(false);
+                self.not_series(group, &refused);
+            }
             InsertReply::Failed(failure) => {
                 if failure.kind == FailureKind::Dropped {
                     self.open_anew();
@@ -207,6 +217,7 @@ impl Driver {
 
     pub(super) fn command_failed(&mut self, failure: &CommandFailure) -> Class {
         let class = work::class_of(failure);
+        self.seat.failed(failure);
         if self.core.troubles() == crate::collector::core::Troubles::default() {
             warn!(error = %failure, "the database failed");
         }
@@ -247,6 +258,7 @@ impl Driver {
             redelivered: self.redelivered,
             expired: totals.expired,
             buffered: self.core.in_hand() + self.early.len() as u64,
+            lost_tails: self.supervision.lost_tails,
         };
         self.show_lag(counters.buffered);
         self.state.count(counters, self.core.proven());
@@ -263,6 +275,7 @@ impl Driver {
             || troubles.previous
             || self.words.source.is_some()
             || self.words.pull.is_some()
+            || self.words.stuck.is_some()
             || self.words.target.is_some()
             || self.words.ledger.is_some()
         {

@@ -6,18 +6,21 @@
 
 mod arrive;
 mod carry;
+mod gate;
 mod happen;
 mod slots;
 mod standing;
 mod supervise;
+mod watchdog;
 mod words;
 mod work;
 
+use super::classify::Class;
 use super::core::{Arrival, Batches, Core, Effect, Event, Limits, Nanos, Now, SECOND};
 use super::dead_letters::DeadLetters;
 use super::former::Formers;
 use super::identity::Identities;
-use super::sink::{Collection, MAX_COMMAND_BYTES};
+use super::sink::{Collection, MAX_COMMAND_BYTES, Seat};
 use super::source::{Delivery, Source, SourceEvent};
 use super::{Deps, ExecutionState, Job};
 use crate::pipeline::backoff::Backoff;
@@ -113,6 +116,7 @@ enum Woken {
     Done(Done),
     Live(u32),
     LiveEnded,
+    Gate,
     Stop,
     Time,
 }
@@ -149,6 +153,10 @@ struct Driver {
     /// Dead letters that an earlier delivery had stored.
     buried_before: u64,
     collection: Option<Collection>,
+    /// The place at the client's gate; why it is shut, where it is, and how many turns there were.
+    seat: Seat,
+    shut: Option<Class>,
+    turns: u64,
     letters: DeadLetters,
     formers: Formers,
     supervision: Supervision,
@@ -180,11 +188,15 @@ impl Driver {
         let limits = Limits { live: live.max(1), ..UNKNOWN_LIMITS };
         let letters = DeadLetters::new(deps.nats.clone(), &job.dead_letter_stream, &job.dead_letter_prefix, &job.dead_letter_objects);
         let core = Core::new(batches, limits, job.proven, rand::random());
+        state.listens(source.signs_of_life());
         Box::new(Self {
             formers: Formers::new(deps.previous.clone()),
             core: if batches.first_half_only { core.with_series() } else { core },
             supervision: Supervision::new(job.output.time_series.is_some()),
             job,
+            seat: deps.database.seat(),
+            shut: None,
+            turns: 0,
             deps,
             state,
             source,
@@ -224,6 +236,7 @@ impl Driver {
         tokio::pin!(sleep);
         // Stream, durable and target are asked for at once; the first pull follows as soon as the target is known to be good.
         self.feed(Event::Tick);
+        self.hear_the_gate();
         self.act().await;
         self.supervise();
         while !self.finished {
@@ -237,11 +250,12 @@ impl Driver {
                 changed = live.changed(), if !live_ended => {
                     if changed.is_ok() { Woken::Live(*live.borrow_and_update()) } else { Woken::LiveEnded }
                 }
+                () = self.seat.changed() => Woken::Gate,
                 () = stop.cancelled(), if !self.stopping => Woken::Stop,
                 () = &mut sleep => Woken::Time,
             };
             // Work that is done may want messages at once, and a rest that is over is over.
-            if self.rest_until.is_some_and(|rest| matches!(woken, Woken::Done(_) | Woken::Stop) || Instant::now() >= rest) {
+            if self.rest_until.is_some_and(|rest| matches!(woken, Woken::Done(_) | Woken::Gate | Woken::Stop) || Instant::now() >= rest) {
                 self.rest_until = None;
             }
             match woken {
@@ -252,6 +266,7 @@ impl Driver {
                     self.limit(self.core.limits());
                 }
                 Woken::LiveEnded => live_ended = true,
+                Woken::Gate => self.hear_the_gate(),
                 Woken::Stop => {
                     self.stopping = true;
                     let deadline = self.now().at + nanos(self.job.shutdown_grace);
@@ -263,6 +278,7 @@ impl Driver {
             self.supervise();
             self.stand();
             self.act().await;
+            self.speak_at_the_gate();
             self.show();
         }
     }
@@ -291,8 +307,8 @@ impl Driver {
     }
 
     fn next_deadline(&self) -> Instant {
-        let own = self.supervision.next_deadline();
-        let own = self.standing_deadline().map_or(own, |standing| own.min(standing));
+        let own = self.supervision.next_deadline(self.shut.is_some());
+        let own = self.unless_shut(self.standing_deadline()).map_or(own, |standing| own.min(standing));
         match self.core.next_deadline() {
             Nanos::MAX => own,
             at => own.min(self.zero + Duration::from_nanos(at)),

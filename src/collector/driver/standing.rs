@@ -35,6 +35,13 @@ pub(super) struct Place {
     repair_failures: u32,
 }
 
+impl Place {
+    /// The database could not be asked for a while.
+    pub(super) fn blind(&mut self) {
+        self.keeper.blind();
+    }
+}
+
 impl Driver {
     /// Whether there is a ledger, as far as is known.
     pub(super) fn one_reads(&self) -> bool {
@@ -75,6 +82,9 @@ impl Driver {
 
     fn ask_the_ledger(&mut self) {
         let now = self.now().at;
+        if self.shut.is_some() {
+            return;
+        }
         let Some(place) = &mut self.place else { return };
         // Who is leaving takes nothing over, and gives its page back in the end.
         if !(self.stopping && place.keeper.term().is_none())
@@ -123,10 +133,12 @@ impl Driver {
         }
         let answer = match answer {
             Ok(answer) => {
+                self.seat.answered(false);
                 self.words.ledger = None;
                 answer
             }
             Err(failure) => {
+                self.seat.failed(&failure);
                 self.ledger_failed(&failure);
                 Answer::Failed
             }

@@ -1,13 +1,14 @@
 //! Looks after the consumer and the collection: asked at the start, after every doubt, and again and again. Part of the
 //! driver.
 
+use super::watchdog::{Verdict, Watchdog};
 use super::work::{self, Done};
 use super::{Driver, nanos};
 use crate::collector::classify::Class;
 use crate::collector::core::{Event, Limits, Target};
 use crate::collector::identity::Identities;
 use crate::collector::sink::{Age, Collection, OpenError};
-use crate::collector::source::{ConsumerFacts, SourceError, SourceErrorKind};
+use crate::collector::source::{ConsumerFacts, Glance, SourceError, SourceErrorKind};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::report::{EffectiveLimits, StreamRole};
 use crate::pipeline::status::Reason;
@@ -16,13 +17,18 @@ use tracing::{info, warn};
 
 /// How often consumer and stream are looked at.
 const RESYNC: Duration = Duration::from_secs(30);
-/// The same while nothing happens; whatever arrives after a longer silence than [`RESYNC`] is a reason to look at once.
-const IDLE_RESYNC: Duration = Duration::from_secs(120);
+/// How often the stream alone is looked at while nothing happens: what is published there and does not arrive has to be
+/// found within a minute. Whatever does arrive after a longer silence than [`RESYNC`] is a reason to look at once.
+const GLANCE: Duration = Duration::from_secs(42);
+/// Each look at both is followed by so many at the stream alone.
+const GLANCES: u32 = 2;
 /// How often a normal collection is looked at; a time-series collection, which comes back as a normal one when it was
 /// dropped, as often as the consumer.
 const NORMAL_RESYNC: Duration = Duration::from_secs(300);
 /// The same, at most, where markers do not come back.
 const ASK_MUTE: Duration = Duration::from_secs(2);
+/// How soon a durable that is stuck is looked at again.
+const STUCK_AGAIN: Duration = Duration::from_secs(2);
 const ASK: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 const OPEN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
 const OPEN_REFUSED: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
@@ -35,6 +41,11 @@ pub(super) struct Supervision {
     ask_failures: u32,
     /// When the last answer came.
     asked: Option<Instant>,
+    /// How many times the stream alone is to be asked before the consumer is, too.
+    glances: u32,
+    /// How often the stream had lost what was delivered from it.
+    pub(super) lost_tails: u64,
+    watchdog: Watchdog,
     /// Set by a doubt that came while a question was under way: its answer may be older than the doubt.
     doubted: bool,
     /// The highest sequence seen when the question was asked: an intact stream's last one is no lower.
@@ -61,6 +72,9 @@ impl Supervision {
             ask_at: now,
             ask_failures: 0,
             asked: None,
+            glances: 0,
+            lost_tails: 0,
+            watchdog: Watchdog::default(),
             doubted: false,
             asked_above: 0,
             goings: 0,
@@ -87,11 +101,16 @@ impl Supervision {
         }
     }
 
-    /// When something is to be asked; far away while everything is being asked.
-    pub(super) fn next_deadline(&self) -> Instant {
+    /// Whether the collection could not be opened when it was asked for last.
+    pub(super) fn open_failed(&self) -> bool {
+        self.open_failures > 0
+    }
+
+    /// When something is to be asked; far away while everything is being asked. `shut`: the database is not asked.
+    pub(super) fn next_deadline(&self, shut: bool) -> Instant {
         let far = Instant::now() + RESYNC;
         let ask = if self.asking { far } else { self.ask_at };
-        ask.min(if self.opening { far } else { self.open_at })
+        ask.min(if self.opening || shut { far } else { self.open_at })
     }
 }
 
@@ -111,10 +130,16 @@ impl Driver {
             // anything has, was published at another time.
             let witness = if self.identities.is_none() { self.slots.youngest() } else { None };
             let question = self.source.inspector();
-            let work = async move { Done::Asked(work::ask(question, witness).await) };
-            self.work.spawn(work::guarded(work, || Done::Asked(Err(work::asking_panicked()))));
+            if self.supervision.glances > 0 && self.identities.is_some() && self.core.in_hand() == 0 {
+                self.supervision.glances -= 1;
+                let work = async move { Done::Glanced(work::glance(question).await) };
+                self.work.spawn(work::guarded(work, || Done::Glanced(Err(work::asking_panicked()))));
+            } else {
+                let work = async move { Done::Asked(work::ask(question, witness).await) };
+                self.work.spawn(work::guarded(work, || Done::Asked(Err(work::asking_panicked()))));
+            }
         }
-        if !self.supervision.opening && now >= self.supervision.open_at {
+        if !self.supervision.opening && now >= self.supervision.open_at && self.shut.is_none() {
             self.supervision.opening = true;
             // After a bad answer, one that was asked for since.
             let age = if self.supervision.open_failures > 0 { Age::Anew } else { Age::Recent };
@@ -129,6 +154,21 @@ impl Driver {
         self.identities = None;
         self.supervision.doubted = true;
         self.supervision.ask_at = Instant::now();
+    }
+
+    /// Whatever is not as it was is looked at closely.
+    pub(super) fn stream_says(&mut self, answer: Result<Glance, SourceError>) {
+        self.supervision.asking = false;
+        let same = |glance: &Glance| {
+            let Glance { created_ns, last_sequence, messages } = *glance;
+            messages == 0 && created_ns == self.supervision.stream_created_ns && last_sequence >= self.supervision.asked_above
+        };
+        if answer.as_ref().is_ok_and(same) && !self.supervision.doubted {
+            self.supervision.ask_at = Instant::now() + jittered(GLANCE);
+        } else {
+            self.supervision.glances = 0;
+            self.supervision.ask_at = Instant::now();
+        }
     }
 
     pub(super) fn consumer_says(&mut self, answer: Result<(ConsumerFacts, bool), SourceError>) {
@@ -155,11 +195,13 @@ impl Driver {
         let idle = facts.num_pending == 0 && facts.num_ack_pending == 0 && self.core.in_hand() == 0;
         let again = match (self.source.mute(), idle) {
             (true, _) => ASK_MUTE.min(facts.ack_wait / 8),
-            (false, true) => IDLE_RESYNC,
-            (false, false) => RESYNC,
+            (false, true) => jittered(GLANCE),
+            (false, false) => jittered(RESYNC),
         };
+        self.supervision.glances = if idle && !self.source.mute() { GLANCES } else { 0 };
         self.supervision.asked = Some(Instant::now());
-        self.supervision.ask_at = Instant::now() + jittered(again);
+        let again = self.watch_over(&facts).map_or(again, |sooner| again.min(sooner));
+        self.supervision.ask_at = Instant::now() + again;
         self.same_stream(&facts, there);
         if self.words.source.take().is_some() {
             info!("stream and consumer answer");
@@ -192,6 +234,27 @@ impl Driver {
         }
     }
 
+    /// Says why a durable brings nothing, and makes requests anew where that may help; how soon to look again.
+    fn watch_over(&mut self, facts: &ConsumerFacts) -> Option<Duration> {
+        let asks = self.source.outstanding() > 0;
+        let (stuck, sooner) = match self.supervision.watchdog.look(facts, asks, self.received, Instant::now()) {
+            Verdict::Fine => (None, None),
+            Verdict::Odd(soon) => (self.words.stuck.take(), Some(soon)),
+            Verdict::Stuck(why, anew) => {
+                if anew {
+                    self.source.forget_requests();
+                    self.feed(Event::Gap);
+                }
+                (Some(why), Some(STUCK_AGAIN))
+            }
+        };
+        if let Some(why) = stuck.as_ref().filter(|_| self.words.stuck.is_none()) {
+            warn!(why, "the durable is stuck");
+        }
+        self.words.stuck = stuck;
+        sooner
+    }
+
     /// What is held of a stream that was created anew or lost its tail is forgotten: the sequences by which it would be
     /// acknowledged may be those of other messages now.
     /// `there`: whether it still has the youngest message that was held when it was asked. One that was acknowledged
@@ -203,6 +266,8 @@ impl Driver {
             return;
         }
         self.supervision.delivered = None;
+        // Sequences of another stream say nothing about this one.
+        self.supervision.lost_tails += u64::from(known == facts.stream_created_ns);
         warn!(lost, "the stream is another one, or lost messages that were delivered: what is held is forgotten");
         self.highest = 0;
         let early = std::mem::take(&mut self.early);
@@ -256,6 +321,7 @@ impl Driver {
                 (Target::Bad, OPEN_REFUSED.delay(self.supervision.open_failures, rand::random()))
             }
             Err(OpenError::Failed(failure)) => {
+                self.seat.failed(&failure);
                 self.supervision.open_failures += 1;
                 let transient = work::class_of(&failure) == Class::Transient;
                 let backoff = if transient { OPEN } else { OPEN_REFUSED };

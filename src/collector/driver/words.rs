@@ -21,6 +21,8 @@ pub(super) struct Words {
     pub(super) source: Option<(Reason, String)>,
     /// What becomes of pull requests, until one works.
     pub(super) pull: Option<(Reason, String)>,
+    /// Why the durable brings nothing, although something waits.
+    pub(super) stuck: Option<String>,
     /// What the connection sends to its own inboxes does not come back.
     pub(super) mute: bool,
     /// Why a previous target could not be asked last.
@@ -41,7 +43,7 @@ pub(super) struct Showing {
 impl Words {
     /// Whether nothing is wrong outside the core.
     pub(super) fn quiet(&self) -> bool {
-        self.source.is_none() && self.pull.is_none() && self.target.is_none() && self.ledger.is_none() && !self.mute
+        self.source.is_none() && self.pull.is_none() && self.stuck.is_none() && self.target.is_none() && self.ledger.is_none() && !self.mute
     }
 
     /// Everything that is in the way now.
@@ -53,6 +55,9 @@ impl Words {
         let ledger = if core.unavailable || core.refuses || self.target.is_some() { &None } else { &self.ledger };
         for (reason, message) in [&self.source, pull, &self.target, ledger].into_iter().flatten() {
             add(*reason, message);
+        }
+        if let Some(why) = &self.stuck {
+            add(Reason::ConsumerStuck, why);
         }
         if self.mute {
             add(Reason::StreamUnavailable, MUTE);

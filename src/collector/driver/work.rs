@@ -9,7 +9,7 @@ use crate::collector::dead_letters::{DeadLetterError, DeadLetterErrorKind, DeadL
 use crate::collector::former::{Doubtful, Formers, Unasked};
 use crate::collector::ledger::Answer;
 use crate::collector::sink::{Collection, CommandFailure, FailureKind, InsertCommand, InsertReply, OpenError};
-use crate::collector::source::{ConsumerFacts, Inspector, SourceError, SourceErrorKind};
+use crate::collector::source::{ConsumerFacts, Glance, Inspector, SourceError, SourceErrorKind};
 use bson::{RawBson, RawDocument, oid::ObjectId};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -42,6 +42,8 @@ pub(super) enum Done {
     Looked,
     /// What stream and consumer are like, and whether the stream still has the message that was asked about.
     Asked(Result<(ConsumerFacts, bool), SourceError>),
+    /// What the stream alone is like.
+    Glanced(Result<Glance, SourceError>),
     Opened(Result<Collection, OpenError>),
 }
 
@@ -56,7 +58,7 @@ pub(super) fn panicked(what: &str) -> CommandFailure {
 
 fn late() -> CommandFailure {
     let message = "the leases of a batch had ended before it was sent".to_owned();
-    CommandFailure { kind: FailureKind::Timeout, code: None, labels: Vec::new(), message }
+    CommandFailure { kind: FailureKind::TooLate, code: None, labels: Vec::new(), message }
 }
 
 pub(super) fn asking_panicked() -> SourceError {
@@ -80,6 +82,12 @@ pub(super) async fn ask(question: Inspector, witness: Option<(u64, u64)>) -> Res
         Err(error) if matches!(error.kind, SourceErrorKind::Timeout | SourceErrorKind::Refused) => Ok((facts, false)),
         Err(error) => Err(error),
     }
+}
+
+/// The same of the stream alone.
+pub(super) async fn glance(question: Inspector) -> Result<Glance, SourceError> {
+    let _turn = tokio::time::timeout(ASKING_WAIT, ASKING.acquire()).await;
+    Box::pin(question.glance()).await
 }
 
 /// Sends the command, unless the process was suspended until the leases of its messages had ended at `until`: another may

@@ -176,6 +176,12 @@ impl Keeper {
         self.standing != before
     }
 
+    /// Nobody could read the page for a while: that its beat stood says nothing.
+    pub fn blind(&mut self) {
+        self.seen = None;
+        self.free = None;
+    }
+
     /// A reservation in `term` was written: that is a beat, too.
     pub fn wrote(&mut self, term: u64, now: Nanos) {
         if self.term() == Some(term) && self.asked.is_none() {

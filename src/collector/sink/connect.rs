@@ -3,6 +3,7 @@
 //! No secret leaves this file: what the driver says about a connection string is not passed on, since it quotes it.
 
 use super::failure::{CommandFailure, FailureKind, may_be_unknown_host, shorten};
+use super::gate::Gate;
 use super::listing::Listings;
 use super::tls;
 use crate::pipeline::config::WRITE_TIMEOUT;
@@ -129,6 +130,7 @@ pub struct Database {
     /// Why the last look at a server failed; the driver tells nobody else, and a failed selection has only a text.
     cause: Arc<Mutex<Option<Cause>>>,
     listings: Listings,
+    gate: Gate,
     /// Whether the server was found to delete single measurements.
     deletes_measurements: AtomicBool,
 }
@@ -166,7 +168,14 @@ impl Database {
         let client = mongodb::Client::with_options(options).map_err(|error| CommandFailure::from_driver(&error).message)?;
         // Read by now; a combined file of certificate and key goes again.
         drop(files);
-        Ok(Self { client, hosts, cause, listings: Listings::default(), deletes_measurements: AtomicBool::new(false) })
+        Ok(Self {
+            client,
+            hosts,
+            cause,
+            listings: Listings::default(),
+            gate: Gate::default(),
+            deletes_measurements: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn client(&self) -> &mongodb::Client {
@@ -175,6 +184,10 @@ impl Database {
 
     pub(super) fn listings(&self) -> &Listings {
         &self.listings
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Whether the server can delete single measurements of a time-series collection; asked until it can.

@@ -20,6 +20,8 @@ pub enum FailureKind {
     Server,
     /// The command was not sent: it is larger than a server takes.
     TooLarge,
+    /// The command was not sent: the leases of what it holds had ended.
+    TooLate,
     /// The collection is not what it was when it was opened; it is opened again.
     Dropped,
     /// Anything else.

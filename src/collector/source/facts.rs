@@ -31,6 +31,8 @@ pub struct ConsumerFacts {
     pub max_expires: Duration,
     /// Whether the consumer is paused.
     pub paused: bool,
+    /// Messages in the stream.
+    pub messages: u64,
     /// Messages not yet delivered.
     pub num_pending: u64,
     /// Messages delivered and not yet acknowledged.
@@ -135,6 +137,7 @@ pub(super) async fn ask(nats: &Client, stream: &str, consumer: &str) -> Result<C
         max_bytes: config.max_bytes,
         max_expires: Duration::from_nanos(config.max_expires),
         paused: consumer.paused,
+        messages: stream.state.messages,
         num_pending: consumer.num_pending,
         num_ack_pending: consumer.num_ack_pending,
         num_redelivered: consumer.num_redelivered,
@@ -143,6 +146,25 @@ pub(super) async fn ask(nats: &Client, stream: &str, consumer: &str) -> Result<C
         last_sequence: stream.state.last_seq,
         first_published_ns: stream.state.first_ts.filter(|_| stream.state.messages > 0).map_or(0, nanoseconds),
     })
+}
+
+/// What an idle stream has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glance {
+    /// When it was created, nanoseconds since the epoch.
+    pub created_ns: u64,
+    /// Its last sequence.
+    pub last_sequence: u64,
+    /// Messages in it.
+    pub messages: u64,
+}
+
+/// Asks for the stream alone.
+pub(super) async fn glance(nats: &Client, stream: &str) -> Result<Glance, SourceError> {
+    let (link, sent) = (Link::of(nats), Instant::now());
+    let stream = request::<StreamInfo>(nats, format!("$JS.API.STREAM.INFO.{stream}")).await?;
+    link.answered(sent);
+    Ok(Glance { created_ns: nanoseconds(stream.created), last_sequence: stream.state.last_seq, messages: stream.state.messages })
 }
 
 #[derive(Debug, Deserialize)]

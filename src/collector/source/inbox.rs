@@ -48,7 +48,7 @@ pub(super) struct Inbox {
     opened_on: u64,
     /// The subscription that is being given up.
     leaving: Option<Leaving>,
-    requests: Requests,
+    pub(super) requests: Requests,
     tracker: Tracker,
     next_id: u64,
     /// Whatever is taken from the inbox now was delivered after this moment.

@@ -3,7 +3,9 @@
 //! The server serves several requests in turn, and the messages do not say which one they answer: so only the total is
 //! counted. Every request carries a byte limit, hence ends with a status message, which says what it did not bring.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Outstanding pull requests.
 #[derive(Debug, Default)]
@@ -11,6 +13,8 @@ pub(super) struct Requests {
     open: Vec<Request>,
     outstanding: u64,
     heard: Option<Instant>,
+    /// The same for those who watch, in milliseconds since the epoch.
+    signs: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -49,6 +53,13 @@ impl Requests {
     /// Something came for a request.
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = Some(now);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.signs.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// When something was last heard, as a clock that others can read.
+    pub(super) fn signs_of_life(&self) -> Arc<AtomicU64> {
+        self.signs.clone()
     }
 
     /// Messages came.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What always holds: only what bears the labels of this installation is touched, and an object of the same name that does
-//! not is refused. Each change asks first whether this controller may still make it, and is based on the version of the
+//! not is refused; what has lost its owner (`--cascade=orphan`) is adopted or removed. Each change asks first whether this controller may still make it, and is based on the version of the
 //! object that was looked at. Fields that another field manager holds are reported as a conflict, never taken, but for 0
 //! replicas. Within a target a rolling update leaves no gap; two targets never overlap. What runs outlives the controller.
 //!
@@ -36,11 +36,11 @@ use crate::pipeline::status::Reason;
 use crate::settings::{FileContent, Settings};
 use cluster::{Cluster, Object};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::api::{Api, ListParams};
 use manifests::{Content, Manifests, manifests};
-use seen::{OwnPod, Seen};
+use seen::{OwnPod, Seen, Stray};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,13 +105,22 @@ impl Shared {
     }
 
     async fn listed<K: Object>(&self, what: &'static str, id: Option<&PipelineId>) -> Result<Vec<K>, BackendError> {
-        let mut selector = format!("{INSTALLATION}={}", self.installation);
-        if let Some(id) = id {
-            selector = format!("{selector},{ID}={id}");
-        }
-        let parameters = ListParams::default().labels(&selector);
+        let parameters = self.labelled(id);
         let listed = self.cluster.ask(what, |api: Api<K>| async move { api.list(&parameters).await }).await?;
         Ok(listed.items)
+    }
+
+    /// The replica sets of `id` that nobody controls.
+    async fn stray_sets(&self, id: &PipelineId) -> Result<Vec<Stray>, BackendError> {
+        let parameters = self.labelled(Some(id));
+        let list = |api: Api<ReplicaSet>| async move { api.list_metadata(&parameters).await };
+        let sets = self.cluster.ask("list replica sets", list).await?;
+        Ok(sets.items.iter().filter_map(|set| seen::stray(&set.metadata)).collect())
+    }
+
+    fn labelled(&self, id: Option<&PipelineId>) -> ListParams {
+        let installation = format!("{INSTALLATION}={}", self.installation);
+        ListParams::default().labels(&id.map_or(installation.clone(), |id| format!("{installation},{ID}={id}")))
     }
 
     /// What executions find, the names of their secret files alone.

@@ -95,6 +95,9 @@ fn trouble(pod: &OwnPod) -> Option<Trouble> {
         (InstanceState::Restarting, _) if pod.out_of_memory => {
             (Reason::ExecutionOutOfMemory, format!("pod {name} was killed for its memory"))
         }
+        (InstanceState::Restarting, _) if pod.not_begun.is_some() => {
+            (Reason::EngineRefuses, format!("pod {name} cannot be started: {}", pod.not_begun.as_deref().unwrap_or_default()))
+        }
         (InstanceState::Restarting, _) if code == MISCONFIGURED => {
             (Reason::ExecutionMisconfigured, format!("pod {name} ended with exit code {code}"))
         }

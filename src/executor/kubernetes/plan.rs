@@ -8,10 +8,12 @@
 //! Gone     delete the Deployment and what is its own ▸ remove files that are left
 //! ```
 //!
-//! Within a target the cluster's own rolling update leaves no gap: the old pods end when the new ones are ready.
+//! Within a target the cluster's own rolling update leaves no gap: the old pods end when the new ones are ready. Where
+//! somebody took the owner of pods away (`--cascade=orphan`), a Deployment that is to run adopts what fits it, and goes on
+//! without a gap; what nothing will adopt is removed.
 
 use super::manifests::Manifests;
-use super::seen::Seen;
+use super::seen::{Seen, Stray};
 use crate::executor::driver::Want;
 use crate::executor::names::target_hash;
 use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
@@ -32,6 +34,10 @@ pub enum Step {
     Delete,
     /// Remove the files of an execution that is over.
     RemoveFiles(String),
+    /// Remove a replica set that nobody controls, with its pods.
+    RemoveSet(Stray),
+    /// Remove a pod that nobody controls.
+    RemovePod(Stray),
 }
 
 /// What comes next.
@@ -69,26 +75,54 @@ pub fn plan(want: &Want, rendered: Option<&Rendered<'_>>, seen: &Seen) -> Next {
         (Want::Run(_), None) => Next::default(),
         (Want::Stopped, _) => match &seen.deployment {
             Some(deployment) if deployment.replicas > 0 && !deployment.deleting => steps([Step::Scale(0)]),
-            Some(_) if seen.pods.iter().any(|pod| pod.is_live()) => WAIT,
-            _ => Next::default(),
+            _ => without(seen, |_| true),
         },
         (Want::Gone, _) => match &seen.deployment {
             Some(deployment) if !deployment.deleting => steps([Step::Delete]),
             Some(_) => WAIT,
-            None if seen.pods.iter().any(|pod| pod.is_live()) => WAIT,
-            None => steps(seen.files.iter().map(|files| Step::RemoveFiles(files.name.clone()))),
+            None => {
+                let left = without(seen, |_| true);
+                let files = seen.files.iter().map(|files| Step::RemoveFiles(files.name.clone()));
+                if left == Next::default() { steps(files) } else { left }
+            }
         },
     }
+}
+
+/// Whether the plan has to know which replica sets nobody controls: what there is runs without its Deployment, and is not
+/// to be adopted by the next.
+pub fn needs_stray_sets(want: &Want, seen: &Seen) -> bool {
+    let elsewhere = |spec: &ExecutionSpec| runs_elsewhere(seen, &target_hash(spec));
+    seen.deployment.is_none() && !matches!(want, Want::Run(spec) if !elsewhere(spec))
+}
+
+fn runs_elsewhere(seen: &Seen, target: &str) -> bool {
+    seen.pods.iter().any(|pod| pod.is_live() && pod.target != target)
+}
+
+/// Towards a state in which nothing of the targets that `of` names is there: what nobody else ends is removed, and the end
+/// of the rest waited for.
+fn without(seen: &Seen, of: impl Fn(&str) -> bool) -> Next {
+    let strays: Vec<_> = strays(seen, |stray| of(&stray.target)).collect();
+    let waits = !strays.is_empty() || seen.pods.iter().any(|pod| pod.is_live() && of(&pod.target));
+    Next { steps: strays, waits }
+}
+
+/// Removes what nobody controls: sets first, so that they make no pods anew. With a Deployment there, sets are its own soon.
+fn strays<'a>(seen: &'a Seen, remove: impl Fn(&Stray) -> bool + 'a) -> impl Iterator<Item = Step> + 'a {
+    let sets = seen.stray_sets.iter().filter(|_| seen.deployment.is_none()).map(|set| (set, Step::RemoveSet(set.clone())));
+    let pods = seen.pods.iter().filter_map(|pod| pod.stray.as_ref()).map(|pod| (pod, Step::RemovePod(pod.clone())));
+    sets.chain(pods).filter(move |(stray, _)| remove(stray)).map(|(_, step)| step)
 }
 
 fn run(rendered: &Rendered<'_>, seen: &Seen) -> Next {
     let Rendered { spec, manifests, autoscaled } = *rendered;
     let target = target_hash(spec);
     let replicas = spec.replicas.max(1);
-    let elsewhere = seen.pods.iter().any(|pod| pod.is_live() && pod.target != target);
+    let elsewhere = runs_elsewhere(seen, &target);
     let Some(deployment) = &seen.deployment else {
-        // Two targets never overlap. What is left of a Deployment that is gone ends by itself.
-        return if elsewhere { WAIT } else { steps([Step::Create, Step::Files]) };
+        // Two targets never overlap.
+        return if elsewhere { without(seen, |other| other != target) } else { steps([Step::Create, Step::Files]) };
     };
     if deployment.deleting {
         return WAIT;
@@ -97,7 +131,7 @@ fn run(rendered: &Rendered<'_>, seen: &Seen) -> Next {
         return steps([Step::Scale(0)]);
     }
     if elsewhere {
-        return WAIT;
+        return without(seen, |other| other != target);
     }
     let mut next = Vec::new();
     let starts = deployment.replicas == 0;
@@ -117,6 +151,12 @@ fn run(rendered: &Rendered<'_>, seen: &Seen) -> Next {
     }
     if !next.is_empty() {
         return steps(next);
+    }
+    if seen.pods.iter().any(|pod| pod.stray.is_some()) {
+        // Adopted, if it fits; and what does not goes when all that is to run does so without it.
+        let kept = seen.pods.iter().filter(|pod| pod.is_live() && pod.stray.is_none() && !pod.ending).count();
+        let full = deployment.settled && kept >= deployment.replicas as usize;
+        return if full { steps(strays(seen, |_| true)) } else { WAIT };
     }
     let older = |fingerprint: &Fingerprint| *fingerprint != spec.fingerprint;
     if !deployment.settled || seen.pods.iter().any(|pod| pod.is_live() && (pod.ending || older(&pod.instance.fingerprint))) {

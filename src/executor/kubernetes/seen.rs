@@ -19,6 +19,9 @@ use std::time::Duration;
 /// How long a container may take to get ready before it counts as not well.
 const START: Duration = Duration::from_secs(20);
 
+/// The word of a node for a container whose process could not be started: no such program, too little memory for that.
+const NOT_BEGUN: &str = "StartError";
+
 /// What there is of one pipeline.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Seen {
@@ -28,6 +31,21 @@ pub struct Seen {
     pub pods: Vec<OwnPod>,
     /// Settings and spec of each execution.
     pub files: Vec<OwnFiles>,
+    /// Its replica sets that nobody controls; looked for only where the plan may need them.
+    pub stray_sets: Vec<Stray>,
+}
+
+/// Something of ours that has lost its owner, as `kubectl delete --cascade=orphan` leaves it: nobody ends it but us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// Its name.
+    pub name: String,
+    /// Which of that name.
+    pub uid: String,
+    /// As it was seen: one that was adopted since is another.
+    pub resource_version: String,
+    /// The hash of its target.
+    pub target: String,
 }
 
 /// A Deployment of ours.
@@ -68,12 +86,16 @@ pub struct OwnPod {
     pub target: String,
     /// Whether it is being deleted.
     pub ending: bool,
+    /// Where nobody controls it.
+    pub stray: Option<Stray>,
     /// Why the scheduler finds no node for it.
     pub unschedulable: Option<String>,
     /// Why its container waits, by the node's word for it, and what that says.
     pub waiting: Option<(String, String)>,
     /// Whether the last run of its container was killed for its memory.
     pub out_of_memory: bool,
+    /// Why its container could not even begin, as the node says it, where that is how it ended.
+    pub not_begun: Option<String>,
     /// Since when it waits for its container to be made.
     pub created: Option<Timestamp>,
 }
@@ -138,6 +160,18 @@ fn label(metadata: &ObjectMeta, name: &str) -> String {
     metadata.labels.as_ref().and_then(|labels| labels.get(name)).cloned().unwrap_or_default()
 }
 
+/// What of `metadata` is ours to remove: it bears our labels, as all that is listed, and nobody controls it.
+pub fn stray(metadata: &ObjectMeta) -> Option<Stray> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let controlled = metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
+    (!controlled && metadata.deletion_timestamp.is_none()).then(|| Stray {
+        name: text(&metadata.name),
+        uid: text(&metadata.uid),
+        resource_version: text(&metadata.resource_version),
+        target: label(metadata, TARGET),
+    })
+}
+
 fn placed(raw: &Deployment) -> Placed {
     let metadata = &raw.metadata;
     let replicas = raw.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
@@ -187,9 +221,11 @@ fn pod(raw: &Pod, now: Timestamp) -> OwnPod {
         uid: raw.metadata.uid.clone().unwrap_or_default(),
         target: label(&raw.metadata, TARGET),
         ending: raw.metadata.deletion_timestamp.is_some(),
+        stray: stray(&raw.metadata),
         unschedulable: scheduled.map(|condition| condition.message.clone().unwrap_or_default()),
         waiting: waiting.map(|one| (one.reason.clone().unwrap_or_default(), one.message.clone().unwrap_or_default())),
         out_of_memory: shown && ended.is_some_and(|ended| ended.reason.as_deref() == Some("OOMKilled")),
+        not_begun: ended.filter(|ended| shown && ended.reason.as_deref() == Some(NOT_BEGUN)).and_then(|ended| ended.message.clone()),
         created,
         instance: Instance {
             name: raw.metadata.name.clone().unwrap_or_default(),

@@ -8,16 +8,16 @@
 use super::Shared;
 use super::cluster::Object;
 use super::manifests::{MANAGER, Manifests, owner, owner_of_secret};
-use super::plan::{LOOK_AGAIN, Next, Rendered, Step, plan};
-use super::seen::{Placed, Seen};
+use super::plan::{LOOK_AGAIN, Next, Rendered, Step, needs_stray_sets, plan};
+use super::seen::{Placed, Seen, Stray};
 use crate::executor::BoxFuture;
 use crate::executor::driver::{Pass, Want, Work};
 use crate::executor::error::BackendError;
 use crate::executor::names::{EPOCH, INSTALLATION, pipeline_name};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::spec::ExecutionSpec;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, Preconditions, PropagationPolicy};
 use serde_json::json;
@@ -63,7 +63,10 @@ struct Current {
 impl Working {
     async fn once(&self, want: &Want) -> Result<Pass, BackendError> {
         self.shared.cluster.term()?;
-        let seen = self.shared.look_at(&self.id).await?;
+        let mut seen = self.shared.look_at(&self.id).await?;
+        if needs_stray_sets(want, &seen) {
+            seen.stray_sets = self.shared.stray_sets(&self.id).await?;
+        }
         let rendered = match want {
             Want::Run(spec) => Some((spec.as_ref(), self.shared.render(spec, self.shared.read_content()?))),
             Want::Stopped | Want::Gone => None,
@@ -130,7 +133,7 @@ impl Working {
             (Step::Delete, _, Some(Current { uid, resource_version })) => {
                 let parameters = DeleteParams {
                     propagation_policy: Some(PropagationPolicy::Foreground),
-                    preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: Some(resource_version.clone()) }),
+                    preconditions: Some(only(uid, resource_version)),
                     ..Default::default()
                 };
                 let delete = |api: Api<Deployment>| async move { api.delete(name, &parameters).await };
@@ -141,9 +144,21 @@ impl Working {
                 let delete = |api: Api<ConfigMap>| async move { api.delete(files, &DeleteParams::background()).await };
                 gone(cluster.change("delete settings", delete).await)?;
             }
+            (Step::RemoveSet(set), ..) => self.remove::<ReplicaSet>("delete a replica set without an owner", set).await?,
+            (Step::RemovePod(pod), ..) => self.remove::<Pod>("delete a pod without an owner", pod).await?,
             // What is planned only where the other is there.
             (Step::Create | Step::Apply, None, _) | (Step::Apply | Step::Files | Step::Scale(_) | Step::Delete, ..) => {}
         }
+        Ok(())
+    }
+
+    /// Deletes what nobody controls, as it was seen: one that was adopted since stays.
+    async fn remove<K: Object>(&self, what: &'static str, stray: &Stray) -> Result<(), BackendError> {
+        let name = stray.name.as_str();
+        let parameters = DeleteParams { preconditions: Some(only(&stray.uid, &stray.resource_version)), ..DeleteParams::background() };
+        let delete = |api: Api<K>| async move { api.delete(name, &parameters).await };
+        gone(self.shared.cluster.change(what, delete).await)?;
+        info!(name, "object without an owner deleted");
         Ok(())
     }
 
@@ -183,6 +198,11 @@ impl Working {
         }
         Err(BackendError::Foreign { kind, name: name.to_owned() })
     }
+}
+
+/// What a deletion is based on.
+fn only(uid: &str, resource_version: &str) -> Preconditions {
+    Preconditions { uid: Some(uid.to_owned()), resource_version: Some(resource_version.to_owned()) }
 }
 
 /// The part of a Deployment that says how many replicas it has.

@@ -149,6 +149,23 @@ impl Release {
         send_all(&self.nats.jetstream().await, &format!("alpha.{id}"), numbers, |n| doc! {"n": n}, &AtomicI64::new(0)).await;
     }
 
+    /// The names of the pods of the pipeline `metrics`.
+    pub async fn pods(&self) -> Vec<String> {
+        let listed = self.namespace.kubectl(&["get", "pods", "--selector", "sluice/id=metrics", "-o", "name"]).await;
+        listed.lines().map(|name| name.trim_start_matches("pod/").to_owned()).collect()
+    }
+
+    /// The only one of them, once that is so.
+    pub async fn pod(&self) -> String {
+        eventually("one pod is there", SOON, || async { self.pods().await.len() == 1 }).await;
+        self.pods().await.remove(0)
+    }
+
+    /// Waits until `sluice status metrics` says so.
+    pub async fn says(&self, what: &str, right: impl Fn(&str) -> bool) {
+        eventually(what, SOON, || async { right(&self.operator.cli_ok(&["status", "metrics"]).await) }).await;
+    }
+
     pub async fn exactly(&self, id: &str, numbers: Range<i64>) {
         let wanted = u64::try_from(numbers.end - numbers.start).unwrap();
         eventually("all documents are stored", SOON, || async { self.mongo.count(id).await >= wanted }).await;
@@ -252,13 +269,18 @@ async fn other_values_roll_the_controllers_one_by_one_and_metrics_ask_for_the_to
     let token = "a-token-of-some-length-for-this-test";
     release.namespace.kubectl(&["create", "secret", "generic", "sluice-http", "--from-literal", &format!("token={token}")]).await;
     release.helm("upgrade", json!({"http": {"token": {"secret": "sluice-http"}}, "replicas": 2})).await;
-    let (holder, _) = release.both().await;
+    let (holder, follower) = release.both().await;
     assert!(![before.pod, other.pod].contains(&holder.pod), "other settings, other pods");
     let base = format!("http://{}:8080", holder.address);
     assert_eq!(http_get(&base, "/health/ready", None).await.unwrap().0, 200);
     assert_eq!(http_get(&base, "/metrics", None).await.unwrap().0, 401);
     let (code, metrics) = http_get(&base, "/metrics", Some(token)).await.unwrap();
     assert!(code == 200 && metrics.contains("# EOF"), "{code} {metrics}");
+    // Who only stands by answers too.
+    let base = format!("http://{}:8080", follower.address);
+    assert_eq!(http_get(&base, "/health/ready", None).await.unwrap().0, 200);
+    let (code, pipelines) = http_get(&base, "/api/v1/pipelines", Some(token)).await.unwrap();
+    assert!(code == 200 && pipelines.starts_with('['), "{code} {pipelines}");
     let service = release.namespace.get(&["endpointslices", "--selector", "kubernetes.io/service-name=sluice"]).await;
     let endpoints = service["items"][0]["endpoints"].as_array().unwrap();
     assert!(endpoints.iter().any(|endpoint| endpoint["addresses"][0] == holder.address.as_str()), "{service:#}");

@@ -9,6 +9,7 @@ mod installed;
 use crate::support::{temp_dir, tool};
 use serde_json::Value;
 use sluice::settings::load::load;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -87,6 +88,23 @@ fn the_chart_has_no_fault_that_helm_knows_and_is_of_this_version() {
         (chart["version"].as_str(), chart["appVersion"].as_str()),
         (Some(env!("CARGO_PKG_VERSION")), Some(env!("CARGO_PKG_VERSION")))
     );
+}
+
+#[test]
+fn the_service_monitor_is_one_to_the_operator_that_reads_it() {
+    require!("helm", "servicemonitor");
+    let known = |monitor: &Value| {
+        let mut command = Command::new(tool("servicemonitor").unwrap());
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(monitor.to_string().as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let mut monitor = of_kind(&rendered(EVERYTHING), "ServiceMonitor").clone();
+    let output = known(&monitor);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    monitor["spec"]["endpoints"][0]["authorisation"] = Value::Null;
+    let output = known(&monitor);
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("authorisation"), "{output:?}");
 }
 
 #[test]

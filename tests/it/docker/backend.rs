@@ -1,7 +1,8 @@
 //! The backend alone: its contract, what it finds after a restart, drift, strangers, secrets, engines that are away.
 
 use super::Rig;
-use crate::executor::{PLAIN, SOON, id, keeps_the_contract, observed, runs};
+use crate::executor::{SOON, id, keeps_the_contract, observed, runs};
+use crate::outliving::{changes_nothing_without_the_lease, is_stopped, newer, says, waits_for_its_engine};
 use crate::support::{Docker, eventually};
 use serde_json::Value;
 use sluice::executor::{Executor, docker::DockerExecutor};
@@ -10,13 +11,12 @@ use sluice::pipeline::spec::ExecutionSpec;
 use sluice::pipeline::status::Reason;
 use sluice::settings::{PullPolicy, Secret};
 use std::sync::Arc;
-use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_docker_backend_keeps_the_contract() {
     require!("docker", "nats-server", "database");
     let rig = Rig::set().await;
-    let (one, two) = (rig.plain().await, rig.version("2", &PLAIN.replace("1000", "900")).await);
+    let (one, two) = (rig.plain().await, rig.version("2", &newer()).await);
     keeps_the_contract(&rig.backend(), &one, &two).await;
     let backend = rig.backend();
     backend.destroy(&id()).await.unwrap();
@@ -27,7 +27,7 @@ async fn the_docker_backend_keeps_the_contract() {
 async fn what_a_dead_controller_left_is_adopted_and_goes_on_where_it_stood() {
     require!("docker", "nats-server", "database");
     let rig = Rig::set().await;
-    let (one, two) = (rig.plain().await, rig.version("2", &PLAIN.replace("1000", "900")).await);
+    let (one, two) = (rig.plain().await, rig.version("2", &newer()).await);
     let first = rig.backend();
     first.ensure(&one).await.unwrap();
     runs(&first, &one).await;
@@ -57,7 +57,7 @@ async fn stopping_keeps_the_container_and_ensuring_starts_that_same_one() {
     };
     let first = container().await;
     backend.stop(&id()).await.unwrap();
-    eventually("it is stopped", SOON, || async { observed(&backend).await.is_some_and(|one| !one.running) }).await;
+    is_stopped(&backend).await;
     let state = rig.docker.cli(&["inspect", "--format", "{{.State.ExitCode}} {{.State.OOMKilled}}", &first]).await;
     assert_eq!(state, "0 false", "it ended gracefully");
     backend.ensure(&one).await.unwrap();
@@ -122,11 +122,7 @@ async fn containers_of_others_are_neither_seen_nor_touched() {
     let taken = sluice::executor::names::replica_name(&one, 0);
     let squatter = rig.docker.cli(&["create", &label, "--name", &taken, image]).await;
     backend.ensure(&one).await.unwrap();
-    eventually("the name is said to be taken", SOON, || async {
-        let troubles = observed(&backend).await.map(|seen| seen.troubles).unwrap_or_default();
-        troubles.iter().any(|trouble| trouble.reason == Reason::EngineRefuses && trouble.message.contains(&taken))
-    })
-    .await;
+    says(&backend, Reason::EngineRefuses, &taken).await;
     rig.docker.cli(&["rm", &squatter]).await;
     runs(&backend, &one).await;
     backend.destroy(&one.id).await.unwrap();
@@ -153,7 +149,7 @@ async fn replicas_come_and_go_and_a_missing_image_is_said() {
     let mut settings = rig.settings.as_ref().clone();
     settings.executor.docker.image = "sluice:nowhere".into();
     let elsewhere = DockerExecutor::new(Arc::new(settings), rig.installation);
-    let two = rig.version("2", &PLAIN.replace("1000", "900")).await;
+    let two = rig.version("2", &newer()).await;
     elsewhere.ensure(&two).await.unwrap();
     eventually("the image is said to be missing", SOON, || async {
         let seen = observed(&elsewhere).await.unwrap();
@@ -209,32 +205,9 @@ async fn an_engine_that_goes_and_comes_back_is_waited_for() {
     }
     let docker = Docker::own(&["--live-restore"]).await;
     let rig = Rig::on(docker.clone()).await;
-    let (backend, one) = (rig.backend(), rig.plain().await);
-    backend.ensure(&one).await.unwrap();
-    runs(&backend, &one).await;
-    let mut events = backend.events();
-    docker.kill9();
-    rig.world.send(0..100).await;
-    rig.world.stored(100).await;
-    eventually("it is said to be away", SOON, || async {
-        backend
-            .observe(&id())
-            .await
-            .is_err_and(|error| error.reason == Reason::EngineUnavailable && error.retry && error.message.contains("since"))
-    })
-    .await;
-    let two = rig.version("2", &PLAIN.replace("1000", "900")).await;
-    backend.ensure(&two).await.unwrap();
-    while events.try_recv().is_ok() {}
-    docker.restart().await;
-    runs(&backend, &two).await;
-    eventually("an event hints at it", SOON, || {
-        let hinted = events.try_recv().is_ok();
-        async move { hinted }
-    })
-    .await;
-    rig.world.send(100..200).await;
-    rig.world.stored(200).await;
+    let (one, two) = (rig.plain().await, rig.version("2", &newer()).await);
+    let backend = rig.backend();
+    waits_for_its_engine(&backend, &rig.world, [&one, &two], || docker.kill9(), async || docker.restart().await).await;
     backend.destroy(&id()).await.unwrap();
     eventually("nothing is left", SOON, || async { rig.left().await.is_empty() }).await;
 }
@@ -275,12 +248,7 @@ async fn an_engine_behind_tls_is_reached_and_one_that_cannot_be_proved_is_not() 
 async fn nothing_is_changed_without_the_lease() {
     require!("docker", "nats-server", "database");
     let rig = Rig::set().await;
-    let (backend, one) = (rig.backend(), rig.plain().await);
-    backend.permit(Arc::new(|| None));
-    backend.ensure(&one).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(rig.left().await.is_empty());
-    assert_eq!(observed(&backend).await, None);
+    changes_nothing_without_the_lease(&rig.backend(), &rig.plain().await, async || rig.left().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

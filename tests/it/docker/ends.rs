@@ -2,8 +2,10 @@
 //! container was killed or is not well.
 
 use super::Rig;
-use super::pipelines::{LONG, Stage};
+use super::pipelines::Stage;
 use crate::executor::{SOON, id, observed, runs};
+use crate::outliving::says;
+use crate::scene::LONG;
 use crate::support::{Docker, eventually};
 use sluice::executor::Executor;
 use sluice::pipeline::status::Reason;
@@ -12,21 +14,21 @@ use std::sync::Arc;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_lines_of_a_container_that_was_stopped_or_died_are_shown() {
     require!("docker", "nats-server", "database");
-    let stage = Stage::set(Docker::shared().await, "docker").await;
+    let stage = Stage::set(Docker::shared().await).await;
     stage.publish(1000).await;
     let name = stage.containers(false).await.remove(0);
-    stage.sluice.cli_ok(&["pause", "metrics", "--wait=3m"]).await;
+    stage.sluice().cli_ok(&["pause", "metrics", "--wait=3m"]).await;
     eventually("it is stopped", SOON, || async { stage.containers(false).await.is_empty() }).await;
-    let shown = stage.sluice.cli_ok(&["logs", "metrics"]).await;
+    let shown = stage.sluice().cli_ok(&["logs", "metrics"]).await;
     let said = |shown: &str, what: &str| shown.lines().any(|line| line.contains(what) && line.contains(&format!("container={name}")));
     assert!(said(&shown, "execution process started") && said(&shown, "execution process stopped"), "{shown}");
-    let last = stage.sluice.cli_ok(&["logs", "metrics", "-n", "1"]).await;
+    let last = stage.sluice().cli_ok(&["logs", "metrics", "-n", "1"]).await;
     assert_eq!(last.lines().filter(|line| line.contains("container=")).count(), 1, "{last}");
     // Killed while it runs, and started again: what the dead process wrote is still told apart from what runs.
-    stage.sluice.cli_ok(&["publish", "metrics", "--wait=3m"]).await;
+    stage.sluice().cli_ok(&["publish", "metrics", "--wait=3m"]).await;
     stage.docker.cli(&["kill", &name]).await;
     eventually("it runs again", LONG, || async { !stage.containers(false).await.is_empty() }).await;
-    let shown = stage.sluice.cli_ok(&["logs", "metrics"]).await;
+    let shown = stage.sluice().cli_ok(&["logs", "metrics"]).await;
     let starts = shown.lines().filter(|line| line.contains("execution process started") && line.contains("container=")).count();
     assert_eq!(starts, 2, "{shown}");
 }
@@ -34,12 +36,12 @@ async fn the_last_lines_of_a_container_that_was_stopped_or_died_are_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn orphans_of_this_installation_are_removed_and_strangers_stay() {
     require!("docker", "nats-server", "database");
-    let mut stage = Stage::set(Docker::shared().await, "docker").await;
+    let mut stage = Stage::set(Docker::shared().await).await;
     stage.publish(1000).await;
     let name = stage.containers(false).await.remove(0);
     let installation = stage.docker.cli(&["inspect", "--format", "{{index .Config.Labels \"sluice/installation\"}}", &name]).await;
     let image = stage.docker.image().await;
-    let (namespace, fingerprint) = (format!("sluice/namespace={}", stage.namespace), "0".repeat(64));
+    let (namespace, fingerprint) = (format!("sluice/namespace={}", stage.name), "0".repeat(64));
     let make = async |installation: &str, id: &str| {
         let labels = [
             format!("--label=sluice/installation={installation}"),
@@ -56,13 +58,13 @@ async fn orphans_of_this_installation_are_removed_and_strangers_stay() {
     let there = async |stage: &Stage, one: &str| stage.docker.try_cli(&["inspect", one]).await.status.success();
     eventually("what no pipeline knows is removed", LONG, || async { !there(&stage, &orphan).await }).await;
     // A pipeline that lost both its entry and its status while no controller was there to see it.
-    stage.sluice.kill9();
-    for bucket in [stage.namespace.clone(), format!("{}-status", stage.namespace)] {
+    stage.controllers[0].kill9();
+    for bucket in [stage.name.clone(), format!("{}-status", stage.name)] {
         let bucket = stage.nats.jetstream().await.get_key_value(bucket).await.unwrap();
         bucket.purge("metrics").await.unwrap();
     }
-    stage.sluice.respawn();
-    stage.sluice.wait_ready().await;
+    stage.controllers[0].respawn();
+    stage.controllers[0].wait_ready().await;
     eventually("what lost its pipeline is removed", LONG, || async { !there(&stage, &name).await }).await;
     assert!(there(&stage, &stranger).await);
 }
@@ -77,17 +79,13 @@ async fn a_container_that_the_kernel_kills_for_its_memory_is_said_to_be() {
     rig.settings = Arc::new(settings);
     let (backend, one) = (rig.backend(), rig.plain().await);
     backend.ensure(&one).await.unwrap();
-    eventually("the engine says that it was killed for its memory", LONG, || async {
-        let seen = observed(&backend).await;
-        seen.is_some_and(|seen| seen.troubles.iter().any(|trouble| trouble.reason == Reason::ExecutionOutOfMemory))
-    })
-    .await;
+    says(&backend, Reason::ExecutionOutOfMemory, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_is_not_well_is_a_reason_in_the_status_until_it_is() {
     require!("docker", "nats-server", "database");
-    let stage = Stage::set(Docker::shared().await, "docker").await;
+    let stage = Stage::set(Docker::shared().await).await;
     stage.publish(1000).await;
     let name = stage.containers(false).await.remove(0);
     let said = || async { stage.status().await["conditions"].to_string().contains("ExecutionUnhealthy") };

@@ -60,16 +60,26 @@ impl Rig {
         self.version("1", PLAIN).await
     }
 
-    /// What the engine has of this installation, by the CLI: containers, volumes, networks.
+    /// What the engine has of this installation.
     async fn left(&self) -> Vec<String> {
-        let filter = format!("label=sluice/installation={}", self.installation);
-        let mut left = Vec::new();
-        for list in [&["ps", "-aq"][..], &["volume", "ls", "-q"], &["network", "ls", "-q"]] {
-            let listed = self.docker.cli(&[list, &["--filter", &filter]].concat()).await;
-            left.extend(listed.lines().map(str::to_owned));
-        }
-        left
+        left(&self.docker, &format!("label=sluice/installation={}", self.installation)).await
     }
+}
+
+/// What an engine has, by the CLI: containers, volumes, networks.
+pub async fn left(docker: &Docker, filter: &str) -> Vec<String> {
+    let mut left = Vec::new();
+    for list in [&["ps", "-aq"][..], &["volume", "ls", "-q"], &["network", "ls", "-q"]] {
+        let listed = docker.cli(&[list, &["--filter", filter]].concat()).await;
+        left.extend(listed.lines().map(str::to_owned));
+    }
+    left
+}
+
+/// What the settings say of an engine.
+pub async fn section(docker: &Arc<Docker>) -> String {
+    let (host, image) = (host(docker), docker.image().await);
+    format!("  docker: {{host: '{host}', image: '{image}', pull: never, memory: 256MiB, health_interval: 2s}}\n")
 }
 
 /// The address of an engine, as settings name it.

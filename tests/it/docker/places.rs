@@ -1,8 +1,10 @@
 //! Where containers find things: the same servers by other hosts than their controller, and secrets on the engine's machine.
 
 use super::Rig;
-use super::pipelines::{LONG, Stage};
+use super::pipelines::Stage;
 use crate::executor::{SOON, id, observed, runs};
+use crate::outliving::says;
+use crate::scene::LONG;
 use crate::support::{Docker, Mongo, Nats, Proxy, eventually, temp_dir};
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
@@ -35,8 +37,8 @@ async fn a_previous_target_is_found_by_containers_that_know_its_hosts_by_other_n
         ("SLUICE_EXECUTOR_SHUTDOWN_GRACE", "2s".into()),
     ];
     let url = mongo.url_through(&outside);
-    let stage = Stage::with(docker, nats, mongo, url, "docker", env.map(|(name, value)| (name.to_owned(), value)).into()).await;
-    let file = stage.sluice.dir.join("metrics.yml");
+    let stage = Stage::with(docker, nats, mongo, url, env.map(|(name, value)| (name.to_owned(), value)).into()).await;
+    let file = stage.sluice().dir.join("metrics.yml");
     let to = |collection: &str| {
         let input = "input: {nats_jetstream: {ack_wait: 24s, max_ack_pending: 20000}}";
         let output = format!("output: {{mongodb: {{collection: {collection}, batching: {{count: 1000, period: 1s, linger: 20ms}}}}}}");
@@ -45,7 +47,7 @@ async fn a_previous_target_is_found_by_containers_that_know_its_hosts_by_other_n
     let file_name = file.display().to_string();
     let publish = ["publish", "metrics", "-f", &file_name];
     to("a");
-    stage.sluice.cli_ok(&[&publish[..], &["--wait=3m"]].concat()).await;
+    stage.sluice().cli_ok(&[&publish[..], &["--wait=3m"]].concat()).await;
     let done = AtomicI64::new(0);
     stage.send(0..500, &done).await;
     eventually("they are stored", LONG, || async { stage.mongo.count("a").await == 500 }).await;
@@ -55,10 +57,10 @@ async fn a_previous_target_is_found_by_containers_that_know_its_hosts_by_other_n
     stage.send(500..1_500, &done).await;
     eventually("the database has some of it", LONG, || async { stage.mongo.count("a").await > 500 }).await;
     to("b");
-    stage.sluice.cli_ok(&publish).await;
+    stage.sluice().cli_ok(&publish).await;
     eventually("the old one has ended", LONG, || async { stage.containers(false).await.is_empty() }).await;
     let consumer = async || {
-        let stream = stage.nats.jetstream().await.get_stream(format!("{}_metrics", stage.namespace)).await.unwrap();
+        let stream = stage.nats.jetstream().await.get_stream(format!("{}_metrics", stage.name)).await.unwrap();
         stream.consumer_info("default").await.unwrap()
     };
     assert!(consumer().await.num_ack_pending > 0, "what it held was never settled");
@@ -94,20 +96,10 @@ async fn secrets_of_the_engines_machine_reach_the_execution_and_nothing_of_them_
     rig.settings = Arc::new(settings);
     let (backend, one) = (rig.backend(), rig.plain().await);
     backend.ensure(&one).await.unwrap();
-    let said = |reason: Reason, what: String| {
-        let backend = &backend;
-        async move {
-            eventually(&format!("{what} is said"), SOON, || async {
-                let troubles = observed(backend).await.map(|seen| seen.troubles).unwrap_or_default();
-                troubles.iter().any(|trouble| trouble.reason == reason && trouble.message.contains(&what))
-            })
-            .await;
-        }
-    };
     // Whoever forgets the directory, or a file in it, is told so.
-    said(Reason::EngineRefuses, directory.display().to_string()).await;
+    says(&backend, Reason::EngineRefuses, &directory.display().to_string()).await;
     std::fs::create_dir(&directory).unwrap();
-    said(Reason::ExecutionMisconfigured, "exit code 3".into()).await;
+    says(&backend, Reason::ExecutionMisconfigured, "exit code 3").await;
     backend.destroy(&id()).await.unwrap();
     eventually("nothing is left", SOON, || async { rig.left().await.is_empty() }).await;
 

@@ -2,6 +2,7 @@
 
 use super::Rig;
 use crate::executor::{PLAIN, SOON, id, keeps_the_contract, observed, runs};
+use crate::outliving::{is_stopped, newer, says};
 use crate::support::eventually;
 use serde_json::json;
 use sluice::executor::names::{execution_name, pipeline_name};
@@ -14,7 +15,7 @@ use sluice::settings::{Secret, SecretKey};
 async fn the_kubernetes_backend_keeps_the_contract() {
     require!("kubernetes", "nats-server", "database");
     let rig = Rig::set().await;
-    let (one, two) = (rig.plain().await, rig.version("2", &PLAIN.replace("1000", "900")).await);
+    let (one, two) = (rig.plain().await, rig.version("2", &newer()).await);
     keeps_the_contract(&rig.backend(), &one, &two).await;
     let backend = rig.backend();
     backend.destroy(&id()).await.unwrap();
@@ -25,7 +26,7 @@ async fn the_kubernetes_backend_keeps_the_contract() {
 async fn what_a_dead_controller_left_in_a_cluster_is_adopted_and_goes_on_where_it_stood() {
     require!("kubernetes", "nats-server", "database");
     let rig = Rig::set().await;
-    let (one, two) = (rig.plain().await, rig.version("2", &PLAIN.replace("1000", "900")).await);
+    let (one, two) = (rig.plain().await, rig.version("2", &newer()).await);
     let first = rig.backend();
     first.ensure(&one).await.unwrap();
     runs(&first, &one).await;
@@ -41,8 +42,10 @@ async fn what_a_dead_controller_left_in_a_cluster_is_adopted_and_goes_on_where_i
     let third = rig.backend();
     third.ensure(&two).await.unwrap();
     runs(&third, &two).await;
-    let settings = rig.namespace.kubectl(&["get", "configmaps", "-l", "sluice/id", "-o", "name"]).await;
-    assert_eq!(settings.lines().count(), 1, "those of the version before are gone: {settings}");
+    eventually("the settings of the version before are gone", SOON, || async {
+        rig.namespace.kubectl(&["get", "configmaps", "-l", "sluice/id", "-o", "name"]).await.lines().count() == 1
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +143,7 @@ async fn a_field_that_somebody_else_set_is_reported_and_not_fought_but_what_is_t
     // What is paused must not run, whoever wants it to.
     rig.namespace.kubectl(&["scale", "deployment", name, "--replicas=3"]).await;
     backend.stop(&one.id).await.unwrap();
-    eventually("it is stopped", SOON, || async { observed(&backend).await.is_some_and(|seen| !seen.running) }).await;
+    is_stopped(&backend).await;
     let image = &rig.settings.executor.kubernetes.image;
     rig.namespace.kubectl(&["set", "image", &format!("deployment/{name}"), &format!("sluice={image}")]).await;
     backend.ensure(&one).await.unwrap();
@@ -157,7 +160,7 @@ async fn an_autoscaler_has_its_way_until_the_pipeline_is_stopped() {
     runs(&backend, &one).await;
     let name = &pipeline_name(rig.installation, &one.id);
     rig.namespace.kubectl(&["scale", "deployment", name, "--replicas=2"]).await;
-    let two = rig.version("2", &PLAIN.replace("1000", "900")).await;
+    let two = rig.version("2", &newer()).await;
     backend.ensure(&two).await.unwrap();
     eventually("two of the new version run", SOON, || async {
         let seen = observed(&backend).await.unwrap();
@@ -166,7 +169,7 @@ async fn an_autoscaler_has_its_way_until_the_pipeline_is_stopped() {
     })
     .await;
     backend.stop(&one.id).await.unwrap();
-    eventually("it is stopped", SOON, || async { observed(&backend).await.is_some_and(|seen| !seen.running) }).await;
+    is_stopped(&backend).await;
     backend.ensure(&two).await.unwrap();
     runs(&backend, &two).await;
 }
@@ -195,11 +198,7 @@ async fn objects_of_others_are_neither_seen_nor_touched() {
     backend.destroy(&one.id).await.unwrap();
     let refused = async |kind: &str| {
         backend.ensure(&one).await.unwrap();
-        eventually(&format!("the name of the {kind} is said to be taken"), SOON, || async {
-            let troubles = observed(&backend).await.map(|seen| seen.troubles).unwrap_or_default();
-            troubles.iter().any(|trouble| trouble.reason == Reason::ObjectForeign && trouble.message.contains(kind))
-        })
-        .await;
+        says(&backend, Reason::ObjectForeign, kind).await;
     };
     refused("Deployment").await;
     rig.namespace.kubectl(&["delete", "deployment", &name]).await;
@@ -215,6 +214,68 @@ async fn objects_of_others_are_neither_seen_nor_touched() {
         runs(&backend, &one).await;
         backend.destroy(&one.id).await.unwrap();
         eventually("nothing is left", SOON, || async { rig.left().await.is_empty() }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_lost_their_owner_go_on_where_they_are_to_run_and_are_removed_elsewhere_and_strangers_stay() {
+    require!("kubernetes", "nats-server", "database");
+    let rig = Rig::set().await;
+    let (backend, one) = (rig.backend(), rig.plain().await);
+    let mut two = rig.version("2", &PLAIN.replace("collection: metrics", "collection: others")).await;
+    two.target.collection = "others".into();
+    let two = two.seal(&rig.settings.executor.kubernetes.image);
+    // Somebody else's that has lost its owner, too; it bears their labels.
+    let labels = json!({"sluice/installation": uuid::Uuid::new_v4(), "sluice/id": one.id});
+    let container =
+        json!({"name": "c", "image": "i", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}});
+    let security = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    let pod = json!({"containers": [container], "securityContext": security, "nodeSelector": {"disktype": "none"}});
+    let template = json!({"metadata": {"labels": {"set": "theirs"}}, "spec": pod});
+    // Not of those pods.
+    let set = json!({"replicas": 0, "selector": {"matchLabels": {"set": "theirs"}}, "template": template});
+    for (kind, api, spec) in [("Pod", "v1", pod.clone()), ("ReplicaSet", "apps/v1", set)] {
+        let metadata = json!({"name": "stranger", "labels": labels, "annotations": {"theirs": "yes"}});
+        rig.namespace.apply(&json!({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec}).to_string()).await;
+    }
+    let ours = format!("sluice/installation={}", rig.installation);
+    let orphan = async |kinds: &str| rig.namespace.kubectl(&["delete", kinds, "-l", &ours, "--cascade=orphan"]).await;
+
+    backend.ensure(&one).await.unwrap();
+    runs(&backend, &one).await;
+    let before = names(&backend).await;
+    for kinds in ["deployments", "deployments,replicasets"] {
+        orphan(kinds).await;
+        backend.ensure(&one).await.unwrap();
+        runs(&backend, &one).await;
+        assert_eq!(names(&backend).await, before, "the same pod goes on without a gap");
+    }
+    // Taken out of its replica set, as for a look at it: another takes its place.
+    rig.namespace.kubectl(&["label", "pod", &before[0], "pod-template-hash-"]).await;
+    eventually("another pod runs alone", SOON, || async {
+        let now = names(&backend).await;
+        backend.ensure(&one).await.unwrap();
+        now.len() == 1 && now != before
+    })
+    .await;
+    runs(&backend, &one).await;
+    orphan("deployments").await;
+    backend.stop(&id()).await.unwrap();
+    is_stopped(&backend).await;
+    backend.ensure(&one).await.unwrap();
+    runs(&backend, &one).await;
+    orphan("deployments,replicasets").await;
+    backend.ensure(&two).await.unwrap();
+    runs(&backend, &two).await;
+    orphan("deployments").await;
+    backend.destroy(&id()).await.unwrap();
+    eventually("nothing is left", SOON, || async { rig.left().await.is_empty() }).await;
+    for kind in ["pod", "replicaset"] {
+        let stranger = rig.namespace.get(&[kind, "stranger"]).await;
+        assert_eq!(
+            (&stranger["metadata"]["annotations"]["theirs"], &stranger["metadata"]["deletionTimestamp"]),
+            (&"yes".into(), &json!(null))
+        );
     }
 }
 
@@ -245,7 +306,7 @@ async fn a_secret_is_in_secrets_alone_and_in_none_of_ours_where_the_operator_nam
     let mut settings = rig.settings.as_ref().clone();
     settings.executor.kubernetes.secrets = [("http-token".into(), key("t")), ("mongodb-default-url".into(), key("u"))].into();
     let referring = KubernetesExecutor::new(settings.into(), rig.installation);
-    let two = rig.version("2", &PLAIN.replace("1000", "900")).await;
+    let two = rig.version("2", &newer()).await;
     referring.ensure(&two).await.unwrap();
     runs(&referring, &two).await;
     assert_eq!(rig.namespace.kubectl(&["get", "secrets", "-l", "sluice/id", "-o", "name"]).await, "");

@@ -1,7 +1,8 @@
 //! Who may act: nobody without the lease, and nothing that an earlier holder still has on its way.
 
 use super::Rig;
-use crate::executor::{PLAIN, SOON, observed, runs};
+use crate::executor::{SOON, observed, runs};
+use crate::outliving::{changes_nothing_without_the_lease, newer};
 use crate::support::eventually;
 use sluice::executor::names::pipeline_name;
 use sluice::executor::{Executor, Term};
@@ -13,19 +14,14 @@ use std::time::Duration;
 async fn nothing_is_changed_in_a_cluster_without_the_lease() {
     require!("kubernetes", "nats-server", "database");
     let rig = Rig::set().await;
-    let (backend, one) = (rig.backend(), rig.plain().await);
-    backend.permit(Arc::new(|| None));
-    backend.ensure(&one).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(rig.left().await.is_empty());
-    assert_eq!(observed(&backend).await, None);
+    changes_nothing_without_the_lease(&rig.backend(), &rig.plain().await, async || rig.left().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_holder_takes_over_what_runs_and_rolls_nothing() {
     require!("kubernetes", "nats-server", "database");
     let rig = Rig::set().await;
-    let (one, two) = (rig.plain().await, rig.version("2", &PLAIN.replace("1000", "900")).await);
+    let (one, two) = (rig.plain().await, rig.version("2", &newer()).await);
     let epoch = Arc::new(AtomicU64::new(7));
     let backend = rig.backend();
     let now = epoch.clone();

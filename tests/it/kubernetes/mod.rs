@@ -7,6 +7,8 @@ mod pipelines;
 mod stage;
 mod troubles;
 
+pub use stage::section;
+
 use crate::executor::{PLAIN, World};
 use crate::support::{Cluster, Mongo, Namespace, Nats};
 use sluice::executor::kubernetes::KubernetesExecutor;
@@ -74,7 +76,7 @@ impl Rig {
 }
 
 /// What a namespace has with this label.
-async fn left(namespace: &Namespace, selector: &str) -> Vec<String> {
+pub async fn left(namespace: &Namespace, selector: &str) -> Vec<String> {
     let kinds = "deployments,replicasets,pods,configmaps,secrets,services,persistentvolumeclaims";
     let listed = namespace.kubectl(&["get", kinds, "-l", selector, "-o", "name"]).await;
     listed.lines().map(str::to_owned).collect()

@@ -2,23 +2,17 @@
 //! away.
 
 use super::Rig;
-use crate::executor::{SOON, id, observed, runs};
+use crate::executor::{SOON, SUBJECT, id, observed, runs};
+use crate::outliving::{newer, says, waits_for_its_engine};
+use crate::pipelines::acknowledged;
 use crate::support::{Cluster, Component, eventually};
 use sluice::executor::{Executor, kubernetes::KubernetesExecutor};
 use sluice::pipeline::id::VersionName;
 use sluice::pipeline::spec::ExecutionSpec;
 use sluice::pipeline::status::Reason;
-use sluice::settings::{SecretKey, Settings};
+use sluice::settings::{PullPolicy, SecretKey, Settings};
 use std::sync::Arc;
-
-async fn says(backend: &KubernetesExecutor, spec: &ExecutionSpec, reason: Reason, word: &str) {
-    backend.ensure(spec).await.unwrap();
-    eventually(&format!("{reason:?} with '{word}' is said"), 2 * SOON, || async {
-        let seen = observed(backend).await;
-        seen.is_some_and(|seen| seen.troubles.iter().any(|trouble| trouble.reason == reason && trouble.message.contains(word)))
-    })
-    .await;
-}
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_keeps_a_pod_from_running_is_a_reason_until_it_is_gone() {
@@ -32,8 +26,26 @@ async fn what_keeps_a_pod_from_running_is_a_reason_until_it_is_gone() {
     };
     let key = SecretKey { secret: "nowhere".into(), key: "url".into() };
     type Change<'a> = (&'a dyn Fn(&mut Settings), Reason, &'a str);
-    let cases: [Change<'_>; 3] = [
+    let nobody = format!("127.0.0.1:{}/sluice:nowhere", crate::support::free_port());
+    let pulled = |s: &mut Settings| (s.executor.kubernetes.image, s.executor.kubernetes.pull) = (nobody.clone(), PullPolicy::Missing);
+    let starved = |s: &mut Settings| {
+        // Enough to begin, and too little for what waits in the stream.
+        s.executor.kubernetes.memory = 6 << 20;
+        s.executor.kubernetes.requests.memory = 1 << 20;
+    };
+    let jetstream = rig.world.nats.jetstream().await;
+    for n in 0..60_i64 {
+        let document = bson::doc! {"n": n, "text": "x".repeat(64 << 10)};
+        acknowledged(&jetstream, SUBJECT, document.to_vec().unwrap()).await;
+    }
+    // An image of our own cluster that has no such program; a cluster of somebody else's has no such image.
+    let other = |s: &mut Settings| s.executor.kubernetes.image = "sluice.local/pause:1".into();
+    let said = if rig.namespace.cluster().audit().is_some() { Reason::EngineRefuses } else { Reason::ImageMissing };
+    let cases: [Change<'_>; 6] = [
         (&|s| s.executor.kubernetes.image = "sluice:nowhere".into(), Reason::ImageMissing, "sluice:nowhere"),
+        (&pulled, Reason::ImageMissing, "Pull"),
+        (&other, said, ""),
+        (&starved, Reason::ExecutionOutOfMemory, "memory"),
         (
             &|s| s.executor.kubernetes.node_selector = [("disktype".to_owned(), "none".to_owned())].into(),
             Reason::ExecutionUnschedulable,
@@ -42,22 +54,33 @@ async fn what_keeps_a_pod_from_running_is_a_reason_until_it_is_gone() {
         (&|s| s.executor.kubernetes.secrets = [("mongodb-default-url".to_owned(), key.clone())].into(), Reason::EngineRefuses, "nowhere"),
     ];
     for (change, reason, word) in cases {
-        says(&with(change), &one, reason, word).await;
+        let backend = with(change);
+        backend.ensure(&one).await.unwrap();
+        says(&backend, reason, word).await;
     }
     let good = rig.backend();
     good.ensure(&one).await.unwrap();
     runs(&good, &one).await;
+    // Killed whenever its node starts it again.
+    let pod = observed(&good).await.unwrap().instances.remove(0).name;
+    eventually("it is said to crash again and again", 2 * SOON, || async {
+        rig.namespace.signal(&pod, "KILL").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let troubles = observed(&good).await.unwrap().troubles;
+        troubles.iter().any(|trouble| trouble.reason == Reason::ExecutionFailed && trouble.message.contains("exit code 137"))
+    })
+    .await;
     let gone = ExecutionSpec { version: VersionName::parse("nowhere").unwrap(), ..one.clone() }.seal("");
-    says(&good, &gone, Reason::ExecutionMisconfigured, "exit code 3").await;
+    good.ensure(&gone).await.unwrap();
+    says(&good, Reason::ExecutionMisconfigured, "exit code 3").await;
     let seen = observed(&good).await.unwrap();
     assert!(seen.instances.iter().any(|instance| instance.fingerprint == one.fingerprint && instance.state.is_live()), "{seen:?}");
-    good.ensure(&one).await.unwrap();
-    runs(&good, &one).await;
     good.destroy(&id()).await.unwrap();
     eventually("nothing is left", SOON, || async { rig.left().await.is_empty() }).await;
 
     rig.namespace.kubectl(&["create", "quota", "none", "--hard=pods=0"]).await;
-    says(&good, &one, Reason::ExecutionNotAdmitted, "quota").await;
+    good.ensure(&one).await.unwrap();
+    says(&good, Reason::ExecutionNotAdmitted, "quota").await;
     rig.namespace.kubectl(&["delete", "quota", "none"]).await;
     runs(&good, &one).await;
 }
@@ -65,38 +88,14 @@ async fn what_keeps_a_pod_from_running_is_a_reason_until_it_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_goes_and_comes_back_is_waited_for() {
     require!("kubernetes", "nats-server", "database");
-    let cluster = Cluster::shared().await;
-    if cluster.audit().is_none() {
-        // Only where the tests may start clusters at all.
+    if !Cluster::may_be_own() {
         return;
     }
-    drop(cluster);
     let cluster = Cluster::own().await;
     let rig = Rig::on(cluster.clone()).await;
-    let (backend, one) = (rig.backend(), rig.plain().await);
-    backend.ensure(&one).await.unwrap();
-    runs(&backend, &one).await;
-    let mut events = backend.events();
-    cluster.kill9(Component::ApiServer);
-    rig.world.send(0..100).await;
-    rig.world.stored(100).await;
-    eventually("it is said to be away", SOON, || async {
-        let asked = backend.observe(&id()).await;
-        asked.is_err_and(|error| error.reason == Reason::EngineUnavailable && error.retry && error.message.contains("since"))
-    })
-    .await;
-    let two = rig.version("2", &crate::executor::PLAIN.replace("1000", "900")).await;
-    backend.ensure(&two).await.unwrap();
-    while events.try_recv().is_ok() {}
-    cluster.restart().await;
-    runs(&backend, &two).await;
-    eventually("an event hints at it", SOON, || {
-        let hinted = events.try_recv().is_ok();
-        async move { hinted }
-    })
-    .await;
-    rig.world.send(100..200).await;
-    rig.world.stored(200).await;
+    let (one, two) = (rig.plain().await, rig.version("2", &newer()).await);
+    let kill = || cluster.kill9(Component::ApiServer);
+    waits_for_its_engine(&rig.backend(), &rig.world, [&one, &two], kill, async || cluster.restart().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

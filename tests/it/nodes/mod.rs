@@ -1,16 +1,19 @@
 //! Sluice on a NATS cluster of three real nodes: streams of three copies and of one, leaders killed, nodes cut off and healed,
 //! streams scaled down under load. At the end every acknowledged publish is in exactly one place.
 //!
-//! With `SLUICE_SOAK_SECONDS` each test goes on for about as long.
+//! When somebody dies and for how long is drawn from a seed. With `SLUICE_SOAK_SECONDS` each test goes on for about as long,
+//! `SLUICE_SOAK_SEED` repeats one, `make torture-nodes` is both; the reports are under `target/torture`.
 
 mod one_copy;
 mod three_copies;
 
 use crate::controllers::health;
 use crate::pipelines::plain;
-use crate::soak::{self, Account, Ledger, Pace};
+use crate::soak::{self, Ledger, Pace, Report};
 use crate::support::{Mongo, NatsCluster, Run, Sluice, eventually};
 use async_nats::jetstream;
+use rand::prelude::*;
+use serde::Serialize;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -18,6 +21,36 @@ use std::time::{Duration, Instant};
 const LONG: Duration = Duration::from_secs(150);
 /// So short that what a lost node delivered to nobody comes soon.
 const LEASE: Duration = Duration::from_secs(6);
+
+/// What was done.
+#[derive(Debug, Default, Serialize)]
+struct Done {
+    kills_of_leaders: u64,
+    kills_of_the_only_copys_node: u64,
+    nodes_cut_off: u64,
+    scaled_down: u64,
+}
+
+/// The seed of a test, and what is drawn from it.
+struct Fortune {
+    name: &'static str,
+    seed: u64,
+    dice: StdRng,
+    begun: Instant,
+}
+
+impl Fortune {
+    fn new(name: &'static str) -> Self {
+        let seed = soak::seed();
+        eprintln!("NODES {name}, seed {seed}, begins");
+        Self { name, seed, dice: StdRng::seed_from_u64(seed), begun: Instant::now() }
+    }
+
+    /// Waits for some moment within so many milliseconds.
+    async fn some_moment(&mut self, most: u64) {
+        tokio::time::sleep(soak::millis(&mut self.dice, 0..most)).await;
+    }
+}
 
 /// A cluster, a database, two `sluice run`s and the pipeline `metrics`.
 struct Nodes {
@@ -87,23 +120,26 @@ impl Nodes {
         eventually("documents flow", LONG, || async { self.mongo.count("metrics").await >= wanted }).await;
     }
 
-    /// Lets the producers end, waits until nothing waits, and counts.
-    async fn settle(&self, mut ledger: Ledger, what: &str) -> Account {
+    /// Lets the producers end, waits until nothing waits, counts, and reports.
+    async fn settle(&self, mut ledger: Ledger, fortune: Fortune, done: Done) {
         ledger.end().await;
-        let begun = Instant::now();
-        while self.info("alpha_metrics").await.state.messages > 0 {
-            assert!(begun.elapsed() < LONG, "{what}: {:?}", self.info("alpha_metrics").await.state);
+        let (ended, seconds) = (Instant::now(), fortune.begun.elapsed().as_secs());
+        let mut waiting = self.info("alpha_metrics").await.state.messages;
+        while waiting > 0 && ended.elapsed() < LONG {
             tokio::time::sleep(Duration::from_millis(100)).await;
+            waiting = self.info("alpha_metrics").await.state.messages;
         }
         let place = |id: &str| vec![(self.mongo.database().to_owned(), id.to_owned())];
         let account = ledger.account(&self.cluster.jetstream().await, &self.mongo, place).await;
-        let line = format!("NODES {what}: {account}");
-        eprintln!("{line}");
-        account.assert_exactly_once(&line);
+        let settled_after_seconds = (waiting == 0).then(|| ended.elapsed().as_secs_f64());
+        let report = Report { seed: fortune.seed, seconds, settled_after_seconds, waiting, done, account };
+        let line = format!("NODES {}, seed {}, {seconds} s: {:?}; {}", fortune.name, fortune.seed, report.done, report.account);
+        eprintln!("{line}\nreport: {}", report.write(&format!("{}-{}", fortune.name, fortune.seed)).display());
+        assert_eq!(waiting, 0, "{line}");
+        report.account.assert_exactly_once(&line);
         for member in &self.members {
             eventually("all are well", LONG, || async { health(member).await["ready"] == Value::Bool(true) }).await;
         }
-        account
     }
 }
 

@@ -37,6 +37,7 @@ async fn received(members: &[Sluice]) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_of_a_stream_of_one_copy_killed_right_after_a_delivery_to_two_replicas_doubles_nothing() {
     require!("nats-server", "database");
+    let mut fortune = Fortune::new("one-copy");
     let (cluster, mongo) = tokio::join!(NatsCluster::start(), Mongo::start());
     let node = one_copy(&cluster).await;
     // Connected elsewhere, so that none of them notices.
@@ -44,17 +45,18 @@ async fn the_node_of_a_stream_of_one_copy_killed_right_after_a_delivery_to_two_r
     let mut nodes = Nodes::on(cluster, mongo, elsewhere).await;
     nodes.publish(&plain("metrics").replace("20ms", "100ms")).await;
     let ledger = nodes.load().await;
-    let mut kills = 0;
+    let mut done = Done::default();
     for _ in 0..3 * rounds(Duration::from_secs(30)) {
         nodes.flows(300).await;
+        fortune.some_moment(300).await;
         let before = received(&nodes.members).await;
         // Within milliseconds of a delivery: both hold something all the time.
         while received(&nodes.members).await == before {}
         nodes.cluster.kill9(node);
-        kills += 1;
+        done.kills_of_the_only_copys_node += 1;
         nodes.cluster.restart(node).await;
     }
-    nodes.settle(ledger, &format!("one copy, its node killed {kills} times")).await;
+    nodes.settle(ledger, fortune, done).await;
     let (received, messages) = (received(&nodes.members).await, nodes.info("alpha_metrics").await.state.last_sequence);
     assert!(received > messages, "{received} deliveries of {messages} messages: nothing was forgotten");
 }

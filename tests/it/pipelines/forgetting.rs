@@ -125,6 +125,7 @@ async fn sequences_used_again_after_the_tail_of_a_stream_was_lost_are_other_mess
     stage.nats.restart().await;
     let noticed = || async { stage.sluice.log().contains("the stream is another one, or lost messages that were delivered") };
     eventually("the loss is noticed", SOON, noticed).await;
+    stage.says("metrics", "Advisory", true, "StreamLostMessages").await;
     stage.send_bare(60..110).await;
     stage.exactly("metrics", 0..110).await;
     stage.settled("metrics").await;

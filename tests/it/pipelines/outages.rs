@@ -5,28 +5,6 @@ use super::*;
 use crate::support::Proxy;
 use std::time::Instant;
 
-/// The memory that the process has now, in KiB.
-fn memory(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// What is wrong according to `/health/ready`: the pipelines that are named, and everything else.
-async fn wrong(stage: &Stage) -> (Vec<String>, Vec<String>) {
-    let (_, body) = stage.sluice.get("/health/ready").await;
-    let health: Value = serde_json::from_str(&body).unwrap();
-    let checks = health["checks"].as_array().cloned().unwrap_or_default();
-    let (mut pipelines, mut others) = (Vec::new(), Vec::new());
-    for check in checks.into_iter().filter(|check| check["ok"] == false) {
-        match check["pipeline"].as_str() {
-            Some(id) => pipelines.push(id.to_owned()),
-            None => others.push(check.to_string()),
-        }
-    }
-    (pipelines, others)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn full_dead_letters_pause_their_pipeline_alone_until_there_is_room() {
     require!("nats-server", "database");

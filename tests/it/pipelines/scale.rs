@@ -2,22 +2,42 @@
 
 use super::*;
 use async_nats::jetstream::object_store::ObjectMetadata;
+use std::time::Instant;
+
+/// How many entries: two thousand, or `SLUICE_ENTRIES`.
+fn entries() -> usize {
+    std::env::var("SLUICE_ENTRIES").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000)
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_entries_at_once_are_all_running() {
+async fn thousands_of_entries_at_once_all_run_in_bounded_memory_and_a_bad_one_among_them_touches_itself_alone() {
     require!("nats-server", "database");
-    let stage = Stage::set().await;
+    const BAD: usize = 777;
+    let (stage, many) = (Stage::set().await, entries());
     let jetstream = stage.nats.jetstream().await;
     let entries = &jetstream.get_key_value("alpha").await.unwrap();
     let configs = &jetstream.get_object_store("alpha-configs").await.unwrap();
-    let puts = (0..1_000).map(|n| async move {
+    let before = memory(stage.sluice.pid());
+    let begun = Instant::now();
+    let puts = (0..many).map(|n| async move {
         let metadata = ObjectMetadata { name: format!("p{n}/1"), ..ObjectMetadata::default() };
         configs.put(metadata, &mut plain(&format!("p{n}")).as_bytes()).await.unwrap();
-        entries.put(format!("p{n}"), r#"{"status":"published","version":"1"}"#.into()).await.unwrap();
+        let entry = if n == BAD { r#"{"status":"published","version":["1"]}"# } else { r#"{"status":"published","version":"1"}"# };
+        entries.put(format!("p{n}"), entry.into()).await.unwrap();
     });
     stream::iter(puts).buffer_unordered(50).collect::<Vec<_>>().await;
-    eventually("a thousand run", LONG, || async { stage.running().await == 1_000 }).await;
-    for n in [0, 499, 999] {
+    let put = begun.elapsed();
+    let limit = LONG + many as u32 * Duration::from_millis(30);
+    while stage.running().await < many - 1 {
+        assert!(begun.elapsed() < limit, "{} of {many} run after {:?}", stage.running().await, begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let (all, now) = (begun.elapsed(), memory(stage.sluice.pid()));
+    println!("{many} entries: put within {put:?}, all run after {all:?}, {} KiB each", now.saturating_sub(before) / many as u64);
+    assert!(now < before + (96 << 10) + 64 * many as u64, "memory grew from {before} to {now} KiB for {many} entries");
+    stage.says(&format!("p{BAD}"), "Valid", false, "EntryUnreadable").await;
+    eventually("it alone is red", LONG, || async { wrong(&stage).await == (vec![format!("p{BAD}")], Vec::new()) }).await;
+    for n in [0, BAD - 1, BAD + 1, many - 1] {
         stage.send(&format!("alpha.p{n}"), 0..10).await;
         stage.exactly(&format!("p{n}"), 0..10).await;
     }

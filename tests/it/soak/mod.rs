@@ -9,9 +9,11 @@
 mod fates;
 mod ledger;
 mod message;
+mod report;
 
 pub use fates::{Fates, Turn};
 pub use ledger::{Account, Ledger, Pace};
+pub use report::Report;
 
 use rand::prelude::*;
 use std::time::Duration;

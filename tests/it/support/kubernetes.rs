@@ -7,19 +7,20 @@
 //!
 //! A cluster of somebody else has to reach this machine at `SLUICE_TEST_GATEWAY`, and to have `SLUICE_TEST_IMAGE`.
 
-use super::docker::{blocking, script, succeeds};
+use super::serving::{Serving, blocking, kept_image, root, script, succeeds};
 use super::{eventually, temp_dir, tool};
-use sha2::{Digest, Sha256};
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Write},
+    io::Write,
     net::IpAddr,
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     sync::{Arc, OnceLock},
     time::Duration,
 };
+
+/// Names a cluster of somebody else.
+const GIVEN: &str = "SLUICE_TEST_KUBECONFIG";
 
 /// A cluster, seen by its administrator.
 pub struct Cluster {
@@ -28,13 +29,6 @@ pub struct Cluster {
     gateway: IpAddr,
     serving: Option<Serving>,
     image: OnceLock<String>,
-}
-
-/// A cluster of our own.
-struct Serving {
-    child: Child,
-    dir: PathBuf,
-    _temp: tempfile::TempDir,
 }
 
 /// A part of a cluster of our own; a process by itself.
@@ -70,8 +64,17 @@ impl Cluster {
         blocking(|| Arc::new(Self::serve())).await
     }
 
+    /// Whether a test may have a cluster of its own; where one of somebody else is named, it says that it is skipped.
+    pub fn may_be_own() -> bool {
+        let given = env::var_os(GIVEN).is_some();
+        if given {
+            super::skipped("parts of a cluster of somebody else are not killed");
+        }
+        !given
+    }
+
     fn given() -> Option<Self> {
-        let kubeconfig = env::var_os("SLUICE_TEST_KUBECONFIG")?.into();
+        let kubeconfig = env::var_os(GIVEN)?.into();
         let gateway = env::var("SLUICE_TEST_GATEWAY").expect("SLUICE_TEST_GATEWAY: where pods reach this machine");
         let gateway = gateway.parse().expect("SLUICE_TEST_GATEWAY is an address");
         Some(Self { kubeconfig, kubectl: "kubectl".into(), gateway, serving: None, image: OnceLock::new() })
@@ -79,19 +82,10 @@ impl Cluster {
 
     fn serve() -> Self {
         tool("kubernetes").expect("kubernetes");
-        let temp = temp_dir("cluster");
-        let dir = temp.path().to_owned();
-        let mut command = script("cluster.sh");
-        command.arg("serve").arg(&dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        // Ctrl-C ends this process; the end of its stdin then tells the script to put everything away.
-        command.process_group(0);
-        let mut child = command.spawn().expect("bash starts");
-        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let said: Vec<String> = lines.map_while(Result::ok).take(3).collect();
-        let field = |name: &str| said.iter().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("cluster.sh said {said:?}"));
-        let (kubeconfig, kubectl) = (field("kubeconfig=").into(), field("kubectl=").into());
-        let gateway = field("gateway=").parse().expect("an address");
-        Self { kubeconfig, kubectl, gateway, serving: Some(Serving { child, dir, _temp: temp }), image: OnceLock::new() }
+        let serving = Serving::start("cluster.sh", &[], 3);
+        let (kubeconfig, kubectl) = (serving.field("kubeconfig").into(), serving.field("kubectl").into());
+        let gateway = serving.field("gateway").parse().expect("an address");
+        Self { kubeconfig, kubectl, gateway, serving: Some(serving), image: OnceLock::new() }
     }
 
     /// The administrator's kubeconfig.
@@ -154,8 +148,7 @@ impl Cluster {
 
     /// Kills a part of it at once. Only of a cluster of this test's own.
     pub fn kill9(&self, component: Component) {
-        let pid = fs::read_to_string(self.serving().dir.join(format!("{}.pid", component.name()))).expect("it runs");
-        succeeds(Command::new("sh").args(["-c", &format!("kill -KILL {pid}")]));
+        self.serving().kill9(component.name());
     }
 
     /// Starts what was killed, and waits until it is ready.
@@ -181,15 +174,6 @@ impl Cluster {
 
     fn serving(&self) -> &Serving {
         self.serving.as_ref().expect("a cluster of this test's own")
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let Some(serving) = &mut self.serving else { return };
-        drop(serving.child.stdin.take());
-        // Its directory goes after it.
-        let _ = serving.child.wait();
     }
 }
 
@@ -275,32 +259,16 @@ impl Drop for Namespace {
 
 /// The image's name, and the tar that holds it.
 fn make_image() -> (String, PathBuf) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let binary = Path::new(env!("CARGO_BIN_EXE_sluice"));
-    let [dockerfile, stage] = ["Dockerfile", "stage.sh"].map(|file| root.join("executor-image").join(file));
-    let assemble = root.join("deploy/local/cluster/image.py");
-    let mut hash = Sha256::new();
-    for file in [&dockerfile, &stage, &assemble, binary] {
-        hash.update(fs::read(file).expect("a file of the image"));
-    }
-    let hash: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    let name = format!("sluice:it-{hash}");
-    let kept = binary.parent().expect("a directory").join("cluster-images");
-    let tar = kept.join(format!("{hash}.tar"));
-    if !tar.exists() {
-        // What earlier binaries were is of no use any more.
-        let _ = fs::remove_dir_all(&kept);
-        fs::create_dir_all(&kept).expect("a directory");
+    let sources = ["executor-image/Dockerfile", "executor-image/stage.sh", "deploy/local/cluster/image.py"];
+    let [dockerfile, stage, assemble] = sources.map(|file| root().join(file));
+    kept_image("cluster-images", &sources, |binary, name, made| {
         let tree = temp_dir("image");
         succeeds(Command::new("sh").arg(&stage).arg(binary).arg(tree.path()));
-        let made = kept.join(format!("{hash}.{}", std::process::id()));
         // The first stage of the Dockerfile is the one without a base.
         let mut command = Command::new("python3");
-        command.arg(&assemble).arg(tree.path()).arg(&dockerfile).arg(&name).stdout(fs::File::create(&made).expect("a file"));
+        command.arg(&assemble).arg(tree.path()).arg(&dockerfile).arg(name).stdout(fs::File::create(made).expect("a file"));
         assert!(command.status().expect("python3 starts").success(), "{command:?}");
-        fs::rename(&made, &tar).expect("the image is kept");
-    }
-    (name, tar)
+    })
 }
 
 fn told(arguments: &[&str], output: Output) -> String {

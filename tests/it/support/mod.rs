@@ -17,6 +17,7 @@ mod nats;
 mod nats_cluster;
 mod process;
 mod proxy;
+mod serving;
 mod sluice;
 mod tools;
 pub mod wire;

@@ -12,11 +12,11 @@ mod report;
 
 use crate::controllers::{foreign_durable, foreign_stream, health};
 use crate::pipelines::plain;
-use crate::soak::{self, Account, Fates, Ledger, Pace, Turn};
+use crate::soak::{self, Account, Fates, Ledger, Pace, Report, Turn};
 use crate::support::{Mongo, Nats, Proxy, Run, Sluice, eventually, skipped};
 use async_nats::jetstream;
 use plan::{DATABASE, Deed, LINES, MEMBERS, NATS};
-use report::{Done, Report};
+use report::Done;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -248,7 +248,7 @@ async fn whatever_dies_sleeps_fails_or_is_cut_each_acknowledged_publish_is_store
     let settled_after_seconds = settled.as_ref().ok().map(Duration::as_secs_f64);
     let report =
         Report { seed, seconds: lasts.as_secs(), settled_after_seconds, waiting, done: std::mem::take(&mut torture.done), account };
-    let (line, file) = (report.to_string(), report.write());
+    let (line, file) = (report.to_string(), report.write(&seed.to_string()));
     eprintln!("{line}\nreport: {}", file.display());
     settled.unwrap_or_else(|why| panic!("{why}\n{line}"));
     report.account.assert_exactly_once(&line);

@@ -1,8 +1,8 @@
-//! What a torture did and what came of it: one line for people, one JSON file under `target/torture` for machines.
+//! What a torture did, and what came of it in one line for people.
 
-use crate::soak::Account;
+use crate::soak::Report;
 use serde::Serialize;
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, time::Duration};
 
 /// What was done; what met somebody who was dead or asleep already does not count.
 #[derive(Debug, Default, Serialize)]
@@ -27,33 +27,7 @@ impl Done {
     }
 }
 
-/// The whole.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// Repeats the plan: `SLUICE_SOAK_SEED`.
-    pub seed: u64,
-    pub seconds: u64,
-    /// How long it took afterwards until nothing waited any more; `null` where that never came.
-    pub settled_after_seconds: Option<f64>,
-    /// Messages that wait in the streams nevertheless; the account calls them lost.
-    pub waiting: u64,
-    pub done: Done,
-    pub account: Account,
-}
-
-impl Report {
-    /// Writes it to `target/torture/{seed}.json`; where that is.
-    pub fn write(&self) -> PathBuf {
-        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/torture");
-        std::fs::create_dir_all(&directory).expect("target can be written to");
-        let file = directory.join(format!("{}.json", self.seed));
-        let text = serde_json::to_string_pretty(self).expect("a report is JSON");
-        std::fs::write(&file, text + "\n").expect("the report is written");
-        file
-    }
-}
-
-impl fmt::Display for Report {
+impl fmt::Display for Report<Done> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, seconds, settled_after_seconds, waiting, done, account } = self;
         let stops = done.stops_of_sluice + done.stops_of_nats + done.stops_of_the_database;

@@ -47,6 +47,8 @@ enum Mutation {
     TakenByBoth,
     /// Who stands by goes on.
     NobodyStepsBack,
+    /// Whoever asks for a block gets it, in whatever term.
+    ReservedInAnyTerm,
 }
 
 #[derive(Debug, Clone)]
@@ -112,6 +114,10 @@ struct World {
     crashes: bool,
     resets: bool,
     zombies: bool,
+    /// Messages come in bursts, and the reader is suspended just before one, which is delivered to it all the same; when it wakes the
+    /// server forgets that, and the burst comes to its successor, too, who has seen nothing younger.
+    bursts: bool,
+    forgets_at: Nanos,
     faults_until: Nanos,
     messages: Vec<Message>,
     page: Option<Page>,
@@ -194,7 +200,8 @@ impl World {
             Request::Keep(ask) => Reply::Kept(self.write_page(&ask)),
             Request::Reserve { term, upto } => {
                 let upto = if self.mutation == Mutation::NothingReserved { 0 } else { upto };
-                let page = self.page.as_mut().filter(|page| page.term == term);
+                let any = self.mutation == Mutation::ReservedInAnyTerm;
+                let page = self.page.as_mut().filter(|page| any || page.term == term);
                 Reply::Reserved(
                     term,
                     Some(page.map(|page| (page.reserved, page.beat) = (page.reserved.max(upto), page.beat + 1)).is_some()),

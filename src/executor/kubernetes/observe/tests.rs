@@ -18,9 +18,11 @@ fn pod(state: InstanceState) -> OwnPod {
         instance: Instance { name: "p".into(), fingerprint: spec.fingerprint.clone(), state, since: None, restarts: 0, exit_code: None },
         target: target_hash(&spec),
         ending: false,
+        stray: None,
         unschedulable: None,
         waiting: None,
         out_of_memory: false,
+        not_begun: None,
         created: None,
     }
 }
@@ -47,7 +49,12 @@ fn running() -> Seen {
         raw: serde_json::to_value(&manifests.settings).unwrap(),
         spec: Some(spec),
     };
-    Seen { deployment: Some(deployment), pods: vec![pod(InstanceState::Running), pod(InstanceState::Running)], files: vec![files] }
+    Seen {
+        deployment: Some(deployment),
+        pods: vec![pod(InstanceState::Running), pod(InstanceState::Running)],
+        files: vec![files],
+        stray_sets: Vec::new(),
+    }
 }
 
 fn seen_as(seen: &Seen, want: Option<&Want>) -> Option<Observed> {
@@ -104,6 +111,7 @@ fn every_way_in_which_a_pod_fails_is_a_reason_of_its_own() {
     assert_eq!(reason(Created, |pod| pod.waiting = Some(("ContainerCreating".into(), String::new()))), None);
     assert_eq!(reason(Created, |pod| pod.unschedulable = Some("no node".into())), Some(Reason::ExecutionUnschedulable));
     assert_eq!(reason(Restarting, |pod| pod.out_of_memory = true), Some(Reason::ExecutionOutOfMemory));
+    assert_eq!(reason(Restarting, |pod| pod.not_begun = Some("no such file".into())), Some(Reason::EngineRefuses));
     assert_eq!(reason(Restarting, |pod| pod.instance.exit_code = Some(3)), Some(Reason::ExecutionMisconfigured));
     assert_eq!(reason(Restarting, |pod| pod.waiting = Some(("CrashLoopBackOff".into(), "m".into()))), Some(Reason::ExecutionFailed));
     assert_eq!(reason(Unhealthy, |_| ()), Some(Reason::ExecutionUnhealthy));

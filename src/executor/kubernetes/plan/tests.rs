@@ -29,9 +29,11 @@ fn pod(spec: &ExecutionSpec, ending: bool) -> OwnPod {
         },
         target: target_hash(spec),
         ending,
+        stray: None,
         unschedulable: None,
         waiting: None,
         out_of_memory: false,
+        not_begun: None,
         created: None,
     }
 }
@@ -78,20 +80,41 @@ fn take(step: &Step, spec: &ExecutionSpec, seen: &mut Seen) {
         }
         Step::Delete => seen.deployment.as_mut().unwrap().deleting = true,
         Step::RemoveFiles(name) => seen.files.retain(|files| files.name != *name),
+        Step::RemoveSet(set) => seen.stray_sets.retain(|other| other != set),
+        Step::RemovePod(stray) => seen.pods.retain(|pod| pod.stray.as_ref() != Some(stray)),
     }
 }
 
 /// What a cluster does by itself, with time.
 fn settle(seen: &mut Seen) {
     match &mut seen.deployment {
-        Some(deployment) if deployment.deleting => *seen = Seen { files: seen.files.clone(), ..Seen::default() },
+        Some(deployment) if deployment.deleting => (seen.deployment, seen.pods) = (None, strays_of(seen)),
         Some(deployment) => {
+            // Sets are adopted, and so are pods that fit the template.
+            seen.stray_sets.clear();
+            seen.pods.retain(|pod| pod.stray.is_some() && pod.instance.fingerprint != deployment.fingerprint);
             let like = seen.files.iter().find(|files| files.fingerprint == deployment.fingerprint).and_then(|files| files.spec.clone());
-            seen.pods = like.iter().flat_map(|spec| vec![pod(spec, false); deployment.replicas as usize]).collect();
+            seen.pods.extend(like.iter().flat_map(|spec| vec![pod(spec, false); deployment.replicas as usize]));
             deployment.settled = true;
         }
-        None => seen.pods.clear(),
+        None if seen.stray_sets.is_empty() => seen.pods = strays_of(seen),
+        None => {}
     }
+}
+
+fn strays_of(seen: &Seen) -> Vec<OwnPod> {
+    seen.pods.iter().filter(|pod| pod.stray.is_some()).cloned().collect()
+}
+
+/// What somebody leaves who deletes the Deployment with `--cascade=orphan`; its replica set too, where `bare`.
+fn orphaned(mut seen: Seen, bare: bool) -> Seen {
+    let Some(deployment) = seen.deployment.take() else { return seen };
+    let stray = |name: String| Stray { name, uid: "u".into(), resource_version: "1".into(), target: deployment.target.clone() };
+    match bare {
+        true => seen.pods.iter_mut().for_each(|pod| pod.stray = Some(stray(pod.instance.name.clone()))),
+        false => seen.stray_sets = vec![stray("set".into())],
+    }
+    seen
 }
 
 fn elsewhere() -> ExecutionSpec {
@@ -134,8 +157,32 @@ fn another_target_begins_only_when_no_pod_of_the_old_is_left() {
     settle(&mut seen);
     assert_eq!(next(&elsewhere(), &seen).steps, [Step::Files, Step::Apply, Step::Scale(2)]);
     // Somebody deleted the Deployment in the middle: its pods are still there.
-    let orphans = Seen { deployment: None, ..running(&spec()) };
-    assert_eq!(next(&elsewhere(), &orphans), WAIT);
+    let ending = Seen { deployment: None, ..running(&spec()) };
+    assert_eq!(next(&elsewhere(), &ending), WAIT);
+}
+
+#[test]
+fn what_lost_its_owner_is_adopted_where_it_is_to_run_and_removed_where_nothing_would() {
+    for bare in [false, true] {
+        let seen = orphaned(running(&spec()), bare);
+        assert_eq!(next(&spec(), &seen).steps, [Step::Create, Step::Files], "which adopts them");
+        assert_eq!(next(&newer(), &seen).steps, [Step::Create, Step::Files]);
+        for removed in [next(&elsewhere(), &seen), plan(&Want::Stopped, None, &seen), plan(&Want::Gone, None, &seen)] {
+            let right = |step: &Step| matches!((step, bare), (Step::RemoveSet(_), false) | (Step::RemovePod(_), true));
+            assert!(removed.waits && !removed.steps.is_empty() && removed.steps.iter().all(right), "{removed:?}");
+        }
+    }
+    // One of another version, beside a Deployment that does not adopt it.
+    let mut seen = running(&newer());
+    seen.pods.push(orphaned(running(&spec()), true).pods.remove(0));
+    assert!(matches!(&next(&newer(), &seen).steps[..], [Step::RemovePod(_)]));
+    seen.deployment.as_mut().unwrap().settled = false;
+    assert_eq!(next(&newer(), &seen), WAIT, "not before there is another");
+    // Sets are asked for only where the answer counts.
+    let (run, gone) = (Want::Run(Box::new(spec())), Want::Gone);
+    let orphans = orphaned(running(&spec()), false);
+    assert!(!needs_stray_sets(&run, &orphans) && needs_stray_sets(&gone, &orphans) && !needs_stray_sets(&gone, &running(&spec())));
+    assert!(needs_stray_sets(&Want::Run(Box::new(elsewhere())), &orphans));
 }
 
 #[test]
@@ -199,13 +246,20 @@ fn destroying_deletes_the_deployment_first_and_then_what_is_left() {
 }
 
 proptest::proptest! {
-    /// From anywhere, towards anything: the walk ends, two targets never overlap on the way, and at its end nothing is to do.
+    /// From anywhere, towards anything, and whoever takes the Deployment away meanwhile: the walk ends, two targets never
+    /// overlap on the way, and at its end nothing is to do.
     #[test]
-    fn every_walk_ends_and_two_targets_never_overlap(from in 0..5_usize, to in 0..5_usize, early in proptest::collection::vec(proptest::bool::ANY, 64)) {
+    fn every_walk_ends_and_two_targets_never_overlap(
+        from in 0..5_usize, to in 0..5_usize, lost in proptest::option::of(proptest::bool::ANY),
+        early in proptest::collection::vec(proptest::bool::ANY, 64),
+    ) {
         let wants = [Want::Run(Box::new(spec())), Want::Run(Box::new(newer())), Want::Run(Box::new(elsewhere())), Want::Stopped, Want::Gone];
         let mut seen = Seen::default();
         for want in [&wants[0], &wants[from], &wants[to]] {
             let mut done = false;
+            if let Some(bare) = lost {
+                seen = orphaned(seen, bare);
+            }
             for early in early.iter().cycle().take(200) {
                 let next = match want {
                     Want::Run(spec) => next(spec, &seen),

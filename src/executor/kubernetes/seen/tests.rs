@@ -37,6 +37,9 @@ fn a_pod_is_what_its_container_does() {
     );
     assert_eq!((looping.instance.state, looping.instance.exit_code), (InstanceState::Restarting, Some(137)));
     assert!(looping.out_of_memory && looping.instance.restarts == 2);
+    let not_begun = json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": "no such file"}});
+    let not_begun = container(json!({"waiting": {"reason": "CrashLoopBackOff"}}), not_begun, false);
+    assert_eq!(not_begun.not_begun.as_deref(), Some("no such file"));
     let again = container(at(50), json!({"terminated": {"exitCode": 1}}), true);
     assert_eq!((again.instance.state, again.instance.exit_code), (InstanceState::Running, None), "what is over is over");
     assert_eq!(one(json!({"phase": "Failed", "reason": "Evicted"})).instance.state, InstanceState::Dead);

@@ -4,6 +4,10 @@
 use super::process::Process;
 use super::*;
 
+/// When a burst comes, and how long after the one before it.
+const BURST: Nanos = 40 * SECOND;
+const BURSTS: Nanos = 41 * SECOND;
+
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
@@ -19,6 +23,8 @@ fn run(seed: u64, mutation: Mutation) -> Result<(), String> {
         crashes: !seed.is_multiple_of(4),
         resets: seed.is_multiple_of(2),
         zombies: seed.is_multiple_of(3),
+        bursts: seed % 7 == 6,
+        forgets_at: Nanos::MAX,
         faults_until,
         messages: Vec::new(),
         page: None,
@@ -31,7 +37,7 @@ fn run(seed: u64, mutation: Mutation) -> Result<(), String> {
         next_id: 0,
     };
     for _ in 0..300 {
-        let from = world.random(120) * SECOND;
+        let from = if world.bursts { BURST + BURSTS * world.random(3) } else { world.random(120) * SECOND };
         world.messages.push(Message { from, ..Message::default() });
     }
     // Sequences ascend with the time of publishing.
@@ -82,7 +88,8 @@ fn turn(world: &mut World, processes: &mut [Process], lives: &mut u64) -> Result
     for process in processes.iter_mut().filter(|process| !process.gone && process.outstanding > 0) {
         process.pull(world);
     }
-    if world.resets && world.chance(2) {
+    if world.now >= world.forgets_at || world.resets && world.chance(2) {
+        world.forgets_at = Nanos::MAX;
         // The server has forgotten what it delivered, and nobody notices.
         for message in &mut world.messages {
             message.leased_until = 0;
@@ -97,6 +104,9 @@ fn turn(world: &mut World, processes: &mut [Process], lives: &mut u64) -> Result
             process.leaving = true;
             let deadline = world.now + 10 * SECOND;
             process.event(world, Event::Stop(deadline))?;
+        } else if world.bursts && process.keeper.term().is_some() && world.now % BURSTS >= BURST - SECOND && world.chance(60) {
+            process.suspended_until = world.now + (16 + world.random(10)) * SECOND;
+            world.forgets_at = process.suspended_until + world.random(40) * MS;
         } else if world.zombies && world.chance(1) {
             process.suspended_until = world.now + world.random(90) * SECOND;
         }
@@ -133,7 +143,7 @@ fn judge(world: &World) -> Result<(), String> {
         copies[copy.message] += 1;
     }
     let (lost, twice) = (copies.iter().filter(|count| **count == 0).count(), copies.iter().filter(|count| **count > 1).count());
-    let harmless = !(world.zombies || world.crashes && world.resets);
+    let harmless = !(world.zombies || world.bursts || world.crashes && world.resets);
     match (lost, twice) {
         (0, 0) if world.doubled > 0 && harmless => Err(format!("{} doubled before repair, without any zombie", world.doubled)),
         (0, 0) => Ok(()),
@@ -168,8 +178,10 @@ fn every_rule_of_the_ledger_is_needed() {
         Mutation::OneId,
         Mutation::TakenByBoth,
         Mutation::NobodyStepsBack,
+        Mutation::ReservedInAnyTerm,
     ] {
         let caught = (1..=400).find(|seed| run(*seed, mutation).is_err());
+        eprintln!("{mutation:?}: caught by seed {caught:?}");
         assert!(caught.is_some(), "nobody notices {mutation:?}");
     }
 }

@@ -32,7 +32,10 @@ impl World<'_> {
                     self.entries(p, group).into_iter().map(|slot| (slot.message.doc, slot.key, slot.identity, slot.check)).collect();
                 self.ask_database(p, Told::Checked(group, None), |ticket| Action::Check(p, ticket, group, slots));
             }
-            Effect::Ping => self.ask_database(p, Told::Pinged(Some(Class::Transient)), |ticket| Action::Ping(p, ticket)),
+            Effect::Ping => {
+                self.takes_its_turn(p, "pings");
+                self.ask_database(p, Told::Pinged(Some(Class::Transient)), |ticket| Action::Ping(p, ticket));
+            }
             Effect::Ack(group) | Effect::Terminate(group) if !certain => self.told(p, Told::Acked(group, false)),
             Effect::Renew(group) if !certain => {
                 let now = self.processes[p].clock(self.now);
@@ -102,9 +105,11 @@ impl World<'_> {
         process.unsent -= batch;
         let share = plan.max_ack_pending as u64 / plan.processes as u64;
         let wanted = process.outstanding() + process.core.in_hand() + batch;
-        let (failed, outstanding, held) = (process.database_failed, process.outstanding(), process.core.in_hand());
+        let (failed, outstanding, held) = (process.database_failed.is_some(), process.outstanding(), process.core.in_hand());
         self.must(batch > 0 && max_bytes > 0, || "an empty pull".into());
+        let shut = self.processes[p].gate.told;
         self.must(!failed, || "pulls while the database is away".into());
+        self.must(!shut, || "pulls in an outage that another pipeline found".into());
         self.must(plan.max_ack_pending == 0 || wanted <= share.max(1), || {
             format!("pulls {batch} beside {outstanding} outstanding and {held} held, with a share of {share}")
         });
@@ -122,6 +127,7 @@ impl World<'_> {
 
     fn insert(&mut self, p: usize, group: GroupId) {
         self.inside_lease(p, group, "inserts");
+        self.takes_its_turn(p, "inserts");
         let slots = self.entries(p, group);
         let plan = self.plan;
         let bytes: u64 = slots.iter().map(|slot| u64::from(slot.message.bytes)).sum();
@@ -229,7 +235,10 @@ impl World<'_> {
 
     pub fn inserted(&mut self, p: usize, group: GroupId, reply: Reply) {
         let slots: Vec<u32> = self.processes[p].core.entries(group).iter().map(|entry| entry.slot).collect();
-        self.processes[p].database_failed = matches!(reply, Reply::Failed(Class::Transient | Class::Operator));
+        self.processes[p].database_failed = match reply {
+            Reply::Failed(class @ (Class::Transient | Class::Operator)) => Some(class),
+            _ => None,
+        };
         let reply = match (self.mutant, reply) {
             (Some(Mutant::UnmetWriteConcernTakenAsDone), Reply::Executed { failures, .. }) => Reply::Executed { failures, uncertain: None },
             (Some(Mutant::UnmetWriteConcernTakenAsRefusal), Reply::Executed { uncertain: Some(_), .. }) => {

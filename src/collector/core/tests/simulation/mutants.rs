@@ -37,10 +37,13 @@ pub enum Mutant {
     PreviousTargetIgnored,
     UnreplicatedTakenAsAbsent,
     AcknowledgesTheNextToo,
+    GateIgnored,
+    GateNeverOpens,
+    TurnTakenForAnOpenGate,
 }
 
 /// All of them.
-pub const ALL: [Mutant; 30] = {
+pub const ALL: [Mutant; 33] = {
     use Mutant::*;
     [
         AckBeforeReply,
@@ -73,5 +76,8 @@ pub const ALL: [Mutant; 30] = {
         PreviousTargetIgnored,
         UnreplicatedTakenAsAbsent,
         AcknowledgesTheNextToo,
+        GateIgnored,
+        GateNeverOpens,
+        TurnTakenForAnOpenGate,
     ]
 };

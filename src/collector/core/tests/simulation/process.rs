@@ -3,6 +3,7 @@
 //! `doubts` has what the driver does about streams that may be other ones. Used by the world.
 
 use super::database::{Key, Reply};
+use super::gate::{AtTheGate, came};
 use super::mutants::Mutant;
 use super::plan::{Nature, Plan};
 use super::stream::{Delivery, Stored};
@@ -34,6 +35,12 @@ pub enum Told {
     LookedUp(GroupId, Option<Vec<(u32, Class)>>),
     Checked(GroupId, Option<Vec<(u32, Class)>>),
     Pinged(Option<Class>),
+    /// The gate that the pipelines of the process share was opened or shut.
+    Gate,
+    /// Perhaps somebody is to try.
+    Turn,
+    /// Another pipeline of the process sends something; in its turn: whether a write or a ping.
+    Other(Option<bool>),
     Buried(GroupId, bool),
     Acked(GroupId, bool),
     Renewed(GroupId, Nanos, Vec<u32>, bool),
@@ -91,8 +98,9 @@ pub struct Process {
     /// When its clock stopped, by itself.
     pub stopped_clock: Option<Nanos>,
     pub wake: (u64, Nanos),
-    /// Whether the last command failed as a whole.
-    pub database_failed: bool,
+    /// Why the last command failed as a whole, unless others were answered since.
+    pub database_failed: Option<Class>,
+    pub gate: AtTheGate,
     pub used: u64,
     pub buried: Option<BTreeSet<Identity>>,
     pub finished: bool,
@@ -133,7 +141,8 @@ impl Process {
             asleep_until: 0,
             stopped_clock: None,
             wake: (0, Nanos::MAX),
-            database_failed: false,
+            database_failed: None,
+            gate: AtTheGate::new(),
             used: 0,
             buried: None,
             finished: false,
@@ -222,13 +231,23 @@ impl World<'_> {
                 self.processes[p].requests.remove(&request);
                 self.feed(p, Event::Tick);
             }
-            Told::Inserted(group, reply) => self.inserted(p, group, reply),
-            Told::LookedUp(group, failures) => self.looked_up(p, group, failures),
+            Told::Inserted(group, reply) => {
+                self.found_out(p, came(&reply));
+                self.inserted(p, group, reply);
+            }
+            Told::LookedUp(group, failures) => {
+                self.found_out(p, if failures.is_some() { Ok(false) } else { Err(Class::Transient) });
+                self.looked_up(p, group, failures);
+            }
             Told::Checked(group, found) => self.checked(p, group, found),
             Told::Pinged(failure) => {
-                self.processes[p].database_failed &= failure.is_some();
+                self.processes[p].database_failed.take_if(|_| failure.is_none());
+                self.found_out(p, failure.map_or(Ok(false), Err));
                 self.feed(p, Event::Pinged(failure));
             }
+            Told::Gate => self.hear_the_gate(p),
+            Told::Turn => self.next_turn(p),
+            Told::Other(turn) => self.other_pipeline(p, turn),
             Told::Buried(group, stored) => self.feed(p, Event::Buried(group, stored)),
             Told::Acked(group, all) => self.feed(p, Event::Acked(group, all)),
             Told::Renewed(group, sent, slots, all) => self.renewed(p, group, sent, &slots, all),

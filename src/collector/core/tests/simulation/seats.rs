@@ -22,6 +22,8 @@ impl World<'_> {
         self.note(|| format!("process {p} starts"));
         self.feed(p, Event::Target(Target::Good));
         self.happens_to(p, Told::Wake(0));
+        let delay = self.random.below(4 * SECOND);
+        self.later(delay, Action::Tell(p, None, Told::Other(None)));
     }
 
     /// Goes on with a target change, as a controller does.

@@ -314,7 +314,7 @@ impl World<'_> {
         let calm = self.now >= self.trouble_at + RESUMED_WITHIN + self.plan.ack_wait / 3 && !troubles.iter().any(|what| self.is(*what));
         let late = (0..self.processes.len()).find(|p| {
             let process = &self.processes[*p];
-            process.database_failed
+            process.database_failed.is_some()
                 && !process.over()
                 && process.asleep_until + RESUMED_WITHIN < self.now
                 && process.stopped_clock.is_none()
