@@ -24,7 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, warn};
 
-const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+/// Whatever heals is found within 30 s, what it takes to act included.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(15));
 /// More passes than any plan needs; beyond it something changes as fast as we act.
 pub(super) const PASSES: usize = 16;
 /// How soon an execution that is starting is looked at again; doubled each time, up to about a second. Its event, which

@@ -3,12 +3,16 @@
 
 use crate::controller_support::{CONFIG, Rig, SOON, id, invalid};
 use crate::support::{Nats, eventually, random_name};
+use futures_util::future::BoxFuture;
 use sluice::executor::{Executor, fake::Script};
 use sluice::http::View;
 use sluice::pipeline::entry::{Edit, EntryStatus, edited};
 use sluice::pipeline::id::VersionName;
 use sluice::pipeline::status::{Phase, PipelineStatus, Reason};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_goes_through_its_life_by_edits_of_one_entry() {
@@ -276,20 +280,52 @@ async fn a_second_controller_stands_by_and_takes_over_when_the_first_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_nats_server_is_met_again_and_edits_are_followed() {
+async fn whatever_failed_the_controller_has_converged_30_s_after_it_healed() {
     require!("nats-server");
+    tokio::join!(
+        converges_on_a_backend_that_failed_for_long(),
+        converges_on_a_server_that(|nats| Box::pin(async {
+            nats.kill9();
+            tokio::time::sleep(FAULT).await;
+            nats.restart().await;
+        })),
+        converges_on_a_server_that(|nats| Box::pin(async {
+            nats.sigstop();
+            tokio::time::sleep(FAULT).await;
+            nats.sigcont();
+        })),
+    );
+}
+
+/// Longer than the lease and the silence of a watch.
+const FAULT: Duration = Duration::from_secs(13);
+const HEALED: Duration = Duration::from_secs(30);
+
+async fn converges_on_a_backend_that_failed_for_long() {
+    let nats = Nats::start().await;
+    let mut rig = Rig::start(&nats).await;
+    let id = id("metrics");
+    let failures = 9;
+    rig.fake.script(std::iter::repeat_n((), failures).map(|()| Script::Fail(true)));
+    rig.publish(&id, "1", "metrics").await;
+    eventually("it was tried again and again", 4 * HEALED, || async { rig.fake.calls().len() >= failures }).await;
+    eventually("it runs", HEALED, || async { rig.fake.observe(&id).await.unwrap().is_some() }).await;
+    rig.end().await;
+}
+
+async fn converges_on_a_server_that(fault: impl FnOnce(&mut Nats) -> BoxFuture<'_, ()>) {
     let mut nats = Nats::start().await;
     let (mut rig, id) = Rig::running(&nats).await;
-    nats.kill9();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    nats.restart().await;
-    eventually("the edit is taken", SOON, || async {
+    fault(&mut nats).await;
+    let healed = Instant::now();
+    eventually("the edit is taken", HEALED, || async {
         let Ok(Some(old)) = rig.store.entries.get(&id).await else { return false };
         let value = edited(Some(&old.value), &Edit { status: Some(EntryStatus::Paused), ..Edit::default() });
         rig.store.entries.put(&id, value.into(), old.revision).await.is_ok()
     })
     .await;
-    eventually("stop is called", Duration::from_secs(40), || async { rig.fake.calls().contains(&"stop metrics".to_owned()) }).await;
+    let left = HEALED.saturating_sub(healed.elapsed());
+    eventually("the edit is followed", left, || async { rig.fake.calls().contains(&"stop metrics".to_owned()) }).await;
     rig.end().await;
 }
 
