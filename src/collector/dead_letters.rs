@@ -1,7 +1,8 @@
 //! Dead letters: messages that cannot be stored, kept with their reason in a stream of their own.
 //!
-//! One subject for each identity, published on the condition that it is empty: a second copy is refused, and that counts
-//! as stored. Nothing is published that the server might find too large, since it would cut the connection that all
+//! One subject for each identity, published on the condition that it is empty: a second copy is refused, and where the first
+//! one can be read, that counts as stored. (A leader that is cut off from its cluster refuses as well, for the sake of a copy
+//! that it has only taken in, and that is gone when another one leads.) Nothing is published that the server might find too large, since it would cut the connection that all
 //! pipelines share: such a payload goes to an Object Store first, and the dead letter names it. Called by the driver.
 
 use async_nats::jetstream::{self, object_store};
@@ -218,11 +219,16 @@ impl DeadLetters {
             Answer { error: None, .. } => {
                 Err(failure(DeadLetterErrorKind::Refused, format!("another stream than {} answered for {subject}", self.stream)))
             }
-            Answer { error: Some(refusal), .. } if WRONG_LAST_SEQUENCE.contains(&refusal.err_code) => Ok(Ok(Stored::AlreadyThere)),
-            Answer { error: Some(refusal), .. } if refusal.err_code == STORE_FAILED && self.exists(&subject).await? => {
-                Ok(Ok(Stored::AlreadyThere))
+            Answer { error: Some(refusal), .. } => {
+                let occupied = WRONG_LAST_SEQUENCE.contains(&refusal.err_code);
+                if (occupied || refusal.err_code == STORE_FAILED) && self.exists(&subject).await? {
+                    Ok(Ok(Stored::AlreadyThere))
+                } else if occupied {
+                    Err(unavailable("a copy of the dead letter is on its way, and not yet stored"))
+                } else {
+                    Ok(Err(refusal))
+                }
             }
-            Answer { error: Some(refusal), .. } => Ok(Err(refusal)),
         }
     }
 

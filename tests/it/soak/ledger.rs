@@ -261,15 +261,30 @@ async fn send(jetstream: &jetstream::Context, subject: &str, mut key: Key, said:
     }
 }
 
+/// Asks until there is an answer: a cluster that was just healed may have no leader for a moment.
+async fn insist<T, E: fmt::Debug>(ask: impl AsyncFn() -> Result<T, E>) -> T {
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Payload and reason of each dead letter of a pipeline.
 async fn dead_letters(jetstream: &jetstream::Context, pipeline: &str) -> Vec<(Vec<u8>, String)> {
-    let stream = jetstream.get_stream("alpha-dlq").await.expect("the stream of the dead letters");
-    let subjects = stream.info_with_subjects(format!("alpha-dlq.{pipeline}.>")).await.expect("its subjects");
-    let subjects: Vec<_> = subjects.try_collect().await.expect("all subjects");
+    let stream = insist(|| jetstream.get_stream("alpha-dlq")).await;
+    let subjects = insist(async || {
+        let subjects = stream.info_with_subjects(format!("alpha-dlq.{pipeline}.>")).await.map_err(|error| error.to_string())?;
+        subjects.try_collect::<Vec<_>>().await.map_err(|error| error.to_string())
+    })
+    .await;
     let mut found = Vec::new();
     for (subject, count) in subjects {
         assert_eq!(count, 1, "{subject}");
-        let message = stream.get_last_raw_message_by_subject(&subject).await.expect("the letter");
+        let message = insist(|| stream.get_last_raw_message_by_subject(&subject)).await;
         let reason = message.headers.get("Sluice-Reason").map(|reason| reason.as_str().to_owned());
         found.push((message.payload.to_vec(), reason.unwrap_or_default()));
     }
