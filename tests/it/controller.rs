@@ -306,7 +306,7 @@ async fn converges_on_a_backend_that_failed_for_long() {
     let mut rig = Rig::start(&nats).await;
     let id = id("metrics");
     let failures = 9;
-    rig.fake.script(std::iter::repeat_n((), failures).map(|()| Script::Fail(true)));
+    rig.fake.script((0..failures).map(|_| Script::Fail(true)));
     rig.publish(&id, "1", "metrics").await;
     eventually("it was tried again and again", 4 * HEALED, || async { rig.fake.calls().len() >= failures }).await;
     eventually("it runs", HEALED, || async { rig.fake.observe(&id).await.unwrap().is_some() }).await;
