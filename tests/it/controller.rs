@@ -2,7 +2,7 @@
 //! admits and says, and that it recovers from what fails.
 
 use crate::controller_support::{CONFIG, Rig, SOON, id, invalid};
-use crate::support::{Nats, eventually, random_name};
+use crate::support::{Nats, eventually, random_name, within};
 use futures_util::future::BoxFuture;
 use sluice::executor::{Executor, fake::Script};
 use sluice::http::View;
@@ -103,7 +103,7 @@ async fn reconciles_that_never_end_are_found_within_a_minute_keep_nobody_waiting
     rig.publish(&healthy, "1", "healthy").await;
     let mut wanted = hung.clone();
     wanted.sort();
-    eventually("they are found", Duration::from_secs(58), || async { red() == wanted }).await;
+    within("they are found", Duration::from_secs(58), || async { red() == wanted }).await;
     eventually("others go on", SOON, || async { rig.fake.observe(&healthy).await.unwrap().is_some() }).await;
     println!("found after {:?}", begun.elapsed());
     assert!(!rig.controller.health().ready && !red().contains(&healthy));
@@ -309,7 +309,7 @@ async fn converges_on_a_backend_that_failed_for_long() {
     rig.fake.script((0..failures).map(|_| Script::Fail(true)));
     rig.publish(&id, "1", "metrics").await;
     eventually("it was tried again and again", 4 * HEALED, || async { rig.fake.calls().len() >= failures }).await;
-    eventually("it runs", HEALED, || async { rig.fake.observe(&id).await.unwrap().is_some() }).await;
+    within("it runs", HEALED, || async { rig.fake.observe(&id).await.unwrap().is_some() }).await;
     rig.end().await;
 }
 
@@ -318,14 +318,14 @@ async fn converges_on_a_server_that(fault: impl FnOnce(&mut Nats) -> BoxFuture<'
     let (mut rig, id) = Rig::running(&nats).await;
     fault(&mut nats).await;
     let healed = Instant::now();
-    eventually("the edit is taken", HEALED, || async {
+    within("the edit is taken", HEALED, || async {
         let Ok(Some(old)) = rig.store.entries.get(&id).await else { return false };
         let value = edited(Some(&old.value), &Edit { status: Some(EntryStatus::Paused), ..Edit::default() });
         rig.store.entries.put(&id, value.into(), old.revision).await.is_ok()
     })
     .await;
     let left = HEALED.saturating_sub(healed.elapsed());
-    eventually("the edit is followed", left, || async { rig.fake.calls().contains(&"stop metrics".to_owned()) }).await;
+    within("the edit is followed", left, || async { rig.fake.calls().contains(&"stop metrics".to_owned()) }).await;
     rig.end().await;
 }
 

@@ -1,6 +1,6 @@
 //! The store's buckets on a real nats-server: compare-and-set, markers, listings, preparing, connecting.
 
-use crate::support::{Nats, eventually};
+use crate::support::{Nats, eventually, within};
 use async_nats::jetstream;
 use bytes::Bytes;
 use sluice::pipeline::id::PipelineId;
@@ -146,7 +146,7 @@ async fn a_thousand_entries_and_statuses_are_listed_in_well_under_a_third_of_a_s
     assert!(best.iter().all(|took| *took < Duration::from_millis(300)), "{best:?}");
     // A listing leaves nothing behind.
     let jetstream = nats.jetstream().await;
-    eventually("no consumer is left", Duration::from_secs(3), || async {
+    within("no consumer is left", Duration::from_secs(3), || async {
         jetstream.get_stream("KV_alpha").await.unwrap().cached_info().state.consumer_count == 0
     })
     .await;

@@ -1,7 +1,7 @@
 //! Watches on a real nats-server that is killed, stopped and emptied under them.
 
 use crate::store::{id, prepared};
-use crate::support::{Nats, eventually};
+use crate::support::{Nats, PATIENCE, eventually};
 use sluice::store::watch::watch;
 use sluice::store::{Store, WatchEvent, WatchHealth};
 use std::collections::BTreeSet;
@@ -26,14 +26,14 @@ fn start(store: &Store, stream: &str, capacity: usize) -> Watched {
 }
 
 impl Watched {
-    async fn next(&mut self, within: Duration) -> WatchEvent {
-        tokio::time::timeout(within, self.events.recv()).await.expect("an event in time").expect("the watch goes on")
+    async fn next(&mut self, expected: Duration) -> WatchEvent {
+        tokio::time::timeout(PATIENCE * expected, self.events.recv()).await.expect("an event in time").expect("the watch goes on")
     }
 
     /// Waits for `event`, whatever comes before it.
-    async fn until(&mut self, event: &WatchEvent, within: Duration) {
+    async fn until(&mut self, event: &WatchEvent, expected: Duration) {
         let start = Instant::now();
-        while self.next(within.saturating_sub(start.elapsed())).await != *event {}
+        while self.next(expected.saturating_sub(start.elapsed() / PATIENCE)).await != *event {}
     }
 }
 

@@ -21,7 +21,7 @@ const RESYNC: Duration = Duration::from_secs(30);
 /// found within a minute. Whatever does arrive after a longer silence than [`RESYNC`] is a reason to look at once.
 const GLANCE: Duration = Duration::from_secs(42);
 /// Each look at both is followed by so many at the stream alone.
-const GLANCES: u32 = 2;
+const GLANCES: u32 = 1;
 /// How often a normal collection is looked at; a time-series collection, which comes back as a normal one when it was
 /// dropped, as often as the consumer.
 const NORMAL_RESYNC: Duration = Duration::from_secs(300);

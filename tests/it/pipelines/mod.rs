@@ -22,7 +22,7 @@ mod waiting;
 mod watchdogs;
 mod wires;
 
-use crate::support::{Mongo, Nats, Run, Sluice, eventually};
+use crate::support::{Mongo, Nats, PATIENCE, Run, Sluice, eventually, within};
 use async_nats::jetstream;
 use bson::{Document, doc};
 use futures_util::{StreamExt, stream};
@@ -91,7 +91,7 @@ impl Stage {
         let wanted = u64::try_from(numbers.end - numbers.start).unwrap();
         let what = format!("{wanted} documents are in {collection}");
         let counted = || async { self.mongo.count(collection).await >= wanted };
-        if tokio::time::timeout(LONG, async {
+        if tokio::time::timeout(PATIENCE * LONG, async {
             while !counted().await {
                 tokio::time::sleep(Duration::from_millis(50)).await
             }

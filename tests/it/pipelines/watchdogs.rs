@@ -30,7 +30,7 @@ async fn a_durable_paused_behind_its_back_is_found_within_a_minute_and_health_tu
     }
     stage.exactly("healthy", 0..20).await;
     let found = || async { has(&stage.status("stuck").await, "Progressing", false, "ConsumerStuck") };
-    eventually("it is found", MINUTE, found).await;
+    within("it is found", MINUTE, found).await;
     println!("found after {:?}", begun.elapsed());
     eventually("health is red for it", SOON, || async { wrong(&stage).await == (vec!["stuck".to_owned()], Vec::new()) }).await;
     let told = stage.sluice.cli_ok(&["status", "stuck"]).await;
@@ -66,7 +66,7 @@ async fn messages_that_a_max_deliver_has_hidden_are_found_and_said() {
         let troubles = running.state.troubles();
         troubles.iter().any(|trouble| trouble.reason == Reason::ConsumerStuck && trouble.message.contains("max_deliver"))
     };
-    eventually("it is said", MINUTE, said).await;
+    within("it is said", MINUTE, said).await;
     // The cure that the reason names.
     stream.delete_consumer("default").await.unwrap();
     let durable = pull::Config { durable_name: Some("default".into()), max_ack_pending: 1_000, ..Default::default() };

@@ -58,8 +58,22 @@ pub fn skipped(why: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Asks `condition` again and again until it holds; panics with `what` after `timeout`.
-pub async fn eventually<F, Fut>(what: &str, timeout: Duration, mut condition: F)
+/// How many times as long as it should take is waited before a test is given up: a machine that is busy with other things
+/// proves nothing. What is promised within a time is asked for by [`within`], or measured.
+pub const PATIENCE: u32 = 3;
+
+/// Asks `condition` again and again until it holds, which should take no longer than `expected`; panics with `what` when it
+/// took [`PATIENCE`] times as long.
+pub async fn eventually<F, Fut>(what: &str, expected: Duration, condition: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    within(what, PATIENCE * expected, condition).await;
+}
+
+/// Asks `condition` again and again until it holds; panics with `what` after `timeout`, on however slow a machine.
+pub async fn within<F, Fut>(what: &str, timeout: Duration, mut condition: F)
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = bool>,

@@ -1,5 +1,6 @@
 //! A child process that never outlives its handle, signals for it, and free ports.
 
+use super::PATIENCE;
 use std::{
     fs::{self, File},
     net::TcpListener,
@@ -52,9 +53,9 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Waits for its end.
-    pub async fn wait(&mut self, timeout: Duration) -> ExitStatus {
-        let start = Instant::now();
+    /// Waits for its end, which should take no longer than `expected`.
+    pub async fn wait(&mut self, expected: Duration) -> ExitStatus {
+        let (start, timeout) = (Instant::now(), PATIENCE * expected);
         loop {
             if let Some(status) = self.ended() {
                 return status;
