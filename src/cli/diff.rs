@@ -16,13 +16,13 @@ use crate::pipeline::id::{PipelineId, VersionName};
 use crate::pipeline::status::PipelineStatus;
 use crate::store::{EntryRecord, Operation, Store};
 use clap::Args;
+use imara_diff::{Algorithm, BasicLineDiffPrinter, Diff, InternedInput, UnifiedDiffConfig};
 use serde::Serialize;
 use serde_json::Value;
-use similar::TextDiff;
 use std::str::FromStr;
 
 /// Lines around a difference.
-const CONTEXT: usize = 3;
+const CONTEXT: u32 = 3;
 
 #[derive(Debug, Args)]
 pub struct DiffArgs {
@@ -222,7 +222,12 @@ fn unified(old: &str, new: &str, old_name: &str, new_name: &str) -> String {
     if old == new {
         return String::new();
     }
-    TextDiff::from_lines(old, new).unified_diff().context_radius(CONTEXT).header(old_name, new_name).to_string()
+    let lines = InternedInput::new(old, new);
+    let mut diff = Diff::compute(Algorithm::Histogram, &lines);
+    diff.postprocess_lines(&lines);
+    let mut config = UnifiedDiffConfig::default();
+    config.context_len(CONTEXT);
+    format!("--- {old_name}\n+++ {new_name}\n{}", diff.unified_diff(&BasicLineDiffPrinter(&lines.interner), config, &lines))
 }
 
 #[cfg(test)]

@@ -165,13 +165,13 @@ async fn what_the_compose_file_describes_runs_a_pipeline_on_a_real_engine() {
         let output = command.arg("--settings").arg(&person).args(arguments).output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
-    sluice(&["publish", "metrics", "-f", &pipeline.display().to_string(), "--wait=2m"]).await;
+    sluice(&["publish", "metrics", "-f", &pipeline.display().to_string(), "--wait=9m"]).await;
     let listed = docker.cli(&["exec", "controller", "/usr/bin/sluice", "list"]).await;
     assert!(listed.contains("metrics"), "{listed}");
     let executions = ["ps", "--format", "{{.Names}} {{.Networks}} {{.Image}}", "--filter", "label=sluice/id=metrics"];
     let execution = docker.cli(&executions).await;
     assert!(execution.contains(network) && execution.lines().count() == 1, "{execution}");
-    sluice(&["delete", "metrics", "--wait=2m"]).await;
+    sluice(&["delete", "metrics", "--wait=9m"]).await;
     eventually("nothing of it is left", LONG, || async { docker.cli(&executions).await.is_empty() }).await;
     // Stopped as it says, and gracefully.
     docker.cli(&["stop", "controller"]).await;

@@ -79,7 +79,7 @@ impl Scene {
 
     /// Publishes `metrics` in batches of `count`, and waits until that runs.
     pub async fn publish(&self, count: u32) {
-        self.publish_with("metrics", &batches_of(count), &["--wait=3m"]).await;
+        self.publish_with("metrics", &batches_of(count), &["--wait=9m"]).await;
     }
 
     pub async fn status(&self) -> Value {

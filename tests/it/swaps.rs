@@ -52,8 +52,8 @@ async fn pipelines_move_from_each_executor_to_each_other_under_a_load_and_leave_
     let backends = docker::section(&docker).await + &kubernetes::section(&namespace).await;
     let engines = Engines { docker, namespace, filter: format!("label={filter}") };
     scene.start(WAY[0], &backends, |_| ()).await;
-    scene.publish_with("metrics", &batches_of(1000), &["--wait=3m"]).await;
-    scene.publish_with("points", SERIES, &["--wait=3m"]).await;
+    scene.publish_with("metrics", &batches_of(1000), &["--wait=9m"]).await;
+    scene.publish_with("points", SERIES, &["--wait=9m"]).await;
 
     let (jetstream, over) = (scene.nats.jetstream().await, AtomicBool::new(false));
     let (metrics, points) = (scene.subject("metrics"), scene.subject("points"));
@@ -83,7 +83,7 @@ async fn pipelines_move_from_each_executor_to_each_other_under_a_load_and_leave_
     scene.exactly_in("metrics", sent).await;
     scene.exactly_in("points", series).await;
     for id in ["metrics", "points"] {
-        scene.sluice().cli_ok(&["delete", id, "--wait=3m"]).await;
+        scene.sluice().cli_ok(&["delete", id, "--wait=9m"]).await;
     }
     eventually("nothing is left", SOON, || async { engines.left("in_process").await.is_empty() }).await;
 }

@@ -84,7 +84,7 @@ impl Driver {
             Effect::Ping => {
                 let database = self.deps.database.clone();
                 let work = async move { Done::Pinged(database.ping().await) };
-                self.work.spawn(work::guarded(work, || Done::Pinged(Err(work::panicked("the ping")))));
+                work::begin(&mut self.work, work, || Done::Pinged(Err(work::panicked("the ping"))));
             }
             Effect::Release(entries) => self.release(entries),
             Effect::Finished => {

@@ -99,7 +99,7 @@ impl Driver {
                 };
                 Done::Kept(me, answer)
             };
-            self.work.spawn(work::guarded(work, move || Done::Kept(me, Err(work::panicked("the ledger")))));
+            work::begin(&mut self.work, work, move || Done::Kept(me, Err(work::panicked("the ledger"))));
         }
         if !place.repairing && place.keeper.term().is_some() && place.repair_at.is_some_and(|at| Instant::now() >= at) {
             self.repair(false);
@@ -177,7 +177,7 @@ impl Driver {
         let Some((place, term)) = self.place.as_ref().and_then(|place| Some((place, place.keeper.term()?))) else { return };
         let (me, ledger) = (place.me, place.repair.ledger.clone());
         let work = async move { Done::Reserved(me, term, ledger.reserve(term, upto).await) };
-        self.work.spawn(work::guarded(work, move || Done::Reserved(me, term, Err(work::panicked("the ledger")))));
+        work::begin(&mut self.work, work, move || Done::Reserved(me, term, Err(work::panicked("the ledger"))));
     }
 
     pub(super) fn reserved(&mut self, me: Uuid, term: u64, answer: Result<bool, CommandFailure>) {
@@ -213,7 +213,7 @@ impl Driver {
         place.repair_at = Some(place.repair_at.map_or(first, |at| at.min(first)));
         let repair = place.repair.clone();
         let work = async move { Done::Resolved(group, repair.resolve(&suspects).await) };
-        self.work.spawn(work::guarded(work, move || Done::Resolved(group, Err(work::panicked("the look-up of suspects")))));
+        work::begin(&mut self.work, work, move || Done::Resolved(group, Err(work::panicked("the look-up of suspects"))));
     }
 
     /// Sees to measurements whose insert was answered too late.
@@ -232,7 +232,7 @@ impl Driver {
             }
             Done::Looked
         };
-        self.work.spawn(work::guarded(work, || Done::Looked));
+        work::begin(&mut self.work, work, || Done::Looked);
     }
 
     fn suspects(&self, entries: &[Entry]) -> Vec<Suspect> {
@@ -249,7 +249,7 @@ impl Driver {
         place.repairing = true;
         let (me, repair) = (place.me, place.repair.clone());
         let work = async move { Done::Repaired(me, repair.pass(all, wait).await) };
-        self.work.spawn(work::guarded(work, move || Done::Repaired(me, Err(work::panicked("the repair")))));
+        work::begin(&mut self.work, work, move || Done::Repaired(me, Err(work::panicked("the repair"))));
     }
 
     pub(super) fn repaired(&mut self, me: Uuid, again: Result<Option<Duration>, CommandFailure>) {

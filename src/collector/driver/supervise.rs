@@ -133,10 +133,10 @@ impl Driver {
             if self.supervision.glances > 0 && self.identities.is_some() && self.core.in_hand() == 0 {
                 self.supervision.glances -= 1;
                 let work = async move { Done::Glanced(work::glance(question).await) };
-                self.work.spawn(work::guarded(work, || Done::Glanced(Err(work::asking_panicked()))));
+                work::begin(&mut self.work, work, || Done::Glanced(Err(work::asking_panicked())));
             } else {
                 let work = async move { Done::Asked(work::ask(question, witness).await) };
-                self.work.spawn(work::guarded(work, || Done::Asked(Err(work::asking_panicked()))));
+                work::begin(&mut self.work, work, || Done::Asked(Err(work::asking_panicked())));
             }
         }
         if !self.supervision.opening && now >= self.supervision.open_at && self.shut.is_none() {
@@ -145,7 +145,7 @@ impl Driver {
             let age = if self.supervision.open_failures > 0 { Age::Anew } else { Age::Recent };
             let (database, target, output) = (self.deps.database.clone(), self.job.target.clone(), self.job.output.clone());
             let work = async move { Done::Opened(Collection::open(database, &target, &output, age).await) };
-            self.work.spawn(work::guarded(work, || Done::Opened(Err(work::panicked("opening the collection").into()))));
+            work::begin(&mut self.work, work, || Done::Opened(Err(work::panicked("opening the collection").into())));
         }
     }
 

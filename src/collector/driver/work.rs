@@ -18,6 +18,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// What a task ended with.
@@ -47,8 +48,17 @@ pub(super) enum Done {
     Opened(Result<Collection, OpenError>),
 }
 
+/// Begins `work` beside the driver's loop; what `instead` makes stands for a panic in it.
+pub(super) fn begin<W, I>(tasks: &mut JoinSet<Done>, work: W, instead: I)
+where
+    W: Future<Output = Done> + Send + 'static,
+    I: FnOnce() -> Done + Send + 'static,
+{
+    tasks.spawn(guarded(work, instead));
+}
+
 /// Runs `work`; what `instead` makes stands for a panic.
-pub(super) async fn guarded(work: impl Future<Output = Done>, instead: impl FnOnce() -> Done) -> Done {
+async fn guarded(work: impl Future<Output = Done>, instead: impl FnOnce() -> Done) -> Done {
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| instead())
 }
 

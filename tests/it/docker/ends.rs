@@ -17,7 +17,7 @@ async fn the_last_lines_of_a_container_that_was_stopped_or_died_are_shown() {
     let stage = Stage::set(Docker::shared().await).await;
     stage.publish(1000).await;
     let name = stage.containers(false).await.remove(0);
-    stage.sluice().cli_ok(&["pause", "metrics", "--wait=3m"]).await;
+    stage.sluice().cli_ok(&["pause", "metrics", "--wait=9m"]).await;
     eventually("it is stopped", SOON, || async { stage.containers(false).await.is_empty() }).await;
     let shown = stage.sluice().cli_ok(&["logs", "metrics"]).await;
     let said = |shown: &str, what: &str| shown.lines().any(|line| line.contains(what) && line.contains(&format!("container={name}")));
@@ -25,7 +25,7 @@ async fn the_last_lines_of_a_container_that_was_stopped_or_died_are_shown() {
     let last = stage.sluice().cli_ok(&["logs", "metrics", "-n", "1"]).await;
     assert_eq!(last.lines().filter(|line| line.contains("container=")).count(), 1, "{last}");
     // Killed while it runs, and started again: what the dead process wrote is still told apart from what runs.
-    stage.sluice().cli_ok(&["publish", "metrics", "--wait=3m"]).await;
+    stage.sluice().cli_ok(&["publish", "metrics", "--wait=9m"]).await;
     stage.docker.cli(&["kill", &name]).await;
     eventually("it runs again", LONG, || async { !stage.containers(false).await.is_empty() }).await;
     let shown = stage.sluice().cli_ok(&["logs", "metrics"]).await;

@@ -89,12 +89,12 @@ async fn a_pipeline_in_a_container_is_published_paused_changed_and_deleted_by_it
     }
     assert_eq!(stage.containers(true).await, first, "the first one went on");
 
-    stage.sluice().cli_ok(&["pause", "metrics", "--wait=3m"]).await;
+    stage.sluice().cli_ok(&["pause", "metrics", "--wait=9m"]).await;
     // The execution says that it has ended a moment before its process does.
     eventually("nothing runs", SOON, || async { stage.containers(false).await.is_empty() }).await;
     assert_eq!(stage.containers(true).await, first, "it is kept");
     stage.send(100..200, &done).await;
-    stage.sluice().cli_ok(&["publish", "metrics", "--wait=3m"]).await;
+    stage.sluice().cli_ok(&["publish", "metrics", "--wait=9m"]).await;
     stage.exactly(200).await;
     assert_eq!(stage.containers(true).await, first, "the same one goes on");
 
@@ -104,11 +104,11 @@ async fn a_pipeline_in_a_container_is_published_paused_changed_and_deleted_by_it
         now.len() == 1 && now != first
     })
     .await;
-    stage.sluice().cli_ok(&["draft", "metrics", "--wait=3m"]).await;
+    stage.sluice().cli_ok(&["draft", "metrics", "--wait=9m"]).await;
     eventually("nothing is left", SOON, || async { stage.containers(true).await.is_empty() }).await;
     stage.publish(900).await;
     stage.send(200..300, &done).await;
-    stage.sluice().cli_ok(&["delete", "metrics", "--wait=3m"]).await;
+    stage.sluice().cli_ok(&["delete", "metrics", "--wait=9m"]).await;
     stage.exactly(300).await;
     eventually("no container is left", SOON, || async { stage.containers(true).await.is_empty() }).await;
     let volumes = ["volume", "ls", "-q", "--filter", &format!("label=sluice/namespace={}", stage.name)].map(str::to_owned);

@@ -47,7 +47,7 @@ async fn a_previous_target_is_found_by_containers_that_know_its_hosts_by_other_n
     let file_name = file.display().to_string();
     let publish = ["publish", "metrics", "-f", &file_name];
     to("a");
-    stage.sluice().cli_ok(&[&publish[..], &["--wait=3m"]].concat()).await;
+    stage.sluice().cli_ok(&[&publish[..], &["--wait=9m"]].concat()).await;
     let done = AtomicI64::new(0);
     stage.send(0..500, &done).await;
     eventually("they are stored", LONG, || async { stage.mongo.count("a").await == 500 }).await;

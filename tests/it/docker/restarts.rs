@@ -50,17 +50,17 @@ async fn containers_come_back_with_an_engine_that_ended_them_and_no_document_is_
     stage.exactly(6_000).await;
     stage.says_of("other", "Ready", true, "AsDesired").await;
     stage.says("Ready", true, "AsDesired").await;
-    stage.sluice().cli_ok(&["draft", "other", "--wait=3m"]).await;
+    stage.sluice().cli_ok(&["draft", "other", "--wait=9m"]).await;
     eventually("only the first is there", LONG, || async { stage.containers(true).await == first }).await;
 
     // What was stopped is left alone by the engine.
-    stage.sluice().cli_ok(&["pause", "metrics", "--wait=3m"]).await;
+    stage.sluice().cli_ok(&["pause", "metrics", "--wait=9m"]).await;
     eventually("it is stopped", LONG, || async { stage.containers(false).await.is_empty() }).await;
     stage.docker.stop().await;
     stage.docker.restart().await;
     assert!(stage.containers(false).await.is_empty() && stage.containers(true).await == first);
     stage.send(6_000..6_500, &done).await;
-    stage.sluice().cli_ok(&["publish", "metrics", "--wait=3m"]).await;
+    stage.sluice().cli_ok(&["publish", "metrics", "--wait=9m"]).await;
     stage.exactly(6_500).await;
     assert_eq!(stage.containers(true).await, first);
 }

@@ -63,7 +63,7 @@ async fn a_wrong_time_field_dead_letters_nothing_and_the_status_says_what_to_do(
     // The remedy: another collection with the right field. What was refused stays held by the durable until its lease has
     // ended twice over, since only then is it certain that nothing of it went into the first collection.
     let file = stage.config_file("right", &series("ts").replace("collection: metrics", "collection: right"));
-    stage.sluice.cli_ok(&["publish", "metrics", "-f", &file, "--wait=180s"]).await;
+    stage.sluice.cli_ok(&["publish", "metrics", "-f", &file, "--wait=9m"]).await;
     stage.exactly("right", 0..300).await;
     assert_eq!(stage.dead_letters("metrics").await, 0);
 }
