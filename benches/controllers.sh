@@ -2,7 +2,7 @@
 # A contender of `make bench-controllers`: drains the benchmark's stream with several controllers of one namespace.
 # Usage: controllers.sh HOW_MANY; what it drains comes in the environment that the benchmark gives every contender.
 set -euo pipefail
-program=${SLUICE:-"$(dirname "$0")/../target/release/sluice"}
+program=${BENCH_SLUICE:-"$(dirname "$0")/../target/release/sluice"}
 dir=$(mktemp -d)
 pids=()
 # What the benchmark ends is this shell: it ends its controllers, and waits for what they still write.

@@ -3,9 +3,9 @@
 
 use std::process::Command;
 
-/// Counted on 1.95: 1,059. What is above that is room for other compilers, not for us: what lowers the count lowers the
+/// Counted on 1.95, optimized for size as the release is (1,071 for speed): 1,300. What is above that is room for other compilers, not for us: what lowers the count lowers the
 /// bound.
-const MOST: u64 = 1_140;
+const MOST: u64 = 1_400;
 
 #[test]
 fn a_document_costs_no_more_instructions_than_it_did() {
