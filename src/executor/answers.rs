@@ -8,7 +8,7 @@ use super::BoxFuture;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::logs::LogLine;
 use crate::store::logs::{Answering, Asked, Logs};
-use crate::store::{State, StateRequest, States};
+use crate::store::{State, StateRequest, States, StoreError};
 use crate::telemetry::tail::Tail;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -17,6 +17,8 @@ use tracing::{debug, warn};
 
 /// How soon subscribing is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// After how long who has more to say of a pipeline's log says that.
+const FIRST_WORD: Duration = Duration::from_millis(100);
 
 /// Answers requests for `only`, or for every pipeline, until `stop`. `ended` gives at most so many lines of executions that
 /// have ended.
@@ -45,17 +47,40 @@ pub async fn answer_logs(
         };
         // The end means that the connection is closed, and with it everything.
         let Some(asked) = asked else { return stop.cancelled().await };
-        let lines = tokio::select! {
-            lines = lines(&tail, &asked, answering.process, &ended) => lines,
+        let answered = tokio::select! {
+            answered = answer(&logs, &tail, &asked, &answering, &ended) => answered,
             () = stop.cancelled() => return,
         };
-        if lines.is_empty() {
-            continue;
-        }
-        if let Err(error) = logs.answer(&asked, answering.reply(lines)).await {
+        if let Err(error) = answered {
             debug!(pipeline = %asked.id, %error, "log lines could not be sent");
         }
     }
+}
+
+/// One answer, or two where the backend takes longer than those who ask wait for a first word.
+async fn answer(
+    logs: &Logs,
+    tail: &Tail,
+    asked: &Asked,
+    answering: &Answering,
+    ended: &impl Fn(PipelineId, u32) -> BoxFuture<'static, Vec<LogLine>>,
+) -> Result<(), StoreError> {
+    let after = asked.request.after.get(&answering.process).copied();
+    let own = || tail.lines(asked.id.as_str(), after.unwrap_or(0), asked.request.last);
+    let mut lines = Vec::new();
+    // Who has been asked before: what has ended says nothing new.
+    if after.is_none() {
+        let mut ended = ended(asked.id.clone(), asked.request.last);
+        match tokio::time::timeout(FIRST_WORD, &mut ended).await {
+            Ok(ended) => lines = ended,
+            Err(_) => {
+                logs.answer(asked, answering.reply(own(), true)).await?;
+                return logs.answer(asked, answering.reply(ended.await, false)).await;
+            }
+        }
+    }
+    lines.extend(own());
+    if lines.is_empty() { Ok(()) } else { logs.answer(asked, answering.reply(lines, false)).await }
 }
 
 /// Requests for a state that are looked into at the same time; what comes beyond them is not answered, and asked again.
@@ -97,20 +122,4 @@ pub async fn answer_states(states: States, state: impl Fn(PipelineId) -> BoxFutu
             }
         });
     }
-}
-
-async fn lines(
-    tail: &Tail,
-    asked: &Asked,
-    process: uuid::Uuid,
-    ended: &impl Fn(PipelineId, u32) -> BoxFuture<'static, Vec<LogLine>>,
-) -> Vec<LogLine> {
-    let after = asked.request.after.get(&process).copied();
-    let mut lines = match after {
-        // What has ended says nothing new.
-        Some(_) => Vec::new(),
-        None => ended(asked.id.clone(), asked.request.last).await,
-    };
-    lines.extend(tail.lines(asked.id.as_str(), after.unwrap_or(0), asked.request.last));
-    lines
 }

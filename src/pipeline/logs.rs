@@ -33,6 +33,9 @@ pub struct LogsReply {
     pub host: String,
     /// Oldest first.
     pub lines: Vec<LogLine>,
+    /// Whether this process has something more to say, and answers once more: an engine may take its time.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// One line.

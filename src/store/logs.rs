@@ -10,10 +10,14 @@ use crate::pipeline::names::Names;
 use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use std::time::Duration;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 /// What an answer is kept below, beside the server's own limit.
 const LARGEST: usize = 512 << 10;
+
+/// How long a process that has said that it has more is waited for.
+const OWED: Duration = Duration::from_secs(5);
 
 /// The subjects of the log lines.
 #[derive(Clone)]
@@ -59,7 +63,8 @@ impl Logs {
         sent.map_err(|error| StoreError::caused(StoreErrorKind::Unavailable, what, error))
     }
 
-    /// Asks every process for lines of `id`, and waits for answers until none has come for `quiet`.
+    /// Asks every process for lines of `id`, and waits for answers until none has come for `quiet`, and for up to 5 s where
+    /// one says that it has more. Answers without lines are left out.
     pub async fn ask(&self, id: &PipelineId, request: &LogsRequest, quiet: Duration) -> Result<Vec<LogsReply>, StoreError> {
         let what = format!("ask for the log lines of {id}");
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| StoreError::caused(StoreErrorKind::Unavailable, &what, error);
@@ -68,17 +73,26 @@ impl Logs {
         let payload = Bytes::from(serialized(request, &what)?);
         let asked = self.client.publish_with_reply(self.names.logs(id.as_str()), inbox, payload).await;
         asked.map_err(|error| failed(error.into()))?;
-        let mut replies = Vec::new();
-        while let Ok(Some(message)) = tokio::time::timeout(quiet, answers.next()).await {
+        let (mut replies, mut owing, begun) = (Vec::new(), HashSet::new(), Instant::now());
+        let patience = |owing: &HashSet<_>| if owing.is_empty() { quiet } else { quiet.max(OWED.saturating_sub(begun.elapsed())) };
+        while let Ok(Some(message)) = tokio::time::timeout(patience(&owing), answers.next()).await {
             // Without any listener the server says so at once.
             if message.status.is_some() {
                 break;
             }
-            match serde_json::from_slice(&message.payload) {
-                Ok(reply) => replies.push(reply),
+            match serde_json::from_slice::<LogsReply>(&message.payload) {
+                Ok(reply) => {
+                    if reply.more {
+                        owing.insert(reply.process);
+                    } else {
+                        owing.remove(&reply.process);
+                    }
+                    replies.push(reply);
+                }
                 Err(error) => tracing::debug!(%error, "left out an unreadable answer"),
             }
         }
+        replies.retain(|reply| !reply.lines.is_empty());
         Ok(replies)
     }
 }
@@ -115,8 +129,8 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// The answer with `lines`.
-    pub fn reply(&self, lines: Vec<LogLine>) -> LogsReply {
-        LogsReply { schema: 1, process: self.process, host: self.host.clone(), lines }
+    /// The answer with `lines`; `more`: another one follows.
+    pub fn reply(&self, lines: Vec<LogLine>, more: bool) -> LogsReply {
+        LogsReply { schema: 1, process: self.process, host: self.host.clone(), lines, more }
     }
 }

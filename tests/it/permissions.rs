@@ -3,11 +3,18 @@
 
 use crate::support::{Docker, Mongo, Nats, Process, Run, Sluice, certificate, eventually, skipped};
 use bson::{Document, doc};
+use futures_util::FutureExt;
+use sluice::executor::answers::answer_logs;
+use sluice::pipeline::id::PipelineId;
+use sluice::pipeline::logs::{LogLine, LogsRequest};
+use sluice::settings::{NatsSettings, Secret, Settings, TlsSettings};
+use sluice::store::{Store, logs::Answering};
 use sluice::transfer::{Message, Registration, Transfer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_secs(40);
 const ROLES: [&str; 3] = ["editor", "producer", "controller,execution"];
@@ -354,4 +361,39 @@ async fn doctor_names_what_is_unsafe_and_fails() {
     let wrong: Vec<_> = findings.as_array().unwrap().iter().filter(|finding| finding["verdict"] == "wrong").collect();
     assert_eq!(wrong.len(), 1, "{findings}");
     assert!(wrong[0]["message"].as_str().unwrap().contains("max_age 1h") && !wrong[0]["remedy"].as_str().unwrap().is_empty());
+}
+
+/// The store, for one of the roles.
+async fn store(nats: &Nats, role: &str) -> Store {
+    let mut settings = Settings { namespace: "perms".parse().unwrap(), ..Settings::default() };
+    settings.nats = NatsSettings {
+        urls: vec![nats.url()],
+        user: Some(user(role)),
+        password: Some(Secret::new(user(role))),
+        inbox_prefix: inbox(role),
+        tls: TlsSettings { required: true, ca_file: Some(certificate("ca.pem")), ..TlsSettings::default() },
+        ..settings.nats
+    };
+    Store::connect(&settings).await.unwrap()
+}
+
+#[tokio::test]
+async fn log_lines_that_a_backend_hands_out_slowly_are_waited_for() {
+    require!("nats-server");
+    let nats = guarded_nats(&["editor", "controller"]).await;
+    let (editor, controller) = (store(&nats, "editor").await, store(&nats, "controller").await);
+    let slow = |_, _| {
+        let line = LogLine::parse(r#"{"timestamp":"2026-01-01T00:00:00Z","level":"INFO","message":"its last words"}"#);
+        // Three times as long as those who ask wait for a first word.
+        Box::pin(tokio::time::sleep(Duration::from_millis(1_500)).map(move |()| Vec::from_iter(line))) as _
+    };
+    let answering = Answering { process: uuid::Uuid::new_v4(), host: "here".into() };
+    tokio::spawn(answer_logs(controller.logs.clone(), None, answering, slow, CancellationToken::new()));
+    let id = PipelineId::parse("metrics").unwrap();
+    let said = async || {
+        let replies = editor.logs.ask(&id, &LogsRequest::default(), Duration::from_millis(500)).await.unwrap();
+        Vec::from_iter(replies.into_iter().flat_map(|reply| reply.lines).map(|line| line.message))
+    };
+    eventually("they are there", SOON, || async { said().await == ["its last words"] }).await;
+    assert_eq!(violations(&nats), BTreeSet::new());
 }
