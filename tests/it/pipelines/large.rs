@@ -4,12 +4,21 @@ use super::*;
 use bson::{Binary, spec::BinarySubtype};
 
 const MIB: usize = 1 << 20;
+const NAME: &str = "MALLOC_MMAP_THRESHOLD_";
 
 /// A document of exactly so many bytes.
 fn of_size(n: i64, bytes: usize) -> Document {
     let of = |filler: usize| doc! {"n": n, "f": Binary { subtype: BinarySubtype::Generic, bytes: vec![n as u8; filler] }};
     let rest = of(0).to_vec().unwrap().len();
     of(bytes - rest)
+}
+
+/// What the image tells the C library's allocator.
+fn allocator() -> (String, String) {
+    let dockerfile = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/executor-image/Dockerfile"));
+    let (name, value) =
+        dockerfile.split_ascii_whitespace().filter_map(|word| word.split_once('=')).find(|(name, _)| *name == NAME).unwrap();
+    (name.to_owned(), value.to_owned())
 }
 
 /// The most memory that the process ever had, in MiB.
@@ -24,7 +33,7 @@ async fn documents_of_sixteen_megabytes_are_stored_within_the_memory_that_is_all
     require!("nats-server", "database");
     let larger = format!("max_payload: {}\n", 17 * MIB);
     let (nats, mongo) = tokio::join!(Nats::start_with(&larger), Mongo::start());
-    let run = Run { extra: "limits: {memory: 64MiB}".into(), ..Run::new(&nats, &mongo) };
+    let run = Run { extra: "limits: {memory: 64MiB}".into(), env: vec![allocator()], ..Run::new(&nats, &mongo) };
     let sluice = run.start().await;
     let stage = Stage { nats, mongo, sluice };
     stage.publish_plain("metrics").await;
@@ -52,8 +61,8 @@ async fn documents_of_sixteen_megabytes_are_stored_within_the_memory_that_is_all
     let letters = stage.sluice.cli_ok(&["dlq", "list", "metrics", "-o", "json"]).await;
     assert!(letters.contains("too_large"), "{letters}");
     // Half a gigabyte went through. What is held is counted once; buffers of the connection and the commands under way, with
-    // the driver's copies of them, come on top: a dozen documents' worth.
+    // the driver's copies of them, come on top: a dozen documents' worth, and more on a machine that is slow to pass them on.
     let peak = peak(stage.sluice.pid());
     eprintln!("peak {peak} MiB");
-    assert!(peak < 450, "{peak} MiB");
+    assert!(peak < 400, "{peak} MiB");
 }
