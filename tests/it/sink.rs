@@ -1,6 +1,6 @@
 //! The sink against a real database: what is stored, what is refused, and what a failure is told to be.
 
-use crate::support::{Mongo, Proxy, eventually};
+use crate::support::{Mongo, Proxy, within};
 use bson::{Document as Bson, doc, oid::ObjectId};
 use sluice::collector::sink::{
     Age, Collection, CommandFailure, Database, Databases, Document, DocumentFailure, FailureKind, InsertReply, MAX_COMMAND_BYTES, OpenError,
@@ -232,7 +232,7 @@ async fn another_kind_is_noticed_at_once_when_asked_anew_and_soon_otherwise() {
     raw.run_command(doc! {"create": "a", "timeseries": {"timeField": "ts"}}).await.unwrap();
     assert!(matches!(opened(Age::Anew).await, Err(OpenError::KindDiffers(_))));
     let noticed = || async { matches!(opened(Age::Recent).await, Err(OpenError::KindDiffers(_))) };
-    eventually("another kind is noticed", Duration::from_secs(20), noticed).await;
+    within("another kind is noticed", Duration::from_secs(20), noticed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Watches on a real nats-server that is killed, stopped and emptied under them.
 
 use crate::store::{id, prepared};
-use crate::support::{Nats, PATIENCE, eventually};
+use crate::support::{Nats, PATIENCE, eventually, within};
 use sluice::store::watch::watch;
 use sluice::store::{Store, WatchEvent, WatchHealth};
 use std::collections::BTreeSet;
@@ -95,7 +95,7 @@ async fn a_watch_survives_the_bucket_deleted_and_created_again_and_is_not_alive_
     let mut watched = start(&store, store.entries.stream(), 64);
     assert_eq!(watched.next(SOON).await, WatchEvent::Restarted);
     nats.jetstream().await.delete_key_value("alpha").await.unwrap();
-    eventually("health says that the watch is dead", Duration::from_secs(15), || async { !watched.health.alive() }).await;
+    within("health says that the watch is dead", Duration::from_secs(15), || async { !watched.health.alive() }).await;
     assert!(watched.events.try_recv().is_err(), "there is nothing to hint at");
     store.prepare().await.unwrap();
     watched.until(&WatchEvent::Restarted, Duration::from_secs(5)).await;
@@ -128,7 +128,7 @@ async fn silence_is_noticed_and_healed() {
     // A server that stands still closes no connection.
     nats.sigstop();
     let stopped = Instant::now();
-    eventually("health says that the watch is dead", Duration::from_secs(15), || async { !watched.health.alive() }).await;
+    within("health says that the watch is dead", Duration::from_secs(15), || async { !watched.health.alive() }).await;
     assert!(stopped.elapsed() > Duration::from_secs(5), "not at the first missing heartbeat");
     nats.sigcont();
     watched.until(&WatchEvent::Restarted, Duration::from_secs(15)).await;
