@@ -4,6 +4,10 @@
 //! Pure. Every element is walked (lengths, types, UTF-8, depth) on a stack of fixed size: no allocation, no recursion, no
 //! panic on any bytes. Payloads come from anybody who may publish. Called once for each message.
 
+mod appearance;
+
+pub use appearance::describe;
+
 use super::sink::MAX_DOCUMENT_BYTES;
 
 /// How deep documents and arrays may lie in each other, the document itself counted.

@@ -308,6 +308,8 @@ reasons! {
     CollectionKindDiffers => "drop or rename the collection, or make the config's `time_series` agree with it",
     /// No document of this config was ever stored and all are refused.
     NothingStoredYet => "all documents are refused; check `time_field`, the validator and the unique indexes against the documents",
+    /// No document of this config was ever stored, and what comes is no BSON.
+    PayloadsNotBson => "publish BSON documents: the message says what the payloads look like; they wait in the stream meanwhile, and become dead letters once a good document is stored",
     /// Single documents are refused and lie in the dead letters.
     DocumentsRefused => "`sluice dlq list ID` shows them with their reasons",
     /// The dead letters are full or cannot be written.

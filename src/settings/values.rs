@@ -1,7 +1,9 @@
 //! The first parent's `config/values.yml`, read as settings: recognised by its fields, whatever the file is called.
 //!
-//! It loads unchanged: numbers that cannot work are clamped with a warning, where a file of our own would be refused.
-//! The result is a tree of the shape of our own settings, whose nodes keep their places.
+//! The files of all its releases load unchanged: the flat one (`nats_hosts`, `mongo_url`, `batch_size`, …) and the nested one
+//! before it (`nats.hosts`, `database.url`, `batch`, `duration`, `description`). Numbers that cannot work are clamped with a
+//! warning, where a file of our own would be refused. The result is a tree of the shape of our own settings, whose nodes keep
+//! their places.
 
 use super::overrides::put;
 use crate::pipeline::config::{DEFAULT_ACK_WAIT, longest_period};
@@ -10,14 +12,39 @@ use crate::pipeline::fields::{Fields, Report, Taken};
 use humantime::format_duration as show;
 use std::time::Duration;
 
-/// Fields that only the first parent's file has; `namespace` is in both.
-const FIELDS: &[&str] = &["mode", "batch_size", "flush_interval", "nats_hosts", "nats_token", "mongo_url", "mongo_database"];
+/// Fields that only the first parent's file has, in one release or another; `namespace` is in both, and so is `nats`.
+const FIELDS: &[&str] = &[
+    "mode",
+    "description",
+    "batch",
+    "batch_size",
+    "duration",
+    "flush_interval",
+    "nats_hosts",
+    "nats_token",
+    "database",
+    "mongo_url",
+    "mongo_database",
+];
 
-/// Whether `root` is a file of the first parent's: it has one of its fields, and nothing of ours but the namespace.
+/// The fields of its nested form, and the settings that they are.
+const NESTED: &[(&str, &[(&str, &str)])] = &[
+    ("nats", &[("hosts", "nats.urls"), ("token", "nats.token")]),
+    ("database", &[("url", "mongodb.connections.default.url"), ("name", "mongodb.connections.default.database")]),
+];
+
+/// Whether `root` is a file of the first parent's: it has one of its fields, and nothing of ours but what is in both.
 pub(super) fn is_values(root: &Node) -> bool {
     let Value::Map(entries) = &root.value else { return false };
-    let ours = |name: &str| super::overrides::PATHS.iter().any(|path| path.split('.').next() == Some(name) && name != "namespace");
-    entries.iter().any(|(key, _)| FIELDS.contains(&key.name.as_str())) && !entries.iter().any(|(key, _)| ours(&key.name))
+    let its_nats = |node: &Node| {
+        let Value::Map(fields) = &node.value else { return false };
+        fields.iter().all(|(key, _)| matches!(key.name.as_str(), "hosts" | "token"))
+    };
+    let ours = |name: &str| super::overrides::PATHS.iter().any(|path| path.split('.').next() == Some(name));
+    let shared = |name: &str, node: &Node| name == "namespace" || (name == "nats" && its_nats(node));
+    let hosts = |node: &Node| matches!(&node.value, Value::Map(fields) if fields.iter().any(|(key, _)| key.name == "hosts"));
+    entries.iter().any(|(key, node)| FIELDS.contains(&key.name.as_str()) || (key.name == "nats" && hosts(node)))
+        && entries.iter().all(|(key, node)| shared(&key.name, node) || !ours(&key.name))
 }
 
 /// Makes settings of it.
@@ -32,33 +59,50 @@ pub(super) fn convert(root: &Node, report: &mut Report) -> Node {
         ("mongo_database", "mongodb.connections.default.database"),
     ];
     for (theirs, ours) in direct {
-        // An empty text is how that file says "none".
-        let given = fields.node(theirs).filter(|taken| !matches!(&taken.value.value, Value::Scalar(text, _) if text.is_empty()));
-        if let Some(taken) = given {
-            place(&mut result, ours, taken.value.clone());
-        }
+        take(&mut fields, theirs, ours, &mut result);
     }
+    for (section, direct) in NESTED {
+        let mut section = fields.map(section, report);
+        for (theirs, ours) in *direct {
+            take(&mut section, theirs, ours, &mut result);
+        }
+        section.finish(report);
+    }
+    // It described the bucket, which keeps the description that it has.
+    fields.string("description", report);
     let modes = [("debug", ("debug", "text")), ("release", ("info", "json"))];
     if let Some(taken) = fields.word("mode", &modes, report) {
         place(&mut result, "log.level", scalar(&taken.place, taken.value.0.to_owned()));
         place(&mut result, "log.format", scalar(&taken.place, taken.value.1.to_owned()));
     }
-    if let Some(taken) = fields.integer("batch_size", i64::MIN..=i64::MAX, report) {
+    for name in ["batch", "batch_size"] {
+        let Some(taken) = fields.integer(name, i64::MIN..=i64::MAX, report) else { continue };
         let count = taken.value.clamp(1, 100_000);
         if count != taken.value {
             let remedy = "MongoDB takes 1 to 100000 documents in one command";
-            taken.warning(report, format!("batch_size {} is not possible; {count} is used", taken.value), remedy);
+            taken.warning(report, format!("{name} {} is not possible; {count} is used", taken.value), remedy);
         }
         place(&mut result, "pipelines.batch_count", scalar(&taken.place, count.to_string()));
     }
-    if let Some(taken) = fields.string("flush_interval", report) {
-        interval(taken, &mut result, report);
+    for name in ["duration", "flush_interval"] {
+        if let Some(taken) = fields.string(name, report) {
+            interval(name, taken, &mut result, report);
+        }
     }
     fields.finish(report);
     result
 }
 
-fn interval(taken: Taken<String>, result: &mut Node, report: &mut Report) {
+/// Moves a field that says the same in both files.
+fn take(fields: &mut Fields<'_>, theirs: &'static str, ours: &str, result: &mut Node) {
+    // An empty text is how that file says "none".
+    let given = fields.node(theirs).filter(|taken| !matches!(&taken.value.value, Value::Scalar(text, _) if text.is_empty()));
+    if let Some(taken) = given {
+        place(result, ours, taken.value.clone());
+    }
+}
+
+fn interval(name: &str, taken: Taken<String>, result: &mut Node, report: &mut Report) {
     let Some(given) = go_duration(&taken.value) else {
         taken.error(report, format!("'{}' is not a duration", shown(&taken.value)), "write it as 5s or 500ms");
         return;
@@ -66,7 +110,7 @@ fn interval(taken: Taken<String>, result: &mut Node, report: &mut Report) {
     let longest = longest_period(DEFAULT_ACK_WAIT);
     let period = given.clamp(Duration::from_millis(1), longest);
     if period != given {
-        let message = format!("flush_interval {} is not possible; {} is used", show(given), show(period));
+        let message = format!("{name} {} is not possible; {} is used", show(given), show(period));
         let remedy = format!("a message must be written within half of the {} that its durable waits", show(DEFAULT_ACK_WAIT));
         taken.warning(report, message, remedy);
     }

@@ -102,6 +102,31 @@ fn the_first_parents_values_load_unchanged_whatever_the_file_is_called() {
 }
 
 #[test]
+fn values_of_the_first_parents_earlier_releases_load_unchanged_too() {
+    let nested = "mode: debug\nnamespace: alpha\ndescription: 轻量队列流收集器\nduration: 2s\nbatch: 500\n\
+                  nats:\n  hosts:\n    - nats://127.0.0.1:1222\n    - nats://127.0.0.1:1223\n  token: s3cr3t\n\
+                  database:\n  url: mongodb://localhost:27017\n  name: example\n";
+    let loaded = from_text(nested, &[], &[]).unwrap();
+    let settings = &loaded.settings;
+    assert_eq!((settings.namespace.as_str(), settings.nats.urls.len()), ("alpha", 2));
+    assert_eq!(settings.nats.token, Some(Secret::new("s3cr3t")));
+    let connection = &settings.mongodb.connections["default"];
+    assert_eq!((connection.url.expose(), connection.database.as_deref()), ("mongodb://localhost:27017", Some("example")));
+    assert_eq!((settings.pipelines.batch_count, settings.pipelines.batch_period), (500, Duration::from_secs(2)));
+    let warned: Vec<_> = loaded.warnings.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(warned, ["nats.token"], "a secret in the file, as in ours");
+
+    // Each of its fields alone, and no field of ours is taken for one of its.
+    for field in ["description: x", "batch: 7", "duration: 1s", "nats: {hosts: [nats://h:1]}", "database: {name: n}", "nats_token: t"] {
+        from_text(field, &[], &[]).unwrap_or_else(|problems| panic!("{field}: {problems:?}"));
+    }
+    let ours = from_text("nats: {urls: [nats://h:1], hosts: [nats://h:1]}\n", &[], &[]).unwrap_err();
+    assert!(ours.iter().any(|problem| problem.path == "nats.hosts"), "{ours:?}");
+    let typo = from_text("mode: debug\ndatabase: {nam: x}\n", &[], &[]).unwrap_err();
+    assert!(typo.iter().any(|problem| problem.path == "database.nam"), "{typo:?}");
+}
+
+#[test]
 fn impossible_values_of_the_first_parent_are_clamped_with_a_warning() {
     let loaded = from_text("mode: release\nbatch_size: 500000\nflush_interval: 1m30s\nnats_token: ''\n", &[], &[]).unwrap();
     let pipelines = &loaded.settings.pipelines;

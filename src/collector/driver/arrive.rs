@@ -76,8 +76,10 @@ impl Driver {
             let (kind, note) = match checked {
                 Ok(_) => (Kind::Document, None),
                 Err(fault) => {
-                    self.words.refusal = fault.to_string();
-                    (Kind::Unreadable, Some(Box::new(note_of(fault))))
+                    let note = note_of(fault, &delivery.message.payload);
+                    self.words.refusal.clone_from(&note.detail);
+                    self.words.not_bson = note.reason == Reason::NotBson;
+                    (Kind::Unreadable, Some(Box::new(note)))
                 }
             };
             let check = self.formers.any() && self.formers.concern(told(&delivery));
@@ -150,13 +152,15 @@ pub(super) fn message_identity(identities: &Identities, delivery: &Delivery) -> 
     }
 }
 
-fn note_of(fault: Fault) -> Note {
+fn note_of(fault: Fault, payload: &[u8]) -> Note {
     let reason = match fault {
         Fault::Malformed(_) => Reason::NotBson,
         Fault::TooDeep => Reason::Refused,
         Fault::TooLarge => Reason::TooLarge,
     };
-    Note { reason, code: None, detail: fault.to_string() }
+    let appearance = if reason == Reason::NotBson { payload::describe(payload) } else { None };
+    let detail = appearance.map_or_else(|| fault.to_string(), |appearance| format!("{fault}; {appearance}"));
+    Note { reason, code: None, detail }
 }
 
 #[cfg(test)]

@@ -193,6 +193,7 @@ impl Driver {
         if class != Class::Done {
             if matches!(class, Class::Document | Class::Unknown) {
                 self.words.refusal = format!("{} (code {})", failure.message, failure.code);
+                self.words.not_bson = false;
             }
             self.note(group, failure.index, reason, Some(failure.code), failure.message);
         }
@@ -212,6 +213,7 @@ impl Driver {
         if let Some(note) = slot.and_then(|slot| self.slots.get_mut(slot)).and_then(|slot| slot.note.as_mut()) {
             note.reason = LetterReason::DuplicateId;
             self.words.refusal.clone_from(&note.detail);
+            self.words.not_bson = false;
         }
     }
 

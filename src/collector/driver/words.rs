@@ -15,6 +15,8 @@ pub(super) struct Words {
     pub(super) command: String,
     /// The last refusal of a document.
     pub(super) refusal: String,
+    /// Whether that refusal was ours: the payload is no BSON document.
+    pub(super) not_bson: bool,
     /// The last failure to store a dead letter.
     pub(super) burial: String,
     /// What is wrong with NATS, stream or consumer.
@@ -71,12 +73,13 @@ impl Words {
         if let Some((reason, message)) = self.previous.as_ref().filter(|_| core.previous) {
             add(*reason, message);
         }
+        let nothing_stored = if self.not_bson { Reason::PayloadsNotBson } else { Reason::NothingStoredYet };
         if core.nothing_stored {
-            add(Reason::NothingStoredYet, &self.refusal);
+            add(nothing_stored, &self.refusal);
         }
         if core.aside {
             add(
-                if core.nothing_stored { Reason::NothingStoredYet } else { Reason::DocumentsRefused },
+                if core.nothing_stored { nothing_stored } else { Reason::DocumentsRefused },
                 &format!("hardly any further messages are fetched, since so many refused ones wait to be tried again: {}", self.refusal),
             );
         }

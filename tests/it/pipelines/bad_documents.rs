@@ -67,3 +67,24 @@ async fn a_wrong_time_field_dead_letters_nothing_and_the_status_says_what_to_do(
     stage.exactly("right", 0..300).await;
     assert_eq!(stage.dead_letters("metrics").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_sends_json_is_told_so_and_nothing_is_a_dead_letter() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    let jetstream = stage.nats.jetstream().await;
+    for n in 0..50 {
+        jetstream.publish("alpha.metrics", format!("{{\"n\": {n}}}").into()).await.unwrap().await.unwrap();
+    }
+    stage.says("metrics", "Progressing", false, "PayloadsNotBson").await;
+    let shown = stage.sluice.cli_ok(&["status", "metrics"]).await;
+    assert!(shown.contains("looks like JSON") && !shown.contains("time_field"), "{shown}");
+    assert_eq!((stage.dead_letters("metrics").await, stage.waiting("metrics").await), (0, Some(50)));
+    // One good document proves the config; what is no document becomes dead letters that say the same.
+    stage.send("alpha.metrics", 0..1).await;
+    eventually("all of them are dead letters", LONG, || async { stage.dead_letters("metrics").await == 50 }).await;
+    stage.exactly("metrics", 0..1).await;
+    let list = stage.sluice.cli_ok(&["dlq", "list", "metrics", "-o", "json"]).await;
+    assert!(list.contains("looks like JSON"), "{list}");
+}
