@@ -214,7 +214,7 @@ fn execution(grants: &mut Builder<'_>) {
     let dead_letters = names.dead_letters();
     grants.read_configs();
     grants.api("STREAM.INFO.*", "look at the pipeline's stream");
-    grants.api("STREAM.MSG.GET.*", "whether the stream lost what it had delivered");
+    grants.api("STREAM.MSG.GET.*", "whether a dead letter is what was published, and what the stream lost");
     grants.api(&format!("CONSUMER.INFO.*.{}", names.consumer()), "look at the pipeline's durable");
     grants.api(&format!("CONSUMER.MSG.NEXT.*.{}", names.consumer()), "pull");
     grants.publish(format!("$JS.ACK.*.{}.>", names.consumer()), "acknowledge");

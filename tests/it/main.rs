@@ -48,3 +48,4 @@ mod swaps;
 mod toolbox;
 mod torture;
 mod transfer;
+mod unfit_durables;

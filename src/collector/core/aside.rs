@@ -184,6 +184,14 @@ impl Core {
         }
     }
 
+    /// What was to become a dead letter is not what was published.
+    pub(super) fn disowned(&mut self, id: GroupId, out: &mut Vec<Effect>) {
+        self.burials.active = self.burials.active.saturating_sub(1);
+        if let Some(group) = self.take(id) {
+            self.release(group.entries, out);
+        }
+    }
+
     pub(super) fn buried(&mut self, id: GroupId, stored: bool, now: Nanos, out: &mut Vec<Effect>) {
         self.burials.active = self.burials.active.saturating_sub(1);
         if stored {

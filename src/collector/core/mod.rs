@@ -131,6 +131,7 @@ impl Core {
             Event::Acked(group, all) => self.acked(group, all, at, out),
             Event::Renewed(group, sent, all) => self.renewed(group, sent, all, at),
             Event::Buried(group, stored) => self.buried(group, stored, at, out),
+            Event::Disowned(group) => self.disowned(group, out),
             Event::Pinged(failure) => match failure {
                 None => self.breaker.answered(),
                 Some(class) => {

@@ -179,6 +179,9 @@ pub enum Event<'a> {
     Renewed(GroupId, Nanos, bool),
     /// A dead letter is stored, or could not be.
     Buried(GroupId, bool),
+    /// The stream holds other bytes of the group's one message than were delivered: it is forgotten and not settled, so that
+    /// it is delivered again.
+    Disowned(GroupId),
     /// The database answered, or not.
     Pinged(Option<Class>),
     /// What others found out about the database, or whose turn it is to do so.

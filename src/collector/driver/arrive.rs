@@ -55,8 +55,14 @@ impl Driver {
 
     /// Messages of a stream that is known; the budget counts them already.
     pub(super) fn take_in(&mut self, mut deliveries: Vec<Delivery>) {
-        let Some(identities) = self.identities.take() else { return };
         let pending = deliveries.last().map_or(0, |delivery| delivery.pending);
+        self.put_suspects_aside(&mut deliveries);
+        self.take_in_whole(deliveries, pending);
+    }
+
+    /// The same of messages that are as they were published.
+    pub(super) fn take_in_whole(&mut self, mut deliveries: Vec<Delivery>, pending: u64) {
+        let Some(identities) = self.identities.take() else { return };
         self.pending = pending;
         let measurements = self.job.output.time_series.is_some();
         let mut again = 0;

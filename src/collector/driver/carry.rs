@@ -210,7 +210,7 @@ impl Driver {
             published_ns: delivery.published_ns,
             attempts: delivery.delivered,
         };
-        self.work.spawn(work::bury(self.letters.clone(), group, letter));
+        self.work.spawn(work::bury(self.letters.clone(), self.source.inspector(), group, letter));
     }
 
     fn collect_replies(&mut self, group: GroupId) {

@@ -105,6 +105,12 @@ impl Driver {
                 }
                 self.feed(Event::Buried(group, false));
             }
+            Done::Disowned(group) => {
+                warn!("what was to become a dead letter is not what the stream holds, and is not settled");
+                self.supervision.ask_at_once();
+                self.feed(Event::Disowned(group));
+            }
+            Done::Compared(compared) => self.compared(compared),
             Done::Pinged(result) => {
                 if result.is_ok() {
                     self.seat.answered(false);
@@ -259,7 +265,7 @@ impl Driver {
             dead_lettered: totals.dead_lettered,
             redelivered: self.redelivered,
             expired: totals.expired,
-            buffered: self.core.in_hand() + self.early.len() as u64,
+            buffered: self.core.in_hand() + self.early.len() as u64 + self.suspects.messages,
             lost_tails: self.supervision.lost_tails,
         };
         self.show_lag(counters.buffered);

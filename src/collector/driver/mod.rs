@@ -11,6 +11,7 @@ mod happen;
 mod slots;
 mod standing;
 mod supervise;
+mod suspects;
 mod watchdog;
 mod words;
 mod work;
@@ -31,6 +32,7 @@ use slots::Slots;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use supervise::Supervision;
+use suspects::Suspects;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -137,6 +139,8 @@ struct Driver {
     identities: Option<Identities>,
     /// Messages that arrived meanwhile; counted by the budget.
     early: Vec<Delivery>,
+    /// Messages that are compared with the stream; counted by the budget.
+    suspects: Suspects,
     /// The consumer's last delivery, and the highest sequence of the stream that was seen.
     last_delivery: u64,
     highest: u64,
@@ -206,6 +210,7 @@ impl Driver {
             work: JoinSet::new(),
             identities: None,
             early: Vec::new(),
+            suspects: Suspects::default(),
             last_delivery: 0,
             highest: 0,
             unsent: 0,
@@ -302,7 +307,7 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        let outstanding = self.source.outstanding() + self.unsent + self.early.len() as u64;
+        let outstanding = self.source.outstanding() + self.unsent + self.early.len() as u64 + self.suspects.messages;
         Now { at: nanos(self.zero.elapsed()), free: self.deps.budget.free(), outstanding }
     }
 
@@ -320,7 +325,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         let early: u64 = self.early.iter().map(|delivery| delivery.bytes).sum();
-        self.deps.budget.give(self.slots.bytes() + early);
+        self.deps.budget.give(self.slots.bytes() + early + self.suspects.bytes);
         self.deps.metrics.in_flight.set(0);
         self.deps.metrics.lag.set(0);
         self.deps.metrics.oldest.set(0.0);

@@ -93,6 +93,12 @@ impl Supervision {
         self.ask_at = self.ask_at.min(Instant::now() + ASK.first);
     }
 
+    /// Something differs from what is known.
+    pub(super) fn ask_at_once(&mut self) {
+        self.glances = 0;
+        self.ask_at = Instant::now();
+    }
+
     /// Something arrived: what was last heard of the consumer must not be as old as it may be while nothing does.
     pub(super) fn stirred(&mut self) {
         if self.asked.is_some_and(|asked| asked.elapsed() > RESYNC) {
@@ -191,6 +197,9 @@ impl Driver {
             // The doubt is younger than the question: `ask_at` is due.
             return;
         }
+        if let Some(why) = facts.unfit {
+            return self.distrust(why);
+        }
         // Without markers only answers say how late what arrives can be.
         let idle = facts.num_pending == 0 && facts.num_ack_pending == 0 && self.core.in_hand() == 0;
         let again = match (self.source.mute(), idle) {
@@ -232,6 +241,21 @@ impl Driver {
         } else {
             self.take_in(early);
         }
+    }
+
+    /// What the durable hands out may not be settled: nothing more is asked for, and of what came nothing is settled any more,
+    /// until the durable is mended. What is held is delivered again.
+    fn distrust(&mut self, why: String) {
+        if self.words.source.as_ref().is_none_or(|(reason, _)| *reason != Reason::ConsumerUnusable) {
+            warn!(why, "the durable cannot be used");
+        }
+        self.words.source = Some((Reason::ConsumerUnusable, why));
+        self.supervision.glances = 0;
+        self.supervision.ask_at = Instant::now() + STUCK_AGAIN;
+        self.identities = None;
+        let early = std::mem::take(&mut self.early);
+        self.deps.budget.give(early.iter().map(|delivery| delivery.bytes).sum());
+        self.feed(Event::Consumer(false));
     }
 
     /// Says why a durable brings nothing, and makes requests anew where that may help; how soon to look again.

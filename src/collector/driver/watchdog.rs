@@ -107,6 +107,7 @@ mod tests {
             max_batch: 0,
             max_bytes: 0,
             max_expires: Duration::ZERO,
+            unfit: None,
             paused: false,
             messages: 10,
             num_pending: 10,

@@ -2,6 +2,7 @@
 //! [`Done`]; a panic in one is a failure of that one.
 
 use super::slots::Note;
+use super::suspects::Compared;
 use crate::collector::classify::{self, Class};
 use crate::collector::compare;
 use crate::collector::core::GroupId;
@@ -9,7 +10,7 @@ use crate::collector::dead_letters::{DeadLetterError, DeadLetterErrorKind, DeadL
 use crate::collector::former::{Doubtful, Formers, Unasked};
 use crate::collector::ledger::Answer;
 use crate::collector::sink::{Collection, CommandFailure, FailureKind, InsertCommand, InsertReply, OpenError};
-use crate::collector::source::{ConsumerFacts, Glance, Inspector, SourceError, SourceErrorKind};
+use crate::collector::source::{ConsumerFacts, Glance, Inspector, Original, SourceError, SourceErrorKind};
 use bson::{RawBson, RawDocument, oid::ObjectId};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -30,6 +31,10 @@ pub(super) enum Done {
     /// Those that lie in a previous target or among the dead letters, by index.
     Checked(GroupId, Result<Vec<(u32, Class)>, Unasked>),
     Buried(GroupId, Result<Stored, DeadLetterError>),
+    /// The stream holds other bytes than those that were to be buried.
+    Disowned(GroupId),
+    /// Messages that were compared with the stream.
+    Compared(Compared),
     Pinged(Result<(), CommandFailure>),
     /// What the ledger answered to whom.
     Kept(Uuid, Result<Answer, CommandFailure>),
@@ -193,7 +198,29 @@ pub(super) struct Letter {
     pub(super) attempts: u64,
 }
 
-pub(super) async fn bury(letters: DeadLetters, group: GroupId, letter: Letter) -> Done {
+/// Payloads beyond this are not compared with the stream before they are buried: JetStream hands them out in base64 within
+/// JSON, four thirds of their size on the connection that all pipelines share. Nothing that a server can be set to do shortens a
+/// payload: it hands out all of it or nothing.
+const COMPARED: usize = 1 << 20;
+
+/// Whether the stream holds the bytes that are to be buried.
+async fn as_published(question: &Inspector, letter: &Letter) -> Result<bool, SourceError> {
+    let payload = &letter.message.payload;
+    if payload.len() > COMPARED {
+        return Ok(true);
+    }
+    Ok(match Box::pin(question.original(letter.sequence, letter.published_ns, payload)).await? {
+        Original::Same => true,
+        Original::Altered => false,
+        // The stream lost it, or it was settled: what was handed out of it is all there is. Nothing at all may be a durable's
+        // doing.
+        Original::Gone => !payload.is_empty(),
+    })
+}
+
+/// Stores a dead letter, of the very bytes that were published: asked of the stream, since a durable that was edited a moment
+/// ago hands out no bodies.
+pub(super) async fn bury(letters: DeadLetters, question: Inspector, group: GroupId, letter: Letter) -> Done {
     let redelivered = letter.attempts > 1;
     let detail = match letter.note.reason {
         Reason::DuplicateId if redelivered => format!(
@@ -216,7 +243,16 @@ pub(super) async fn bury(letters: DeadLetters, group: GroupId, letter: Letter) -
         attempts: letter.attempts,
         redelivered,
     };
-    let work = async { Done::Buried(group, letters.store(&poison).await) };
+    let work = async {
+        match as_published(&question, &letter).await {
+            Ok(true) => Done::Buried(group, letters.store(&poison).await),
+            Ok(false) => Done::Disowned(group),
+            Err(error) => {
+                let message = format!("the message cannot be compared with what the stream {} holds of it: {error}", letter.stream);
+                Done::Buried(group, Err(DeadLetterError { kind: DeadLetterErrorKind::Unavailable, message }))
+            }
+        }
+    };
     let instead = || {
         let error =
             DeadLetterError { kind: DeadLetterErrorKind::Refused, message: "storing the dead letter panicked: a bug of sluice".into() };

@@ -3,9 +3,12 @@
 use super::link::Link;
 use super::{REPLY_TIMEOUT, SourceError, SourceErrorKind};
 use async_nats::{Client, Request, RequestErrorKind};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 /// What stream and consumer were like when asked.
@@ -29,6 +32,9 @@ pub struct ConsumerFacts {
     pub max_bytes: i64,
     /// The longest that a request may wait; zero: no limit.
     pub max_expires: Duration,
+    /// Why what the consumer hands out may not be settled, for people; `None` where it hands out what was published, and
+    /// lets each message be settled alone.
+    pub unfit: Option<String>,
     /// Whether the consumer is paused.
     pub paused: bool,
     /// Messages in the stream.
@@ -100,6 +106,32 @@ struct ConsumerConfig {
     max_batch: i64,
     max_bytes: i64,
     max_expires: u64,
+    /// How long each delivery's lease is, where that differs from one to the next; the last stands for all further ones.
+    backoff: Vec<u64>,
+    headers_only: bool,
+    ack_policy: String,
+}
+
+impl ConsumerConfig {
+    /// The shortest lease that any delivery may have.
+    fn lease(&self) -> Duration {
+        Duration::from_nanos(self.backoff.iter().copied().filter(|wait| *wait > 0).fold(self.ack_wait, u64::min))
+    }
+
+    fn unfit(&self) -> Option<String> {
+        if self.headers_only {
+            let message = "the durable hands out messages without their bodies (`headers_only`), so that nothing which it hands out is \
+                           settled: take that off the durable, or delete the durable: it is made again, and nothing is lost";
+            return Some(message.to_owned());
+        }
+        (self.ack_policy != "explicit").then(|| {
+            format!(
+                "the durable has ack_policy {}, by which one acknowledgement settles other messages, too, or none is needed: delete it, and \
+                 it is made again with `explicit`",
+                self.ack_policy
+            )
+        })
+    }
 }
 
 impl Default for ConsumerConfig {
@@ -113,6 +145,9 @@ impl Default for ConsumerConfig {
             max_batch: 0,
             max_bytes: 0,
             max_expires: 0,
+            backoff: Vec::new(),
+            headers_only: false,
+            ack_policy: "explicit".to_owned(),
         }
     }
 }
@@ -129,7 +164,8 @@ pub(super) async fn ask(nats: &Client, stream: &str, consumer: &str) -> Result<C
     Ok(ConsumerFacts {
         stream_created_ns: nanoseconds(stream.created),
         consumer_created_ns: nanoseconds(consumer.created),
-        ack_wait: Duration::from_nanos(config.ack_wait),
+        ack_wait: config.lease(),
+        unfit: config.unfit(),
         max_ack_pending: config.max_ack_pending,
         max_waiting: config.max_waiting,
         max_deliver: config.max_deliver,
@@ -194,11 +230,62 @@ fn nanoseconds(time: Timestamp) -> u64 {
     u64::try_from(time.as_nanosecond()).unwrap_or(0)
 }
 
+/// How a message as it was delivered stands to what the stream holds under its sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Original {
+    /// The stream holds these very bytes, published at that time.
+    Same,
+    /// It holds other bytes that were published at that time: what was delivered is not what was published.
+    Altered,
+    /// It holds nothing under the sequence, or another message: there is nothing to compare with any more.
+    Gone,
+}
+
+#[derive(Debug, Deserialize)]
+struct WholeMessage<'a> {
+    #[serde(borrow)]
+    message: Option<Whole<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Whole<'a> {
+    time: Timestamp,
+    /// In base64; left out where it is empty.
+    #[serde(borrow, default)]
+    data: Cow<'a, str>,
+}
+
+/// Compares a message with what the stream holds of it.
+pub(super) async fn original(
+    nats: &Client,
+    stream: &str,
+    (sequence, published_ns): (u64, u64),
+    payload: &[u8],
+) -> Result<Original, SourceError> {
+    let body = format!(r#"{{"seq":{sequence}}}"#);
+    let reply = match exchange(nats, format!("$JS.API.STREAM.MSG.GET.{stream}"), body.into()).await {
+        Ok(reply) => reply,
+        Err(error) if error.code == Some(NO_MESSAGE) => return Ok(Original::Gone),
+        Err(error) => return Err(error),
+    };
+    let found = serde_json::from_slice::<WholeMessage<'_>>(&reply).map_err(|error| unreadable(&error))?.message;
+    let Some(found) = found.filter(|found| nanoseconds(found.time) == published_ns) else { return Ok(Original::Gone) };
+    // Of another length they are not the same: nothing large is decoded to find that out.
+    let same = found.data.len() == payload.len().div_ceil(3) * 4 && STANDARD.decode(&*found.data).is_ok_and(|data| data == payload);
+    Ok(if same { Original::Same } else { Original::Altered })
+}
+
 async fn request<T: DeserializeOwned>(nats: &Client, subject: String) -> Result<T, SourceError> {
     request_with(nats, subject, Bytes::new()).await
 }
 
 async fn request_with<T: DeserializeOwned>(nats: &Client, subject: String, body: Bytes) -> Result<T, SourceError> {
+    let reply = exchange(nats, subject, body).await?;
+    serde_json::from_slice(&reply).map_err(|error| unreadable(&error))
+}
+
+/// One request to JetStream, and its answer where that is no refusal.
+async fn exchange(nats: &Client, subject: String, body: Bytes) -> Result<Bytes, SourceError> {
     let asked = nats.send_request(subject, Request::new().payload(body).timeout(Some(REPLY_TIMEOUT)));
     // Around it all: without a connection the client's own queue may be full.
     let reply = tokio::time::timeout(REPLY_TIMEOUT, asked).await.map_err(|_| SourceError::timeout())?;
@@ -207,12 +294,14 @@ async fn request_with<T: DeserializeOwned>(nats: &Client, subject: String, body:
         RequestErrorKind::NoResponders => SourceError::new(SourceErrorKind::Unavailable, "JetStream does not answer"),
         _ => SourceError::new(SourceErrorKind::Disconnected, error.to_string()),
     })?;
-    let unreadable =
-        |error: serde_json::Error| SourceError::new(SourceErrorKind::Refused, format!("JetStream's answer is not understood: {error}"));
-    match serde_json::from_slice::<Answer>(&reply.payload).map_err(unreadable)?.error {
+    match serde_json::from_slice::<Answer>(&reply.payload).map_err(|error| unreadable(&error))?.error {
         Some(refusal) => Err(refusal.into()),
-        None => serde_json::from_slice(&reply.payload).map_err(unreadable),
+        None => Ok(reply.payload),
     }
+}
+
+fn unreadable(error: &serde_json::Error) -> SourceError {
+    SourceError::new(SourceErrorKind::Refused, format!("JetStream's answer is not understood: {error}"))
 }
 
 #[derive(Debug, Deserialize)]
@@ -237,5 +326,30 @@ impl From<Refusal> for SourceError {
             _ => SourceErrorKind::Refused,
         };
         Self { kind, code: Some(refusal.err_code), message: refusal.description }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> ConsumerConfig {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_durable_is_fit_where_it_hands_out_whole_messages_and_each_is_settled_alone() {
+        assert_eq!(config("{}").unfit(), None);
+        assert_eq!(config(r#"{"ack_policy":"explicit","headers_only":false}"#).unfit(), None);
+        assert!(config(r#"{"headers_only":true}"#).unfit().unwrap().contains("headers_only"));
+        for policy in ["all", "none", "flow_control"] {
+            assert!(config(&format!(r#"{{"ack_policy":"{policy}"}}"#)).unfit().unwrap().contains(policy));
+        }
+    }
+
+    #[test]
+    fn a_lease_is_the_shortest_that_a_backoff_gives() {
+        assert_eq!(config(r#"{"ack_wait":30}"#).lease(), Duration::from_nanos(30));
+        assert_eq!(config(r#"{"ack_wait":30,"backoff":[30,5,60]}"#).lease(), Duration::from_nanos(5));
     }
 }

@@ -16,7 +16,7 @@ mod tracker;
 
 pub use ack::AckSubject;
 pub use error::{SourceError, SourceErrorKind};
-pub use facts::{ConsumerFacts, Glance};
+pub use facts::{ConsumerFacts, Glance, Original};
 
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, Subject};
@@ -57,6 +57,16 @@ pub struct Delivery {
     pub lease_from: Instant,
     /// What it counts in byte budgets: payload, headers and subjects.
     pub bytes: u64,
+}
+
+impl Delivery {
+    /// Whether it says of itself that more was published than came: a durable with `headers_only` hands out no bodies, and
+    /// says so in a header behind those of the publisher. Who publishes may say so, too: the stream tells.
+    pub fn claims_more(&self) -> bool {
+        let Some(headers) = &self.message.headers else { return false };
+        let claimed = headers.get_all("Nats-Msg-Size").filter_map(|size| size.as_str().trim().parse::<u64>().ok()).max();
+        claimed.is_some_and(|size| size > self.message.payload.len() as u64)
+    }
 }
 
 /// What is kept of a message. The rest that the client says of it is of no use any more, and would only be moved about with
@@ -162,6 +172,12 @@ impl Inspector {
     /// acknowledged.
     pub async fn holds(&self, sequence: u64, published_ns: u64) -> Result<bool, SourceError> {
         facts::holds(&self.nats, &self.stream, sequence, published_ns).await
+    }
+
+    /// How a message that was delivered stands to what the stream holds under its sequence: one round trip, which brings the
+    /// payload a second time.
+    pub async fn original(&self, sequence: u64, published_ns: u64, payload: &[u8]) -> Result<Original, SourceError> {
+        facts::original(&self.nats, &self.stream, (sequence, published_ns), payload).await
     }
 }
 

@@ -261,6 +261,18 @@ fn a_message_is_terminated_only_after_its_dead_letter_is_stored() {
 }
 
 #[test]
+fn what_the_stream_holds_otherwise_than_it_was_delivered_is_forgotten_and_nothing_is_sent_for_it() {
+    let mut desk = Desk::new(4, true);
+    desk.outstanding = 0;
+    let effects = desk.deliver_kind(1, 0, Kind::Unreadable);
+    let bury = effects.iter().find_map(|e| if let Effect::Bury(group) = e { Some(*group) } else { None }).unwrap();
+    let effects = desk.on(Event::Disowned(bury));
+    assert!(matches!(effects[0], Effect::Release(_)), "{effects:?}");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Terminate(_) | Effect::Ack(_) | Effect::Nak(_) | Effect::Bury(_))));
+    assert_eq!((desk.core.in_hand(), desk.core.totals().dead_lettered, desk.core.troubles().dead_letters), (0, 0, false));
+}
+
+#[test]
 fn an_unknown_failure_of_a_command_is_narrowed_down_to_one_document() {
     let mut desk = Desk::new(8, true);
     let mut effects = desk.deliver(8);
