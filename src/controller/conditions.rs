@@ -46,7 +46,7 @@ pub(super) fn conditions(facts: &Facts<'_>, old: &[Condition]) -> Vec<Condition>
             advice.push(Finding::new(Reason::AtLeastOnce, message));
         }
         if report.counters.lost_tails > 0 {
-            let message = "the newest messages of the stream were gone when its server came back; their sequences are used again";
+            let message = "the newest messages of the stream are lost: it ended before a sequence that it had delivered, or gave one to another message";
             advice.push(Finding::new(Reason::StreamLostMessages, message));
         }
         if report.counters.dead_lettered > 0 {

@@ -129,6 +129,9 @@ fn readable<'a>(origin: &Arc<str>, bytes: &'a [u8], max_bytes: usize) -> Result<
         let message = format!("the file is too large: {} bytes", bytes.len());
         return Err(Box::new(Place::whole(origin).problem(Severity::Error, "", message, remedy)));
     }
+    if let Some(foreign) = super::encoding::foreign(bytes) {
+        return Err(refuse(b"", format!("the file is no text, it looks like {}", foreign.what), foreign.remedy));
+    }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| refuse(&bytes[..error.valid_up_to()], "the file is not UTF-8".into(), "save it as UTF-8"))?;
     match text.char_indices().find(|(_, c)| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}')) {

@@ -5,9 +5,12 @@
 //! that nobody reads are kept by our own edits and reported. Called by the controller for every change and by the CLI for
 //! every edit.
 
+use super::encoding::foreign;
 use super::first_parent::{self, ProducerEntry};
 use super::id::VersionName;
+use super::json::{Node, Position};
 use super::status::Reason;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -82,6 +85,19 @@ pub enum EntryError {
     /// No JSON.
     #[error("the entry is not JSON: {0}")]
     NotJson(String),
+    /// Bytes of something else, which is named.
+    #[error("the entry is not JSON, it looks like {0}")]
+    Foreign(&'static str),
+    /// A field that means one thing or another.
+    #[error("field `{path}` is given twice, at {first} and at {second}; remove one of them")]
+    Twice {
+        /// The dotted path, short and without control characters.
+        path: String,
+        /// Where the first one stands.
+        first: Position,
+        /// Where the second one stands.
+        second: Position,
+    },
     /// JSON, but no object.
     #[error("the entry is JSON but not an object")]
     NotObject,
@@ -112,7 +128,17 @@ impl Entry {
     /// Reads an entry. Where `status` says draft or paused, wrong fields beside it are ignored and reported in
     /// [`Entry::ignored`]; where it says published, they are errors.
     pub fn parse(bytes: &[u8]) -> Result<Self, EntryError> {
-        let fields = object(bytes)?;
+        let mut fields = object(bytes)?;
+        let twice = twice(bytes);
+        if let Some((error, names)) = &twice {
+            let rests = matches!(fields.get("status").and_then(Value::as_str), Some("paused" | "draft"));
+            if !rests || names.iter().any(|name| name == "status") {
+                return Err(error.clone());
+            }
+            for name in names {
+                fields.remove(name);
+            }
+        }
         let producers = first_parent::is_producers(&fields);
         let status = match fields.get("status") {
             None | Some(Value::Null) if producers => EntryStatus::Published,
@@ -130,6 +156,9 @@ impl Entry {
             ignored.push(error.to_string());
             Ok(())
         };
+        if let Some((error, _)) = twice {
+            check(error)?;
+        }
 
         if let Some(schema) = fields.get("schema") {
             match schema.as_u64() {
@@ -203,18 +232,19 @@ pub struct Edit {
 }
 
 /// The entry `old` (nothing, where there is none or it cannot be read) with `edit` applied. Fields that we do not know
-/// are kept as they are.
+/// are kept as they are written, to the last digit; one that is given twice is not kept, since nobody knows which is meant.
 pub fn edited(old: Option<&[u8]>, edit: &Edit) -> Vec<u8> {
-    let mut fields = old.and_then(|bytes| object(bytes).ok()).unwrap_or_default();
-    fields.entry("schema").or_insert_with(|| ENTRY_SCHEMA.into());
-    let another = |version: &VersionName| fields.get("version").and_then(Value::as_str) != Some(version.as_str());
+    let mut fields = old.map(written).unwrap_or_default();
+    fields.entry("schema".into()).or_insert_with(|| raw(&ENTRY_SCHEMA.into()));
+    let said = |name: &str| fields.get(name).and_then(|value| serde_json::from_str::<String>(value.get()).ok());
+    let another = |version: &VersionName| said("version").as_deref() != Some(version.as_str());
     if edit.version.as_ref().is_some_and(|(version, _)| another(version)) {
         // Said of the change before.
         fields.remove("give_up");
     }
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
-            fields.insert(name.to_owned(), value);
+            fields.insert(name.to_owned(), raw(&value));
         }
     };
     set("status", edit.status.map(|status| status.as_str().into()));
@@ -225,7 +255,33 @@ pub fn edited(old: Option<&[u8]>, edit: &Edit) -> Vec<u8> {
     set("replicas", edit.replicas.map(Value::from));
     set("give_up", edit.give_up.clone().map(Value::from));
     set("author", edit.author.as_deref().map(Value::from));
-    Value::Object(fields).to_string().into_bytes()
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{}:{}", Value::from(name.as_str()), value.get())).collect();
+    format!("{{{}}}", fields.join(",")).into_bytes()
+}
+
+/// The fields of an entry, each as it is written, but for those that are given twice.
+fn written(bytes: &[u8]) -> BTreeMap<String, Box<RawValue>> {
+    if object(bytes).is_err() {
+        return BTreeMap::new();
+    }
+    let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(bytes).unwrap_or_default();
+    for name in twice(bytes).map(|(_, names)| names).unwrap_or_default() {
+        fields.remove(&name);
+    }
+    fields
+}
+
+fn raw(value: &Value) -> Box<RawValue> {
+    RawValue::from_string(value.to_string()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// Where a field is given twice: what is said about it, and the outermost fields that mean one thing or another by it.
+pub(super) fn twice(bytes: &[u8]) -> Option<(EntryError, Vec<String>)> {
+    let root = Node::read(std::str::from_utf8(bytes).ok()?)?;
+    let found = root.twice()?;
+    let (first, second) = (Position::of(bytes, found.first), Position::of(bytes, found.second));
+    let names = root.ambiguous().into_iter().map(str::to_owned).collect();
+    Some((EntryError::Twice { path: found.path, first, second }, names))
 }
 
 fn object(bytes: &[u8]) -> Result<Map<String, Value>, EntryError> {
@@ -235,7 +291,11 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, EntryError> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(EntryError::NotObject),
-        Err(error) => Err(EntryError::NotJson(error.to_string())),
+        Err(error) => match foreign(bytes) {
+            Some(foreign) => Err(EntryError::Foreign(foreign.what)),
+            None if bytes.starts_with("\u{feff}".as_bytes()) => Err(EntryError::NotJson("it begins with a byte order mark".into())),
+            None => Err(EntryError::NotJson(error.to_string())),
+        },
     }
 }
 
@@ -249,77 +309,4 @@ fn shown(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_published_entry_needs_a_version() {
-        let entry = Entry::parse(br#"{"schema":1,"status":"published","version":"3-9f2c41aa","name":"M","replicas":2}"#).unwrap();
-        assert_eq!((entry.status, entry.version.unwrap().as_str(), entry.replicas), (EntryStatus::Published, "3-9f2c41aa", 2));
-        let error = Entry::parse(br#"{"status":"published"}"#).unwrap_err();
-        assert_eq!(error.to_string(), "field `version` is missing; a published entry names the version to run");
-    }
-
-    #[test]
-    fn pausing_and_drafting_need_nothing_but_the_status() {
-        for status in ["paused", "draft"] {
-            let text = format!(r#"{{"status":"{status}","version":7,"schema":99,"replicas":"x","labels":[]}}"#);
-            let entry = Entry::parse(text.as_bytes()).unwrap();
-            assert_eq!(entry.status.as_str(), status);
-            assert_eq!(entry.ignored.len(), 4, "{:?}", entry.ignored);
-        }
-    }
-
-    #[test]
-    fn an_entry_of_the_first_parents_is_published_unless_it_says_otherwise() {
-        let add = r#"{"key":"metrics","subs":null,"description":"Metrics stream","collection":"metrics","buffer_size":7}"#;
-        let entry = Entry::parse(add.as_bytes()).unwrap();
-        assert_eq!((entry.status, &entry.version, entry.ignored.len()), (EntryStatus::Published, &None, 0));
-        assert_eq!(entry.producer.unwrap().collection.as_deref(), Some("metrics"));
-        let paused = Entry::parse(br#"{"key":"metrics","status":"paused","subs":7}"#).unwrap();
-        assert_eq!((paused.status, paused.producer, paused.ignored.len()), (EntryStatus::Paused, None, 1));
-        let ours = Entry::parse(br#"{"key":"metrics","collection":"m","status":"published","version":"1"}"#).unwrap();
-        assert_eq!((ours.producer, ours.ignored.len()), (None, 0));
-    }
-
-    #[test]
-    fn what_cannot_be_acted_on_says_why() {
-        for (text, part) in [
-            ("", "not JSON"),
-            ("[]", "not an object"),
-            ("{}", "`status` is missing"),
-            (r#"{"status":"Published"}"#, "must be draft, published or paused"),
-            (r#"{"status":7}"#, "must be a string"),
-            (r#"{"status":"published","version":"../x"}"#, "`version` is not allowed"),
-            (r#"{"status":"published","version":"1","schema":2}"#, "schema is 2"),
-            (r#"{"status":"published","version":"1","digest":"md5"}"#, "`digest` must begin"),
-            (r#"{"status":"published","version":"1","replicas":0}"#, "`replicas` must be"),
-            (r#"{"key":7}"#, "`key` must be a string"),
-            (r#"{"key":"m","subs":"a.b"}"#, "`subs` must be a list"),
-            (r#"{"key":"m","subs":["a",1]}"#, "`subs` must be a list"),
-            (r#"{"key":"m","collection":{"$gt":""}}"#, "`collection` must be a string"),
-            (r#"{"key":"m","status":7}"#, "must be a string"),
-        ] {
-            let error = Entry::parse(text.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(part), "{text}: {error}");
-        }
-        assert_eq!(Entry::parse(&vec![b' '; MAX_ENTRY_BYTES + 1]).unwrap_err(), EntryError::TooLarge(MAX_ENTRY_BYTES + 1));
-    }
-
-    #[test]
-    fn an_edit_keeps_the_fields_it_does_not_know() {
-        let old = br#"{"status":"published","version":"1","x":{"y":[1]},"labels":{"team":"core"}}"#;
-        let new = edited(Some(old), &Edit { status: Some(EntryStatus::Paused), ..Edit::default() });
-        let value: Value = serde_json::from_slice(&new).unwrap();
-        assert_eq!(value["x"]["y"][0], 1);
-        assert_eq!((value["status"].as_str(), value["version"].as_str()), (Some("paused"), Some("1")));
-        assert_eq!(value["labels"]["team"], "core");
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            let _ = Entry::parse(&bytes);
-        }
-    }
-}
+mod tests;

@@ -16,6 +16,8 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod document;
 #[cfg(feature = "server")]
+pub mod encoding;
+#[cfg(feature = "server")]
 pub mod entry;
 #[cfg(feature = "server")]
 pub mod fields;
@@ -27,6 +29,8 @@ pub mod health;
 pub mod history;
 #[cfg(feature = "server")]
 pub mod instance;
+#[cfg(feature = "server")]
+pub mod json;
 #[cfg(feature = "server")]
 pub mod logs;
 #[cfg(feature = "server")]

@@ -11,6 +11,7 @@ mod chart;
 mod cli;
 mod collector;
 mod collector_edges;
+mod collector_losses;
 mod collector_support;
 mod compose;
 mod controller;

@@ -3,7 +3,7 @@
 use crate::support::{Nats, eventually};
 use async_nats::Subject;
 use async_nats::jetstream::{self, consumer, stream};
-use sluice::collector::source::{Delivery, Source, SourceErrorKind, SourceEvent};
+use sluice::collector::source::{Delivery, Found, Source, SourceErrorKind, SourceEvent};
 use std::time::{Duration, Instant};
 
 const ACK_WAIT: Duration = Duration::from_secs(3);
@@ -102,12 +102,12 @@ async fn a_message_is_known_again_by_sequence_and_time_and_one_that_left_the_str
     let got = deliveries(&mut source, 2).await;
     let (sequence, published_ns) = (got[1].sequence, got[1].published_ns);
     let inspector = source.inspector();
-    assert!(inspector.holds(sequence, published_ns).await.unwrap());
-    assert!(!inspector.holds(sequence, published_ns + 1).await.unwrap(), "another message that has its sequence now");
+    assert_eq!(inspector.holds(sequence, published_ns).await.unwrap(), Found::Same);
+    assert_eq!(inspector.holds(sequence, published_ns + 1).await.unwrap(), Found::Another);
     source.ack(&mut replies(&got), 1).await.unwrap();
     acked(&mut source).await;
-    assert!(!inspector.holds(sequence, published_ns).await.unwrap());
-    assert!(!inspector.holds(sequence + 7, published_ns).await.unwrap());
+    assert_eq!(inspector.holds(sequence, published_ns).await.unwrap(), Found::Nothing);
+    assert_eq!(inspector.holds(sequence + 7, published_ns).await.unwrap(), Found::Nothing);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,19 +1,25 @@
 //! Reads documents for `sluice send`: JSON lines or BSON documents one after the other, each checked and numbered.
 //!
-//! Runs on a blocking thread and hands documents over a bounded channel. The first document that cannot be read is the
-//! last thing that is handed over.
+//! Runs on a blocking thread and hands documents over a bounded channel. The first document that cannot be read, or would
+//! not be stored as it is written, is the last thing that is handed over.
 
 use super::super::failure::{Exit, Failure};
+use super::exact;
+use crate::pipeline::encoding::{BYTE_ORDER_MARK, foreign, maybe_bson};
+use crate::pipeline::json::{Node, Position};
 use bson::{Bson, Document as BsonDocument};
 use bytes::Bytes;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 /// The largest document that MongoDB stores, 16 MiB; a longer BSON length is no document.
 const MAX_DOCUMENT: usize = 16 << 20;
+
+/// Of the input's beginning, what tells what it is.
+const HEAD: usize = 64;
 
 /// What to read.
 pub struct Source {
@@ -76,14 +82,28 @@ impl Source {
 
     /// Reads to the end, to the first bad document, or until nobody takes documents any more.
     pub fn read(&self, reader: Reader, sink: &Sink) {
-        let result = if self.bson { self.read_bson(reader, sink) } else { self.read_lines(reader, sink) };
+        let result = beginning(reader).map_err(|error| self.bad(1, None, &error.to_string())).and_then(|(head, reader)| {
+            let read = if self.bson { self.read_bson(reader, sink) } else { self.read_lines(&head, reader, sink) };
+            // A magic number may be the length of a document: what the input is not is only asked where it cannot be read.
+            let wrong = foreign(&head).filter(|_| self.bson);
+            read.map_err(|bad| match wrong.filter(|_| bad.number == 1) {
+                Some(wrong) => self.bad(1, None, &format!("this is no BSON, it looks {} ({})", like(wrong.what), self.named(wrong.remedy))),
+                None => bad,
+            })
+        });
         if let Err(bad) = result {
             // Nobody is left to tell where sending has failed already.
             let _ = sink.blocking_send(Err(bad));
         }
     }
 
-    fn read_lines(&self, mut reader: Reader, sink: &Sink) -> Result<(), BadDocument> {
+    fn read_lines(&self, head: &[u8], mut reader: Reader, sink: &Sink) -> Result<(), BadDocument> {
+        if let Some(wrong) = foreign(head) {
+            return Err(self.bad(1, Some(1), &format!("this is no JSON, it looks {} ({})", like(wrong.what), self.named(wrong.remedy))));
+        }
+        if maybe_bson(head) {
+            return Err(self.bad(1, Some(1), "this is no JSON, it looks like BSON documents (--format bson)"));
+        }
         let run = Uuid::now_v7();
         let (mut line, mut number, mut position) = (Vec::new(), 0, 0);
         loop {
@@ -94,26 +114,40 @@ impl Source {
                 return Ok(());
             }
             position += read as u64;
-            let text = line.trim_ascii();
+            // Also where files with a mark were put one after the other.
+            let text = line.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(&line).trim_ascii_end();
             // Empty lines separate nothing from nothing.
-            if number <= self.skip || text.is_empty() {
+            if number <= self.skip || text.trim_ascii_start().is_empty() {
                 continue;
             }
-            let document: BsonDocument = serde_json::from_slice(text).map_err(|error| {
-                let what = error.to_string();
-                let what = what.split(" at line ").next().unwrap_or(&what);
-                let hint = if text.first() == Some(&b'{') {
-                    ""
-                } else {
-                    " (a line must hold one object; `jq -c '.[]' FILE` makes lines of an array)"
-                };
-                self.bad(number, Some(error.column()), &format!("{what}{hint}"))
-            })?;
+            let document = self.document(number, text)?;
             let payload = bson::serialize_to_vec(&document).map_err(|error| self.bad(number, None, &error.to_string()))?;
             let msg_id = self.message_id(number, &document, &run)?;
             if sink.blocking_send(Ok(Document { number, payload: payload.into(), msg_id, position })).is_err() {
                 return Ok(());
             }
+        }
+    }
+
+    /// The document of one line, exactly as it is written there.
+    fn document(&self, number: u64, line: &[u8]) -> Result<BsonDocument, BadDocument> {
+        let bad = |at: usize, what: &str| self.bad(number, Some(Position::of(line, at).column), what);
+        let text = std::str::from_utf8(line).map_err(|error| {
+            bad(error.valid_up_to(), "this is not UTF-8 (save it as UTF-8; if it is Latin-1: iconv -f LATIN1 -t UTF-8 FILE)")
+        })?;
+        let flaw = Node::read(text).and_then(|document| exact::flaw(&document));
+        match serde_json::from_str::<BsonDocument>(text) {
+            // The parser may stumble over what it could have said better.
+            Err(error) if flaw.as_ref().is_none_or(|flaw| flaw.at >= error.column()) => {
+                let what = error.to_string();
+                let what = what.split(" at line ").next().unwrap_or(&what);
+                Err(bad(error.column().saturating_sub(1), &format!("{what}{}", hint(text, &error))))
+            }
+            parsed => match (flaw, parsed) {
+                (Some(flaw), _) => Err(bad(flaw.at, &flaw.message)),
+                (None, Ok(document)) => Ok(document),
+                (None, Err(error)) => Err(bad(0, &error.to_string())),
+            },
         }
     }
 
@@ -171,6 +205,11 @@ impl Source {
         Ok(value)
     }
 
+    /// A command with this input's name.
+    fn named(&self, remedy: &str) -> String {
+        if self.name == "-" { remedy.replace(" FILE", "") } else { remedy.replace("FILE", &self.name) }
+    }
+
     fn bad(&self, number: u64, column: Option<usize>, what: &str) -> BadDocument {
         let name = if self.name == "-" { "standard input" } else { &self.name };
         let message = match (self.bson, column) {
@@ -179,6 +218,35 @@ impl Source {
             (false, None) => format!("{name}:{number}: {what}"),
         };
         BadDocument { number, message }
+    }
+}
+
+/// The first bytes of the input, and a reader that gives all of it.
+fn beginning(mut reader: Reader) -> std::io::Result<(Vec<u8>, Reader)> {
+    let mut head = Vec::with_capacity(HEAD);
+    reader.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+    Ok((head.clone(), Box::new(Cursor::new(head).chain(reader))))
+}
+
+fn like(what: &str) -> String {
+    if what.starts_with("compressed") { what.to_owned() } else { format!("like {what}") }
+}
+
+/// What to do about a line that is no JSON object.
+fn hint(line: &str, error: &serde_json::Error) -> &'static str {
+    let at = error.column();
+    let around = line.as_bytes().get(at.saturating_sub(2)..(at + 8).min(line.len())).unwrap_or_default();
+    let has = |word: &str| around.windows(word.len()).any(|part| part == word.as_bytes());
+    match line.trim_start().as_bytes().first() {
+        Some(b'{') if error.is_eof() => " (a line must hold a whole object; `jq -c . FILE` puts each into one line)",
+        Some(b'{') if has("NaN") || has("Infinity") => {
+            r#" (JSON has no such number: write {"$numberDouble":"NaN"}, "Infinity" or "-Infinity")"#
+        }
+        Some(b'{') if error.to_string().starts_with("trailing characters") => {
+            " (a line must hold one object; `jq -c . FILE` puts each into one line)"
+        }
+        Some(b'{') => "",
+        _ => " (a line must hold one object; `jq -c '.[]' FILE` makes lines of an array)",
     }
 }
 
@@ -234,6 +302,59 @@ mod tests {
     fn an_array_in_place_of_lines_is_refused_with_what_to_do() {
         let (documents, bad) = read(&lines(None, 0), b"[{\"a\":1}]");
         assert!(documents.is_empty() && bad.unwrap().to_string().contains("jq -c"));
+    }
+
+    #[test]
+    fn what_would_not_be_stored_as_it_is_written_is_refused_at_its_place() {
+        for (line, place, part) in [
+            (r#"{"n":100000000000000000001}"#, "data.jsonl:1:6: ", "64 bits"),
+            (r#"  {"é":1e400}"#, "data.jsonl:1:8: ", "larger than any double"),
+            (r#"{"n":0.1234567890123456789}"#, "data.jsonl:1:6: ", "0.12345678901234568"),
+            (r#"{"n":1,"m":{"x":1,"x":2}}"#, "data.jsonl:1:19: ", "'m.x' is given twice"),
+            (r#"{"n":NaN}"#, "data.jsonl:1:6: ", "$numberDouble"),
+            (r#"{"n":-Infinity}"#, "data.jsonl:1:7: ", "$numberDouble"),
+            (r#"{"n":{"$numberLong":"100000000000000000001"}}"#, "data.jsonl:1:", "64-bit"),
+            (r#"{"n":{"$numberDecimal":"1e99999"}}"#, "data.jsonl:1:", "decimal128"),
+            (r#"{"n":1"#, "data.jsonl:1:6: ", "jq -c . FILE"),
+            (r#"{"n":1} {"n":2}"#, "data.jsonl:1:9: ", "one object"),
+        ] {
+            let (documents, bad) = read(&lines(None, 0), line.as_bytes());
+            let bad = bad.expect(line).to_string();
+            assert!(documents.is_empty() && bad.starts_with(place) && bad.contains(part), "{line}: {bad}");
+        }
+        let deep = format!("{}1{}", "{\"a\":".repeat(120), "}".repeat(120));
+        assert!(read(&lines(None, 0), deep.as_bytes()).1.unwrap().to_string().contains("nested"));
+        assert!(read(&lines(None, 0), b"{\"a\":\"\xe9\"}").1.unwrap().to_string().starts_with("data.jsonl:1:7: this is not UTF-8"));
+    }
+
+    #[test]
+    fn numbers_that_can_be_kept_are_kept_to_the_last_digit() {
+        let line = r#"{"a":0.1,"b":-0,"c":5e-324,"d":9223372036854775807,"e":{"$numberDecimal":"100000000000000000001"},"f":1.7976931348623157e308}"#;
+        let (documents, bad) = read(&lines(None, 0), line.as_bytes());
+        assert_eq!(bad, None);
+        let document = BsonDocument::from_reader(documents[0].payload.as_ref()).unwrap();
+        let decimal: bson::Decimal128 = "100000000000000000001".parse().unwrap();
+        assert_eq!(document, doc! { "a": 0.1, "b": -0.0, "c": 5e-324, "d": i64::MAX, "e": decimal, "f": f64::MAX });
+        assert!(document.get_f64("b").unwrap().is_sign_negative());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_and_what_is_no_utf_8_is_named() {
+        let (documents, bad) = read(&lines(None, 0), "\u{feff}{\"a\":1}\n\u{feff}{\"a\":2}\n\u{feff}".as_bytes());
+        assert_eq!((documents.len(), bad), (2, None));
+        let utf_16: Vec<u8> = "\u{feff}{\"a\":1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let gzip = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+        let one = bson::serialize_to_vec(&doc! { "a": 1 }).unwrap();
+        for (input, part) in [
+            (utf_16.as_slice(), "looks like UTF-16 (save it as UTF-8: iconv -f UTF-16 -t UTF-8 data.jsonl)"),
+            (&gzip, "looks compressed by gzip (unpack it first: gunzip -c data.jsonl)"),
+            (&one, "--format bson"),
+        ] {
+            let bad = read(&lines(None, 0), input).1.unwrap().to_string();
+            assert!(bad.starts_with("data.jsonl:1:1: ") && bad.contains(part), "{bad}");
+        }
+        let dump = Source { name: "dump.bson".into(), bson: true, msg_id: None, skip: 0 };
+        assert!(read(&dump, &gzip).1.unwrap().to_string().contains("gunzip -c dump.bson"));
     }
 
     #[test]

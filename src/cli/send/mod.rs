@@ -5,6 +5,7 @@
 //! be read ends the command there: everything before it is sent, nothing after it, and the message says so.
 
 mod documents;
+mod exact;
 
 use super::context::Context;
 use super::failure::{Exit, Failure};

@@ -90,6 +90,7 @@ impl Driver {
             };
             let check = self.formers.any() && self.formers.concern(told(&delivery));
             let sequence = delivery.sequence;
+            self.youngest = self.youngest.max((sequence, published_ns));
             let slot = self.slots.put(Slot { delivery, id, note });
             // A payload is smaller than NATS's largest message, which 32 bits count.
             let bytes = u32::try_from(size).unwrap_or(u32::MAX);

@@ -144,6 +144,8 @@ struct Driver {
     /// The consumer's last delivery, and the highest sequence of the stream that was seen.
     last_delivery: u64,
     highest: u64,
+    /// The highest sequence that came while it was certain which stream that is, and when its message was published.
+    youngest: (u64, u64),
     /// Messages of pulls that are decided, not yet sent.
     unsent: u64,
     /// Messages behind the last delivery, and those that other executions held when asked.
@@ -213,6 +215,7 @@ impl Driver {
             suspects: Suspects::default(),
             last_delivery: 0,
             highest: 0,
+            youngest: (0, 0),
             unsent: 0,
             pending: 0,
             elsewhere: 0,

@@ -3,6 +3,7 @@
 //! What always holds: a slot is taken when a message arrives and freed once, when the core releases it. Used by the driver.
 
 use crate::collector::{dead_letters::Reason, identity::Identity, source::Delivery};
+use std::collections::HashMap;
 
 /// What was said about a message that could not simply be stored.
 #[derive(Debug, Clone)]
@@ -62,6 +63,16 @@ impl Slots {
     /// Sequence and publish time of the youngest message that is held.
     pub(super) fn youngest(&self) -> Option<(u64, u64)> {
         self.slots.iter().flatten().map(|slot| (slot.delivery.sequence, slot.delivery.published_ns)).max()
+    }
+
+    /// Whether one of `deliveries` has the sequence of a message that is held and is another.
+    pub(super) fn replaced_by(&self, deliveries: &[Delivery]) -> bool {
+        if deliveries.is_empty() {
+            return false;
+        }
+        let held: HashMap<u64, u64> =
+            self.slots.iter().flatten().map(|slot| (slot.delivery.sequence, slot.delivery.published_ns)).collect();
+        deliveries.iter().any(|one| held.get(&one.sequence).is_some_and(|published_ns| *published_ns != one.published_ns))
     }
 
     /// What budgets count of all that is held.

@@ -2,7 +2,7 @@
 //! driver.
 
 use super::watchdog::{Verdict, Watchdog};
-use super::work::{self, Done};
+use super::work::{self, Done, Tail, Witness};
 use super::{Driver, nanos};
 use crate::collector::classify::Class;
 use crate::collector::core::{Event, Limits, Target};
@@ -132,9 +132,9 @@ impl Driver {
             self.supervision.asking = true;
             self.supervision.doubted = false;
             self.supervision.asked_above = self.highest;
-            // A tail that was lost is found by its last message that is held here: whatever has its sequence now, if
-            // anything has, was published at another time.
-            let witness = if self.identities.is_none() { self.slots.youngest() } else { None };
+            // A tail that was lost is found by its last message that came here: whatever has its sequence now, if anything
+            // has, was published at another time.
+            let witness = if self.identities.is_none() { self.witness() } else { None };
             let question = self.source.inspector();
             if self.supervision.glances > 0 && self.identities.is_some() && self.core.in_hand() == 0 {
                 self.supervision.glances -= 1;
@@ -153,6 +153,13 @@ impl Driver {
             let work = async move { Done::Opened(Collection::open(database, &target, &output, age).await) };
             work::begin(&mut self.work, work, || Done::Opened(Err(work::panicked("opening the collection").into())));
         }
+    }
+
+    /// The youngest message that is held, else the youngest that came.
+    fn witness(&self) -> Option<Witness> {
+        let held = self.slots.youngest().map(|(sequence, published_ns)| Witness { sequence, published_ns, held: true });
+        let (sequence, published_ns) = self.youngest;
+        held.or_else(|| (sequence > 0).then_some(Witness { sequence, published_ns, held: false }))
     }
 
     /// Perhaps the stream is another one now: what arrives waits for the answer.
@@ -177,9 +184,9 @@ impl Driver {
         }
     }
 
-    pub(super) fn consumer_says(&mut self, answer: Result<(ConsumerFacts, bool), SourceError>) {
+    pub(super) fn consumer_says(&mut self, answer: Result<(ConsumerFacts, Tail), SourceError>) {
         self.supervision.asking = false;
-        let (facts, there) = match answer {
+        let (facts, tail) = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 self.supervision.ask_failures += 1;
@@ -211,7 +218,7 @@ impl Driver {
         self.supervision.asked = Some(Instant::now());
         let again = self.watch_over(&facts).map_or(again, |sooner| again.min(sooner));
         self.supervision.ask_at = Instant::now() + again;
-        self.same_stream(&facts, there);
+        self.same_stream(&facts, tail);
         if self.words.source.take().is_some() {
             info!("stream and consumer answer");
         }
@@ -280,20 +287,28 @@ impl Driver {
     }
 
     /// What is held of a stream that was created anew or lost its tail is forgotten: the sequences by which it would be
-    /// acknowledged may be those of other messages now.
-    /// `there`: whether it still has the youngest message that was held when it was asked. One that was acknowledged
-    /// meanwhile is not there either; what is forgotten then is delivered again, and found to be stored.
-    fn same_stream(&mut self, facts: &ConsumerFacts, there: bool) {
+    /// acknowledged may be those of other messages now. So it is where that is not certain: what is forgotten is delivered
+    /// again if it is still there, and found to be stored.
+    ///
+    /// A loss is said where nothing else explains what is there: the stream ends before a sequence that it had delivered, or
+    /// another message has one.
+    fn same_stream(&mut self, facts: &ConsumerFacts, tail: Tail) {
         let known = std::mem::replace(&mut self.supervision.stream_created_ns, facts.stream_created_ns);
-        let lost = facts.last_sequence < self.supervision.asked_above || !there;
-        if known == 0 || (known == facts.stream_created_ns && !lost) {
+        let another = known != facts.stream_created_ns;
+        let ends_early = facts.last_sequence < self.supervision.asked_above;
+        if known == 0 || (!another && !ends_early && tail == Tail::Sound) {
             return;
         }
+        let lost = ends_early || tail == Tail::Lost || self.slots.replaced_by(&self.early);
         self.supervision.delivered = None;
         // Sequences of another stream say nothing about this one.
-        self.supervision.lost_tails += u64::from(known == facts.stream_created_ns);
-        warn!(lost, "the stream is another one, or lost messages that were delivered: what is held is forgotten");
-        self.highest = 0;
+        self.supervision.lost_tails += u64::from(!another && lost);
+        if another || lost {
+            warn!(lost, "the stream is another one, or lost messages that were delivered: what is held is forgotten");
+        } else {
+            info!("what is held may have been acknowledged by another process: it is forgotten, and comes again where it was not");
+        }
+        (self.highest, self.youngest) = (0, (0, 0));
         let early = std::mem::take(&mut self.early);
         self.deps.budget.give(early.iter().map(|delivery| delivery.bytes).sum());
         self.feed(Event::OtherStream);

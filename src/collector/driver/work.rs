@@ -10,7 +10,7 @@ use crate::collector::dead_letters::{DeadLetterError, DeadLetterErrorKind, DeadL
 use crate::collector::former::{Doubtful, Formers, Unasked};
 use crate::collector::ledger::Answer;
 use crate::collector::sink::{Collection, CommandFailure, FailureKind, InsertCommand, InsertReply, OpenError};
-use crate::collector::source::{ConsumerFacts, Glance, Inspector, Original, SourceError, SourceErrorKind};
+use crate::collector::source::{ConsumerFacts, Found, Glance, Inspector, Original, SourceError, SourceErrorKind};
 use bson::{RawBson, RawDocument, oid::ObjectId};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -47,7 +47,7 @@ pub(super) enum Done {
     /// Nothing more is to be done about it.
     Looked,
     /// What stream and consumer are like, and whether the stream still has the message that was asked about.
-    Asked(Result<(ConsumerFacts, bool), SourceError>),
+    Asked(Result<(ConsumerFacts, Tail), SourceError>),
     /// What the stream alone is like.
     Glanced(Result<Glance, SourceError>),
     Opened(Result<Collection, OpenError>),
@@ -86,15 +86,47 @@ static ASKING: Semaphore = Semaphore::const_new(128);
 /// For so long at most: answers may be late, too.
 const ASKING_WAIT: Duration = Duration::from_secs(1);
 
-/// `witness`: sequence and time of a message that the stream should have, if it is still the one that it was.
-pub(super) async fn ask(question: Inspector, witness: Option<(u64, u64)>) -> Result<(ConsumerFacts, bool), SourceError> {
+/// The youngest message that was delivered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Witness {
+    pub(super) sequence: u64,
+    pub(super) published_ns: u64,
+    /// Whether it is held: nobody here has acknowledged it.
+    pub(super) held: bool,
+}
+
+/// What the stream says of the youngest message that was delivered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tail {
+    /// It is there, or was acknowledged here.
+    Sound,
+    /// It is held here and not there, or could not be asked for. Another process may have got it as well, from a durable that
+    /// was made anew or while this one had no connection, and have acknowledged it: that is no loss.
+    Uncertain,
+    /// Another message has its sequence: it was lost.
+    Lost,
+}
+
+impl Tail {
+    fn of(held: bool, found: Option<Found>) -> Self {
+        match found {
+            Some(Found::Another) => Self::Lost,
+            Some(Found::Same) => Self::Sound,
+            Some(Found::Nothing) | None if held => Self::Uncertain,
+            Some(Found::Nothing) | None => Self::Sound,
+        }
+    }
+}
+
+/// `witness`: a message that the stream should have, if it is still the one that it was.
+pub(super) async fn ask(question: Inspector, witness: Option<Witness>) -> Result<(ConsumerFacts, Tail), SourceError> {
     let _turn = tokio::time::timeout(ASKING_WAIT, ASKING.acquire()).await;
     let facts = Box::pin(question.info()).await?;
-    let Some((sequence, published_ns)) = witness else { return Ok((facts, true)) };
+    let Some(Witness { sequence, published_ns, held }) = witness else { return Ok((facts, Tail::Sound)) };
     match Box::pin(question.holds(sequence, published_ns)).await {
-        Ok(there) => Ok((facts, there)),
+        Ok(found) => Ok((facts, Tail::of(held, Some(found)))),
         // Not allowed to ask, perhaps: then nothing is certain.
-        Err(error) if matches!(error.kind, SourceErrorKind::Timeout | SourceErrorKind::Refused) => Ok((facts, false)),
+        Err(error) if matches!(error.kind, SourceErrorKind::Timeout | SourceErrorKind::Refused) => Ok((facts, Tail::of(held, None))),
         Err(error) => Err(error),
     }
 }
@@ -298,6 +330,17 @@ mod tests {
         let stored = rawdoc! { "_id": ObjectId::from_bytes(id), "a": 3 };
         let ours = Met { id: Some(id), ..met(rawdoc! { "a": 2 }) };
         assert_eq!(judge(&ours, &[&stored]), None);
+    }
+
+    #[test]
+    fn a_message_that_is_gone_may_have_been_acknowledged_and_one_in_its_place_says_that_it_was_lost() {
+        for held in [true, false] {
+            assert_eq!(Tail::of(held, Some(Found::Another)), Tail::Lost);
+            assert_eq!(Tail::of(held, Some(Found::Same)), Tail::Sound);
+        }
+        for found in [Some(Found::Nothing), None] {
+            assert_eq!((Tail::of(true, found), Tail::of(false, found)), (Tail::Uncertain, Tail::Sound));
+        }
     }
 
     #[tokio::test]

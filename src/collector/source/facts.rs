@@ -216,12 +216,27 @@ struct StoredTime {
 /// The message does not exist.
 const NO_MESSAGE: u64 = 10037;
 
-/// Whether the stream's message of this sequence is the one that was published then.
-pub(super) async fn holds(nats: &Client, stream: &str, sequence: u64, published_ns: u64) -> Result<bool, SourceError> {
+/// What the stream has under a sequence where a message that was delivered is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// The message.
+    Same,
+    /// None: somebody has acknowledged it, or it is lost.
+    Nothing,
+    /// Another one, that was published at another time: a stream gives a sequence twice only where it had lost the first.
+    Another,
+}
+
+/// What the stream has under this sequence, in the place of a message that was published then.
+pub(super) async fn holds(nats: &Client, stream: &str, sequence: u64, published_ns: u64) -> Result<Found, SourceError> {
     let body = format!(r#"{{"seq":{sequence}}}"#);
     match request_with::<StoredMessage>(nats, format!("$JS.API.STREAM.MSG.GET.{stream}"), body.into()).await {
-        Ok(found) => Ok(found.message.is_some_and(|message| nanoseconds(message.time) == published_ns)),
-        Err(error) if error.code == Some(NO_MESSAGE) => Ok(false),
+        Ok(found) => Ok(match found.message {
+            Some(message) if nanoseconds(message.time) == published_ns => Found::Same,
+            Some(_) => Found::Another,
+            None => Found::Nothing,
+        }),
+        Err(error) if error.code == Some(NO_MESSAGE) => Ok(Found::Nothing),
         Err(error) => Err(error),
     }
 }

@@ -16,7 +16,7 @@ mod tracker;
 
 pub use ack::AckSubject;
 pub use error::{SourceError, SourceErrorKind};
-pub use facts::{ConsumerFacts, Glance, Original};
+pub use facts::{ConsumerFacts, Found, Glance, Original};
 
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, Subject};
@@ -167,10 +167,9 @@ impl Inspector {
         facts::glance(&self.nats, &self.stream).await
     }
 
-    /// Whether the stream still has the message of this sequence that was published then (nanoseconds since the epoch). A
-    /// stream that lost its tail may have given the sequence to another message since. `false` also where the message was
-    /// acknowledged.
-    pub async fn holds(&self, sequence: u64, published_ns: u64) -> Result<bool, SourceError> {
+    /// What the stream has under this sequence, in the place of a message that was published then (nanoseconds since the
+    /// epoch): one that lost its tail may have given the sequence to another message since.
+    pub async fn holds(&self, sequence: u64, published_ns: u64) -> Result<Found, SourceError> {
         facts::holds(&self.nats, &self.stream, sequence, published_ns).await
     }
 

@@ -363,14 +363,28 @@ fn check_count(count: Option<&Taken<i64>>, pending: Option<&Taken<i64>>, max_in_
     }
 }
 
+/// Members of a replica set, at most.
+const MOST_NODES: u8 = 50;
+
 fn write_concern(fields: &mut Fields<'_>, report: &mut Report) -> WriteConcern {
     let default = WriteConcern::default();
     let weak = "what was acknowledged to NATS could be lost by MongoDB";
     let w = fields.string("w", report);
     let j = fields.boolean("j", report);
     if let Some(w) = &w {
-        if matches!(w.value.as_str(), "" | "0") || w.value.starts_with('-') {
+        let text = w.value.trim();
+        // What begins like a number is one; the driver takes "+0", "00" and others for 0 or for a name.
+        let numeric = text.starts_with(|c: char| c.is_numeric() || matches!(c, '+' | '-' | '.'));
+        let none = text.is_empty() || (numeric && !text.contains(|c: char| c.is_numeric() && c.to_digit(10) != Some(0)));
+        if none || text.starts_with('-') {
             w.error(report, "MongoDB would confirm nothing, so nothing could be acknowledged", "use majority");
+        } else if numeric
+            && text.parse::<u8>().ok().filter(|nodes| *nodes <= MOST_NODES).map(|nodes| nodes.to_string()).as_ref() != Some(&w.value)
+        {
+            let message = format!("'{}' is no number of nodes", shown(&w.value));
+            w.error(report, message, format!("use majority, or a number from 1 to {MOST_NODES} without sign or leading zeros"));
+        } else if w.value != default.w && text.eq_ignore_ascii_case(&default.w) {
+            w.error(report, format!("'{}' is not known to MongoDB", shown(&w.value)), "write it as majority");
         } else if w.value != default.w {
             w.warning(report, format!("w: {} is weaker than majority: {weak}", shown(&w.value)), "use majority");
         }

@@ -144,3 +144,49 @@ fn a_wrong_field_is_reported_once_and_not_again_with_what_it_is_combined_with() 
     let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
     assert_eq!(paths, ["input.nats_jetstream.ack_wait", "input.nats_jetstream.max_ack_pending"]);
 }
+
+#[test]
+fn a_write_concern_that_confirms_nothing_or_is_no_number_of_nodes_is_refused_in_every_spelling() {
+    let w =
+        |text: &str| linted(&format!("output: {{mongodb: {{write_concern: {{w: {text}}}}}}}")).map(|config| config.output.write_concern.w);
+    for none in [
+        "0",
+        "00",
+        "000",
+        "+0",
+        "-0",
+        "-1",
+        "+00",
+        "'0'",
+        "' 0'",
+        "'0 '",
+        "' 00 '",
+        "0.0",
+        "0e5",
+        ".0",
+        "'٠'",
+        "'０'",
+        "''",
+        "' '",
+        "0x0",
+        "0_0",
+        "01",
+        "+1",
+        "1.0",
+        "1e0",
+        "1_0",
+        "51",
+        "256",
+        "99999999999",
+        "'1 '",
+        "Majority",
+        "MAJORITY",
+        "' majority'",
+        "'majority '",
+    ] {
+        assert_eq!(w(none), None, "{none}");
+    }
+    for some in ["majority", "1", "2", "50", "'3'", "twoDataCenters"] {
+        assert!(w(some).is_some(), "{some}");
+    }
+}

@@ -4,7 +4,7 @@
 //! takes them back. So a pause survives every start of a producer. Pure.
 
 use super::{given, is_producers};
-use crate::pipeline::entry::{Entry, MAX_ENTRY_BYTES};
+use crate::pipeline::entry::{Entry, MAX_ENTRY_BYTES, twice};
 use serde_json::{Map, Value};
 
 /// One revision of a key.
@@ -18,7 +18,7 @@ pub struct Past<'a> {
 
 /// Whether what counts cannot be told from `value` alone: an entry with a `key` that names no version.
 pub fn is_partial(value: &[u8]) -> bool {
-    fields_of(value).is_some_and(|fields| is_producers(&fields))
+    fields_of(value).is_some_and(|fields| is_producers(&fields)) && twice(value).is_none()
 }
 
 /// The entry that counts, as JSON: everything since the last marker laid over each other. An entry of ours says it all;
@@ -68,7 +68,12 @@ fn fields_of(value: &[u8]) -> Option<Map<String, Value>> {
     if value.len() > MAX_ENTRY_BYTES {
         return None;
     }
-    serde_json::from_slice(value).ok()
+    let mut fields: Map<String, Value> = serde_json::from_slice(value).ok()?;
+    // Nobody knows which of two is meant.
+    for name in twice(value).map(|(_, names)| names).unwrap_or_default() {
+        fields.remove(&name);
+    }
+    Some(fields)
 }
 
 #[cfg(test)]

@@ -100,3 +100,52 @@ async fn a_document_that_the_server_does_not_take_is_named() {
     assert!(error.contains("document 2") && error.contains("max_payload"), "{error}");
     assert_eq!(stream.info().await.unwrap().state.messages, 1);
 }
+
+#[tokio::test]
+async fn what_would_not_be_stored_as_it_is_written_is_refused_with_line_and_column_and_what_is_before_it_is_sent() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let cli = Cli::new(&nats.url());
+    let mut stream = stream_of_metrics(&nats.jetstream().await).await;
+    let mut sent = 0;
+    for (line, place, part) in [
+        (r#"{"n":100000000000000000001}"#, ":2:6:", "does not fit into the 64 bits"),
+        (r#"{"n":1e400}"#, ":2:6:", "larger than any double"),
+        (r#"{"n":0.1234567890123456789}"#, ":2:6:", "as a double it would be 0.12345678901234568"),
+        (r#"{"n":1,"n":2}"#, ":2:8:", "'n' is given twice"),
+        (r#"{"a":{"b":[{"c":1,"c":1}]}}"#, ":2:19:", "'a.b[0].c' is given twice"),
+        (r#"{"n":NaN}"#, ":2:6:", "$numberDouble"),
+        (r#"{"at":{"$date":"2026-01-01T00:00:00.123456Z"}}"#, ":2:16:", "milliseconds"),
+    ] {
+        let error = cli.fails(3, &["send", "metrics", &cli.file("data.jsonl", format!("{{\"ok\":-0.1}}\n{line}\n"))]).await;
+        assert!(error.contains(&format!("data.jsonl{place}")) && error.contains(part) && error.contains("--skip 1"), "{error}");
+        sent += 1;
+        assert_eq!(stream.info().await.unwrap().state.messages, sent, "{line}");
+    }
+    let deep = format!("{}1{}", "{\"a\":".repeat(101), "}".repeat(101));
+    assert!(cli.fails(3, &["send", "metrics", &cli.file("deep.jsonl", deep)]).await.contains("100 levels"));
+}
+
+#[tokio::test]
+async fn a_file_with_a_byte_order_mark_is_sent_and_one_in_utf_16_or_compressed_is_named_with_the_command_that_helps() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let cli = Cli::new(&nats.url());
+    let mut stream = stream_of_metrics(&nats.jetstream().await).await;
+    let marked = cli.file("marked.jsonl", "\u{feff}{\"a\":1}\r\n{\"a\":2}\r\n");
+    assert_eq!(cli.json(&["send", "metrics", &marked]).await["sent"], 2);
+    let utf_16: Vec<u8> = "\u{feff}{\"a\":1}\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let error = cli.fails(3, &["send", "metrics", &cli.file("wide.jsonl", utf_16)]).await;
+    assert!(
+        error.contains("looks like UTF-16") && error.contains("iconv -f UTF-16 -t UTF-8") && error.contains("wide.jsonl:1:1"),
+        "{error}"
+    );
+    let gzip = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &[0xab; 600_000]].concat();
+    for name in ["packed.jsonl.gz", "packed.bson"] {
+        let error = cli.fails(3, &["send", "metrics", &cli.file(name, gzip.clone())]).await;
+        assert!(error.contains("compressed by gzip") && error.contains("gunzip -c"), "{error}");
+    }
+    let bson = bson::serialize_to_vec(&doc! {"a": 1}).unwrap();
+    assert!(cli.fails(3, &["send", "metrics", &cli.file("dump.jsonl", bson)]).await.contains("--format bson"));
+    assert_eq!(stream.info().await.unwrap().state.messages, 2);
+}

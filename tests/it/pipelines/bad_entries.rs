@@ -36,6 +36,8 @@ async fn bad_entries_and_configs_touch_their_own_pipeline_alone() {
         ("[1,2]", "EntryUnreadable"),
         (r#"{"status":"running"}"#, "EntryUnreadable"),
         (&huge_entry, "EntryUnreadable"),
+        (r#"{"status":"published","version":"target","version":"invalid"}"#, "EntryUnreadable"),
+        (r#"{"status":"published","version":"target","labels":{"a":"1","a":"2"}}"#, "EntryUnreadable"),
         (r#"{"status":"published","version":"target","schema":2}"#, "SchemaTooNew"),
         (r#"{"status":"published","version":"missing"}"#, "VersionMissing"),
         (r#"{"status":"published","version":"huge"}"#, "ConfigTooLarge"),
@@ -65,6 +67,29 @@ async fn bad_entries_and_configs_touch_their_own_pipeline_alone() {
     entries.put("victim", r#"{"status":"published","version":"target"}"#.into()).await.unwrap();
     stage.says("victim", "Valid", true, "AsDesired").await;
     eventually("it is ready again", SOON, || async { stage.sluice.get("/health/ready").await.0 == 200 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_given_twice_in_an_entry_is_said_with_both_places_and_what_ran_goes_on() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    let entries = stage.nats.jetstream().await.get_key_value("alpha").await.unwrap();
+    stage.publish_plain("metrics").await;
+    let version = stage.status("metrics").await["admitted"]["spec"]["version"].as_str().unwrap().to_owned();
+    let entry = format!(r#"{{"status":"published","version":"{version}","version":"other"}}"#);
+    entries.put("metrics", entry.into()).await.unwrap();
+    stage.says("metrics", "Valid", false, "EntryUnreadable").await;
+    let shown = stage.sluice.cli_ok(&["status", "metrics"]).await;
+    let second = 36 + version.len();
+    assert!(shown.contains(&format!("`version` is given twice, at line 1 column 23 and at line 1 column {second}")), "{shown}");
+    assert!(shown.contains("remove one of them"), "{shown}");
+    stage.send("alpha.metrics", 0..10).await;
+    stage.exactly("metrics", 0..10).await;
+    // A pause needs nothing else to be right.
+    entries.put("metrics", format!(r#"{{"status":"paused","version":"{version}","version":"other"}}"#).into()).await.unwrap();
+    stage.phase_is("metrics", "stopped").await;
+    entries.put("metrics", format!(r#"{{"status":"published","version":"{version}"}}"#).into()).await.unwrap();
+    stage.says("metrics", "Valid", true, "AsDesired").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
