@@ -25,7 +25,7 @@ demo: ## servers up, a pipeline published, documents flow, all stopped again
 	@bash deploy/local/demo.sh
 
 test: ## every test, on real servers; what they need beside Rust is found or installed while the code compiles
-	@$(TOOLS) nats-server database nats valgrind docker registry kubernetes helm servicemonitor >/dev/null & tools=$$!; \
+	@$(TOOLS) nats-server database ferretdb nats valgrind docker registry kubernetes helm servicemonitor >/dev/null & tools=$$!; \
 	cargo test --locked --no-run || { kill $$tools 2>/dev/null; exit 1; }; \
 	wait $$tools || echo 'make: not all tools could be had: the tests that need them say so' >&2; \
 	cargo test --locked

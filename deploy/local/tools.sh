@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Finds or installs the programs that Sluice's tests, demo and benchmark run beside it, and prints where each one is.
 #
-#   deploy/local/tools.sh nats-server [database secantusd nats cargo-deny valgrind docker registry kubernetes helm servicemonitor]
+#   deploy/local/tools.sh nats-server [database secantusd ferretdb nats cargo-deny valgrind docker registry kubernetes helm servicemonitor]
 #
 # A program that is on the PATH and new enough is taken as it is; otherwise a pinned version is installed once into
 # $SLUICE_CACHE (default ~/.cache/sluice), in a directory named by its version, and found there the next time. One line
@@ -102,6 +102,23 @@ install_secantusd() {
 secantusd() {
   once "$CACHE/secantus-$SECANTUS_VERSION" bin/secantusd-rs install_secantusd
   echo "$CACHE/secantus-$SECANTUS_VERSION/bin/secantusd-rs"
+}
+
+# A second server that speaks MongoDB's protocol, written by others. Named by its source: go.sum pins the rest.
+install_ferretdb() {
+  command -v go >/dev/null || die "put Go on the PATH, to build FerretDB with"
+  say "building FerretDB $(sed -n 's#^require github.com/FerretDB/FerretDB ##p' "$HERE/ferretdb/go.mod") (2 minutes, once)"
+  (
+    cd "$HERE/ferretdb"
+    CGO_ENABLED=0 GOFLAGS="-modcacherw -trimpath -buildvcs=false -mod=readonly" go build -ldflags "-s -w" -o "$1/ferretdb" .
+  )
+}
+
+ferretdb() {
+  local digest
+  digest=$(cd "$HERE/ferretdb" && cat go.mod go.sum main.go | sha256sum | cut -c 1-8)
+  once "$CACHE/ferretdb-$digest" ferretdb install_ferretdb
+  echo "$CACHE/ferretdb-$digest/ferretdb"
 }
 
 install_nats_cli() {
@@ -223,7 +240,7 @@ kubernetes() {
 # The database: a mongod on the PATH comes first, because it is what people run.
 database() { if command -v mongod >/dev/null; then command -v mongod; else secantusd; fi; }
 
-[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, nats, cargo-deny, valgrind, docker, registry, kubernetes, helm, servicemonitor"
+[ $# -gt 0 ] || die "name the programs: nats-server, database, secantusd, ferretdb, nats, cargo-deny, valgrind, docker, registry, kubernetes, helm, servicemonitor"
 # One that cannot be had does not keep the others from being there.
 status=0
 for tool; do
@@ -234,6 +251,7 @@ for tool; do
       nats-server) nats_server ;;
       database) database ;;
       secantusd) secantusd ;;
+      ferretdb) ferretdb ;;
       nats) nats_cli ;;
       cargo-deny) cargo_deny ;;
       valgrind) valgrind_ ;;

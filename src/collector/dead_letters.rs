@@ -42,6 +42,10 @@ pub enum Reason {
     DuplicateId,
     /// Larger than MongoDB stores.
     TooLarge,
+    /// Larger than a time-series collection stores.
+    MeasurementTooLarge,
+    /// A measurement with two fields of one name.
+    FieldTwice,
     /// MongoDB refused it alone, repeatedly, for a reason that is not known to be about documents.
     Unknown,
 }
@@ -54,6 +58,8 @@ impl Reason {
             Self::Refused => "refused",
             Self::DuplicateId => "duplicate_id",
             Self::TooLarge => "too_large",
+            Self::MeasurementTooLarge => "measurement_too_large",
+            Self::FieldTwice => "field_twice",
             Self::Unknown => "unknown",
         }
     }

@@ -16,6 +16,10 @@ pub const MAX_DEPTH: usize = 100;
 /// What an added `_id` takes: type, name with its end, value.
 const ADDED_ID: usize = 1 + 4 + 12;
 
+/// The most that a measurement may have without its meta field, in bytes. MongoDB stores it three times in its bucket (the value,
+/// the smallest and the largest of the bucket), and fills buckets up to 12 MiB (`Bucket::kLargeMeasurementsMaxBucketSize`).
+pub const MAX_MEASUREMENT_BYTES: usize = 4 << 20;
+
 /// Why a payload cannot be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -28,6 +32,12 @@ pub enum Fault {
     /// Larger than MongoDB stores.
     #[error("the document is larger than 16 MiB with its _id")]
     TooLarge,
+    /// Larger than a bucket of a time-series collection takes.
+    #[error("the measurement is larger than 4 MiB without its meta field: a bucket holds it three times, and takes no more")]
+    MeasurementTooLarge,
+    /// A measurement with one name twice: the server counts one value for both, and shifts those of its neighbours in the bucket.
+    #[error("the measurement has two fields of one name at the top level: a bucket would mix its values up with those of others")]
+    FieldTwice,
 }
 
 /// What a valid payload is like.
@@ -39,6 +49,75 @@ pub struct Facts {
 
 /// Checks all of `bytes`.
 pub fn inspect(bytes: &[u8]) -> Result<Facts, Fault> {
+    walk(bytes, |_, _| {})
+}
+
+/// Checks all of `bytes`, a measurement of a time-series collection with this meta field.
+pub fn inspect_measurement(bytes: &[u8], meta: Option<&str>) -> Result<Facts, Fault> {
+    let mut names = Names::default();
+    let mut meta_bytes = 0;
+    let facts = walk(bytes, |name, whole| {
+        names.add(name);
+        if meta.is_some_and(|meta| meta.as_bytes() == name) {
+            meta_bytes += whole;
+        }
+    })?;
+    if names.twice() {
+        return Err(Fault::FieldTwice);
+    }
+    if bytes.len() - meta_bytes > MAX_MEASUREMENT_BYTES {
+        return Err(Fault::MeasurementTooLarge);
+    }
+    Ok(facts)
+}
+
+/// The names at the top level of one document, to find one that is there twice.
+struct Names<'a> {
+    /// Those with the same bit may be the same.
+    bits: u64,
+    first: [&'a [u8]; FEW],
+    count: usize,
+    /// Where there are more than `first` holds.
+    others: Vec<&'a [u8]>,
+    twice: bool,
+}
+
+/// Names that are compared one by one, where they share a bit: measurements have few.
+const FEW: usize = 32;
+
+impl Default for Names<'_> {
+    fn default() -> Self {
+        Self { bits: 0, first: [&[]; FEW], count: 0, others: Vec::new(), twice: false }
+    }
+}
+
+impl<'a> Names<'a> {
+    #[inline]
+    fn add(&mut self, name: &'a [u8]) {
+        let sum = name.iter().fold(name.len(), |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+        let bit = 1u64 << ((sum ^ (sum >> 6)) % 64);
+        if self.bits & bit != 0 && self.first[..self.count].contains(&name) {
+            self.twice = true;
+        }
+        self.bits |= bit;
+        match self.first.get_mut(self.count) {
+            Some(free) => {
+                *free = name;
+                self.count += 1;
+            }
+            None => self.others.push(name),
+        }
+    }
+
+    fn twice(mut self) -> bool {
+        self.others.sort_unstable();
+        self.twice || self.others.windows(2).any(|pair| pair[0] == pair[1])
+    }
+}
+
+/// Checks all of `bytes`; tells the name and the size of each element at the top level.
+#[inline]
+fn walk<'a>(bytes: &'a [u8], mut tell: impl FnMut(&'a [u8], usize)) -> Result<Facts, Fault> {
     let end = frame(bytes, 0, bytes.len())?;
     if end != bytes.len() {
         return Err(Fault::Malformed("its length is not the payload's"));
@@ -51,10 +130,12 @@ pub fn inspect(bytes: &[u8]) -> Result<Facts, Fault> {
         let (kind, name, value) = element(bytes, position, content)?;
         has_id |= name == b"_id";
         // Most documents are flat: what others need is not even set up for them.
-        position = match kind {
+        let next = match kind {
             0x03 | 0x04 | 0x0f => nested(bytes, kind, value, content)?,
             _ => value + plain(bytes, kind, value, content)?,
         };
+        tell(name, next - position);
+        position = next;
     }
     if position != content {
         return Err(Fault::Malformed("a value is longer than its document"));

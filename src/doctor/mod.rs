@@ -7,9 +7,10 @@
 //!
 //! Reads only, and changes nothing. Called by `sluice doctor`.
 
+mod mongodb;
 pub mod permissions;
 
-use crate::collector::sink::{Databases, Deployment, ServerFacts};
+use crate::collector::sink::Databases;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::status::Reason;
 use crate::settings::Settings;
@@ -19,8 +20,6 @@ use serde::Serialize;
 
 /// The oldest nats-server that everything here was built for.
 const OLDEST_NATS: (u32, u32) = (2, 12);
-/// From this major version on MongoDB has time-series collections.
-const TIME_SERIES: u32 = 5;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -65,10 +64,10 @@ impl Finding {
 pub async fn examine(settings: &Settings, store: &Store) -> Vec<Finding> {
     let mut findings = vec![nats(&store.client.server_info().version)];
     findings.extend(installation(store).await);
-    findings.extend(pipelines(store).await);
     let databases = Databases::new(&settings.mongodb);
+    findings.extend(pipelines(store, &databases).await);
     for name in settings.mongodb.connections.keys() {
-        findings.push(mongodb(&databases, name).await);
+        findings.push(mongodb::connection(&databases, name).await);
     }
     findings
 }
@@ -108,8 +107,8 @@ async fn installation(store: &Store) -> Vec<Finding> {
     vec![bucket, lease]
 }
 
-/// The streams and durables of every pipeline that has an entry.
-async fn pipelines(store: &Store) -> Vec<Finding> {
+/// The streams, durables and targets of every pipeline that has an entry.
+async fn pipelines(store: &Store, databases: &Databases) -> Vec<Finding> {
     let entries = match store.entries.list().await {
         Ok(entries) => entries,
         Err(error) if error.kind() == StoreErrorKind::Missing => return Vec::new(),
@@ -119,28 +118,32 @@ async fn pipelines(store: &Store) -> Vec<Finding> {
     for entry in entries.iter().filter(|entry| entry.operation == Operation::Put) {
         let about = format!("pipeline {}", entry.key);
         match PipelineId::parse(&entry.key) {
-            Ok(id) => findings.extend(pipeline(store, &id, &about).await),
+            Ok(id) => findings.extend(pipeline(store, databases, &id, &about).await),
             Err(error) => findings.push(Finding::wrong(about, error.to_string(), "delete the key, and put the entry under another")),
         }
     }
     findings
 }
 
-async fn pipeline(store: &Store, id: &PipelineId, about: &str) -> Vec<Finding> {
+async fn pipeline(store: &Store, databases: &Databases, id: &PipelineId, about: &str) -> Vec<Finding> {
     // What runs may read a stream of another name than its own.
     let spec = store.status.get(id).await.ok().flatten().and_then(|record| record.status.admitted.spec);
     let (stream, consumer) = match &spec {
         Some(spec) => (spec.stream.clone(), spec.consumer.clone()),
         None => (store.names.stream(id), store.names.consumer()),
     };
-    match store.streams.observe(id, &stream, &consumer).await {
+    let mut findings = match store.streams.observe(id, &stream, &consumer).await {
         Ok(Some(found)) => judge(about, &found, &consumer),
         Ok(None) => vec![Finding::good(about, format!("no stream {stream} yet; publishing creates it"))],
         Err(error) if error.kind() == StoreErrorKind::Unfit(Unfit::Foreign) => {
             vec![Finding::wrong(about, error.to_string(), Reason::StreamForeign.remedy())]
         }
         Err(error) => vec![unread(about, &error)],
+    };
+    if let Some(spec) = &spec {
+        findings.extend(mongodb::target(databases, spec, about).await);
     }
+    findings
 }
 
 fn judge(about: &str, stream: &PipelineStream, consumer: &str) -> Vec<Finding> {
@@ -171,41 +174,6 @@ fn judge(about: &str, stream: &PipelineStream, consumer: &str) -> Vec<Finding> {
         findings.push(Finding::good(about, format!("stream {name} and durable {consumer} are safe")));
     }
     findings
-}
-
-async fn mongodb(databases: &Databases, name: &str) -> Finding {
-    let about = format!("mongodb {name}");
-    let database = match databases.get(name).await {
-        Ok(database) => database,
-        Err(error) => return Finding::wrong(about, error.to_string(), "correct `mongodb.connections` in the settings"),
-    };
-    match database.facts().await {
-        Ok(facts) => judge_mongodb(about, &facts),
-        Err(failure) => Finding::wrong(about, failure.message, "correct `mongodb.connections` in the settings, or start the server"),
-    }
-}
-
-fn judge_mongodb(about: String, facts: &ServerFacts) -> Finding {
-    let version = &facts.version;
-    match (facts.deployment, facts.major()) {
-        (Deployment::Standalone, _) => Finding::doubtful(
-            about,
-            format!("MongoDB {version} is a single server: what it confirms is lost with it"),
-            "run a replica set; with one member too, so that it can grow",
-        ),
-        (_, major) if major < TIME_SERIES => {
-            Finding::doubtful(about, format!("MongoDB {version} has no time-series collections"), "upgrade to 7.0 if you need them")
-        }
-        _ if !facts.deletes_measurements() => Finding::doubtful(
-            about,
-            format!("MongoDB {version} cannot delete single measurements: time-series collections are at least once"),
-            "upgrade to 7.0 if that matters to you",
-        ),
-        (deployment, _) => {
-            let kind = if deployment == Deployment::Sharded { "sharded" } else { "replica set" };
-            Finding::good(about, format!("MongoDB {version}, {kind}"))
-        }
-    }
 }
 
 fn unread(about: impl Into<String>, error: &StoreError) -> Finding {
@@ -271,10 +239,5 @@ mod tests {
         {
             assert_eq!(nats(version).verdict, verdict, "{version}");
         }
-        let mongodb = |version: &str, deployment| judge_mongodb("m".into(), &ServerFacts { version: version.into(), deployment }).verdict;
-        assert_eq!(mongodb("8.0.1", Deployment::ReplicaSet), Verdict::Good);
-        assert_eq!(mongodb("8.0.1", Deployment::Standalone), Verdict::Doubtful);
-        assert_eq!(mongodb("6.0.1", Deployment::ReplicaSet), Verdict::Doubtful);
-        assert_eq!(mongodb("4.4.0", Deployment::Sharded), Verdict::Doubtful);
     }
 }

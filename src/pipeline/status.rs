@@ -293,11 +293,13 @@ reasons! {
     /// The batch is smaller than asked for, because of `max_ack_pending`.
     BatchLimited => "raise max_ack_pending of the durable, or lower `count`",
     /// Measurements are stored at least once.
-    AtLeastOnce => "a crash between insert and acknowledgement can store a measurement twice; upgrade MongoDB to 7.0, or use a normal collection where that matters",
+    AtLeastOnce => "a crash between insert and acknowledgement can store a measurement twice; MongoDB from 7.0 on, at a feature compatibility version of 7.0 (`setFeatureCompatibilityVersion`), and a user who may `remove` end that; or use a normal collection",
+    /// The server has no time-series collections.
+    TimeSeriesUnsupported => "take `time_series` out of the config, or write to MongoDB from 5.0 on (from 7.0 on each measurement is there exactly once)",
     /// MongoDB cannot be reached or answers that it cannot write now.
     DatabaseUnavailable => "nothing is lost; writing goes on by itself when MongoDB is back",
     /// MongoDB refuses the whole command: credentials, permissions, names, options.
-    DatabaseRefuses => "look at the message; correct credentials, roles or names, and it goes on by itself",
+    DatabaseRefuses => "do what the message says, and it goes on by itself",
     /// A previous target, where what was in flight when the target changed may lie, does not answer.
     PreviousTargetUnavailable => "bring it back, and it goes on by itself; or `sluice give-up ID`: what was in flight may then be in both",
     /// The settings have no connection to a previous target.

@@ -2,6 +2,7 @@
 
 use crate::support::{Mongo, Nats, eventually};
 use async_nats::jetstream::{self, consumer::pull, stream};
+use futures_util::{TryStreamExt, future::ready};
 use mongodb::bson::{Document, RawDocumentBuf};
 use sluice::collector::{self, ByteBudget, Deps, ExecutionState, Job, sink::Databases};
 use sluice::pipeline::config::{Batching, OutputConfig, WriteConcern};
@@ -33,7 +34,11 @@ impl World {
 
     /// On a nats-server that takes clients without credentials, too.
     pub async fn on(nats: Nats, max_ack_pending: i64) -> Self {
-        let mongo = Mongo::start_durable().await;
+        Self::with(nats, Mongo::start_durable().await, max_ack_pending).await
+    }
+
+    /// On these servers.
+    pub async fn with(nats: Nats, mongo: Mongo, max_ack_pending: i64) -> Self {
         let client = nats.client().await;
         let jetstream = jetstream::new(client.clone());
         let config = stream::Config {
@@ -150,6 +155,18 @@ impl World {
     /// Dead letters.
     pub async fn dead(&self) -> u64 {
         messages(&self.jetstream, "it-dlq").await.unwrap_or(u64::MAX)
+    }
+
+    /// The reasons of all dead letters, sorted.
+    pub async fn dead_reasons(&self) -> Vec<String> {
+        let stream = self.jetstream.get_stream("it-dlq").await.expect("the stream of the dead letters");
+        let wanted = usize::try_from(stream.cached_info().state.messages).expect("few");
+        let consumer = stream.create_consumer(pull::Config::default()).await.expect("a consumer");
+        let letters = consumer.fetch().max_messages(wanted).messages().await.expect("a batch");
+        let reason = |letter: jetstream::Message| letter.headers.as_ref()?.get("Sluice-Reason").map(|reason| reason.to_string());
+        let mut reasons: Vec<String> = letters.try_filter_map(|letter| ready(Ok(reason(letter)))).try_collect().await.expect("letters");
+        reasons.sort_unstable();
+        reasons
     }
 
     /// Waits until nothing is in the stream any more.

@@ -36,6 +36,7 @@ mod pipelines;
 mod readme;
 mod scene;
 mod series;
+mod servers;
 mod settings;
 mod sink;
 mod soak;

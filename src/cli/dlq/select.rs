@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use std::str::FromStr;
 
 /// What `Sluice-Reason` may say.
-pub const REASONS: [&str; 5] = ["not_bson", "refused", "duplicate_id", "too_large", "unknown"];
+pub const REASONS: [&str; 7] = ["not_bson", "refused", "duplicate_id", "too_large", "measurement_too_large", "field_twice", "unknown"];
 
 /// The filters.
 #[derive(Debug, Clone, Default, Args)]
@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn every_reason_of_the_collector_can_be_named() {
-        let all = [Reason::NotBson, Reason::Refused, Reason::DuplicateId, Reason::TooLarge, Reason::Unknown];
-        assert_eq!(all.map(Reason::as_str), REASONS);
+        let of_documents = [Reason::NotBson, Reason::Refused, Reason::DuplicateId, Reason::TooLarge];
+        let all = of_documents.into_iter().chain([Reason::MeasurementTooLarge, Reason::FieldTwice, Reason::Unknown]);
+        assert_eq!(all.map(Reason::as_str).collect::<Vec<_>>(), REASONS);
     }
 }

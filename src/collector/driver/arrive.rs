@@ -72,7 +72,10 @@ impl Driver {
         for mut delivery in deliveries.drain(..) {
             keep_alone(&mut delivery.message.payload, together);
             again += u64::from(delivery.delivered > 1);
-            let checked = payload::inspect(&delivery.message.payload);
+            let checked = match &self.job.output.time_series {
+                Some(series) => payload::inspect_measurement(&delivery.message.payload, series.meta_field.as_deref()),
+                None => payload::inspect(&delivery.message.payload),
+            };
             let id = match checked {
                 Ok(facts) if !facts.has_id => Some(identity_of(&identities, &delivery, measurements)),
                 _ => None,
@@ -164,6 +167,8 @@ fn note_of(fault: Fault, payload: &[u8]) -> Note {
         Fault::Malformed(_) => Reason::NotBson,
         Fault::TooDeep => Reason::Refused,
         Fault::TooLarge => Reason::TooLarge,
+        Fault::MeasurementTooLarge => Reason::MeasurementTooLarge,
+        Fault::FieldTwice => Reason::FieldTwice,
     };
     let appearance = if reason == Reason::NotBson { payload::describe(payload) } else { None };
     let detail = appearance.map_or_else(|| fault.to_string(), |appearance| format!("{fault}; {appearance}"));

@@ -193,7 +193,7 @@ impl Driver {
             _ => LetterReason::Refused,
         };
         if matches!(class, Class::Transient | Class::Operator) {
-            self.words.command.clone_from(&failure.message);
+            self.words.command = failure.told();
         }
         let index = u32::try_from(failure.index).ok()?;
         if class != Class::Done {
@@ -229,10 +229,7 @@ impl Driver {
         if self.core.troubles() == crate::collector::core::Troubles::default() {
             warn!(error = %failure, "the database failed");
         }
-        self.words.command = match failure.code {
-            Some(code) => format!("{} (code {code})", failure.message),
-            None => failure.message.clone(),
-        };
+        self.words.command = failure.told();
         class
     }
 

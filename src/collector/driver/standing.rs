@@ -62,6 +62,8 @@ impl Driver {
         let Some(measurements) = collection.measurements() else {
             if self.role != Some(StreamRole::AtLeastOnce) {
                 info!("the server cannot delete single measurements: they are stored at least once");
+                // Should it be able to later, a place is taken anew.
+                self.place = None;
                 self.plays(Part::Unguarded, StreamRole::AtLeastOnce);
             }
             return;
@@ -170,7 +172,7 @@ impl Driver {
         if self.words.ledger.is_none() {
             warn!(error = %failure, "the ledger cannot be read or written");
         }
-        self.words.ledger = Some((reason, format!("{}: {failure}", ledger::COLLECTION)));
+        self.words.ledger = Some((reason, format!("{}: {}", ledger::COLLECTION, failure.told())));
     }
 
     pub(super) fn reserve(&mut self, upto: u64) {

@@ -354,8 +354,10 @@ impl Driver {
                 self.words.target = None;
                 (Target::Good, jittered(self.supervision.open_every))
             }
-            Err(OpenError::KindDiffers(message)) => {
-                self.words.target = Some((Reason::CollectionKindDiffers, message));
+            Err(error @ (OpenError::KindDiffers(_) | OpenError::NoSeries(_))) => {
+                let differs = matches!(error, OpenError::KindDiffers(_));
+                let reason = if differs { Reason::CollectionKindDiffers } else { Reason::TimeSeriesUnsupported };
+                self.words.target = Some((reason, error.to_string()));
                 self.supervision.open_failures += 1;
                 (Target::Bad, OPEN_REFUSED.delay(self.supervision.open_failures, rand::random()))
             }
@@ -371,7 +373,7 @@ impl Driver {
                     return;
                 }
                 let reason = if transient { Reason::DatabaseUnavailable } else { Reason::DatabaseRefuses };
-                self.words.target = Some((reason, failure.message));
+                self.words.target = Some((reason, failure.told()));
                 (Target::Bad, pause)
             }
         };

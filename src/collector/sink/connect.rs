@@ -2,6 +2,7 @@
 //!
 //! No secret leaves this file: what the driver says about a connection string is not passed on, since it quotes it.
 
+use super::facts::Known;
 use super::failure::{CommandFailure, FailureKind, may_be_unknown_host, shorten};
 use super::gate::Gate;
 use super::listing::Listings;
@@ -14,7 +15,6 @@ use bson::doc;
 use mongodb::event::{EventHandler, sdam::SdamEvent};
 use mongodb::options::{ClientOptions, ConnectionString, Credential, HostInfo, ServerAddress, ServerMonitoringMode};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -131,8 +131,7 @@ pub struct Database {
     cause: Arc<Mutex<Option<Cause>>>,
     listings: Listings,
     gate: Gate,
-    /// Whether the server was found to delete single measurements.
-    deletes_measurements: AtomicBool,
+    known: Known,
 }
 
 #[derive(Debug, Clone)]
@@ -168,14 +167,7 @@ impl Database {
         let client = mongodb::Client::with_options(options).map_err(|error| CommandFailure::from_driver(&error).message)?;
         // Read by now; a combined file of certificate and key goes again.
         drop(files);
-        Ok(Self {
-            client,
-            hosts,
-            cause,
-            listings: Listings::default(),
-            gate: Gate::default(),
-            deletes_measurements: AtomicBool::new(false),
-        })
+        Ok(Self { client, hosts, cause, listings: Listings::default(), gate: Gate::default(), known: Known::default() })
     }
 
     pub(super) fn client(&self) -> &mongodb::Client {
@@ -190,13 +182,12 @@ impl Database {
         &self.gate
     }
 
-    /// Whether the server can delete single measurements of a time-series collection; asked until it can.
-    pub(super) async fn deletes_measurements(&self) -> Result<bool, CommandFailure> {
-        if !self.deletes_measurements.load(Relaxed) {
-            let deletes = self.facts().await?.deletes_measurements();
-            self.deletes_measurements.store(deletes, Relaxed);
-        }
-        Ok(self.deletes_measurements.load(Relaxed))
+    pub(super) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    pub(super) fn hosts(&self) -> &[String] {
+        &self.hosts
     }
 
     /// Asks the server whether it is there.

@@ -103,7 +103,7 @@ impl Gate {
         self.calm.store(false, Relaxed);
         if inner.keeper.failed(by, class, self.now(), rand::random()) {
             warn!(error = %failure, pipelines = inner.told.len(), "the database is away: its pipelines wait, and try one at a time");
-            inner.why = Some(failure.message.as_str().into());
+            inner.why = Some(failure.told().into());
             inner.tell_all();
             if !std::mem::replace(&mut inner.watched, true) {
                 inner.watch = Some(AbortOnDropHandle::new(tokio::spawn(give_turns(Arc::downgrade(database)))));

@@ -104,9 +104,12 @@ impl Measurements {
             let command = doc! {"delete": &self.name, "deletes": deletes, "ordered": false, "writeConcern": durable()};
             let reply = match bounded(self.handle.run_command(limited(command))).await {
                 Ok(reply) => reply,
-                Err(failure) => return Err(self.database.explain(failure).await),
+                Err(failure) => {
+                    self.database.delete_failed(&failure);
+                    return Err(self.database.explain(failure).await);
+                }
             };
-            written(&reply)?;
+            written(&reply).inspect_err(|failure| self.database.delete_failed(failure))?;
         }
         Ok(())
     }

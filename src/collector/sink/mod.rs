@@ -17,13 +17,15 @@ mod ledger;
 mod listing;
 mod measurements;
 mod open;
+mod remedy;
 mod reply;
+mod target;
 mod tls;
 
 pub use command::{MAX_COMMAND_BYTES, MAX_DOCUMENT_BYTES};
 pub use connect::{ConnectionError, Database, Databases};
 pub use existing::{Existing, existing};
-pub use facts::{Deployment, ServerFacts};
+pub use facts::{Deployment, Product, ServerFacts};
 pub use failure::{CommandFailure, FailureKind};
 pub use former::Former;
 pub use gate::Seat;
@@ -31,6 +33,7 @@ pub use ledger::{Ledger, Record};
 pub use listing::Age;
 pub use measurements::{Causal, Measurements};
 pub use reply::{DocumentFailure, InsertReply};
+pub use target::Sharding;
 
 use crate::collector::ledger::Key;
 use crate::pipeline::config::{OutputConfig, WRITE_TIMEOUT, WriteConcern};
@@ -88,6 +91,9 @@ pub enum OpenError {
     /// There is a collection of that name, of another kind than the config's.
     #[error("{0}")]
     KindDiffers(String),
+    /// The server has no time-series collections.
+    #[error("{0}")]
+    NoSeries(String),
 }
 
 /// One collection that a pipeline writes to. Cheap to clone.
@@ -98,6 +104,8 @@ pub struct Collection {
     name: String,
     /// Everything in front of the documents of an insert command, the same for each.
     prologue: Arc<[u8]>,
+    /// Whether a mongos answers.
+    mongos: bool,
     /// Of a time-series collection.
     series: Option<Arc<Guarded>>,
 }
@@ -111,6 +119,8 @@ struct Guarded {
     first: Vec<u8>,
     /// Whether single measurements can be deleted.
     deletes: bool,
+    /// Which inserts begin with it.
+    turns: guard::Turns,
 }
 
 impl Collection {
@@ -121,22 +131,37 @@ impl Collection {
     pub async fn open(database: Arc<Database>, target: &Target, output: &OutputConfig, age: Age) -> Result<Self, OpenError> {
         let handle = database.client().database(&target.database);
         let prologue = command::prologue(&target.collection, &output.write_concern, WRITE_TIMEOUT).into();
-        let series = match &output.time_series {
-            None => None,
-            Some(series) => Some(Arc::new(Guarded {
-                fields: Series { time_field: series.time_field.clone(), meta_field: series.meta_field.clone() },
+        let name = target.collection.clone();
+        match open::ensure(&handle, database.listings(), &name, output.time_series.as_ref(), age).await {
+            Ok(()) => {}
+            Err(OpenError::Failed(failure)) => return Err(Box::pin(database.explain(failure)).await.into()),
+            Err(OpenError::NoSeries(said)) => {
+                let server = Box::pin(database.called()).await;
+                return Err(OpenError::NoSeries(format!("{server} has no time-series collections: {said}")));
+            }
+            Err(differs) => return Err(differs),
+        }
+        let mongos = Box::pin(database.is_mongos()).await?;
+        let mut series = None;
+        if let Some(of) = &output.time_series {
+            let fields = Series { time_field: of.time_field.clone(), meta_field: of.meta_field.clone() };
+            let deletes = Box::pin(database.deletes_measurements(&handle, &name, &fields)).await?;
+            let sharded = mongos && Box::pin(target::may_be_sharded(database.client(), &handle, &name)).await;
+            series = Some(Arc::new(Guarded {
+                fields,
                 concern: output.write_concern.clone(),
                 first: guard::document().into_bytes(),
-                deletes: Box::pin(database.deletes_measurements()).await?,
-            })),
-        };
-        let collection = Self { database, handle, name: target.collection.clone(), prologue, series };
-        let listings = collection.database.listings();
-        match open::ensure(&collection.handle, listings, &collection.name, output.time_series.as_ref(), age).await {
-            Ok(()) => Ok(collection),
-            Err(OpenError::Failed(failure)) => Err(Box::pin(collection.database.explain(failure)).await.into()),
-            Err(differs) => Err(differs),
+                deletes,
+                turns: guard::Turns::new(sharded),
+            }));
         }
+        Ok(Self { database, handle, name, prologue, mongos, series })
+    }
+
+    /// Whether a mongos answers, which up to MongoDB 7.0 does not hand on the `writeConcernError` of a command whose
+    /// documents all failed: that they are duplicates then says nothing about whether what they duplicate is durable.
+    pub fn behind_mongos(&self) -> bool {
+        self.mongos
     }
 
     /// Builds the command that inserts documents, each a payload and perhaps the `_id` to put in front. `bytes`: the sum of
@@ -146,7 +171,8 @@ impl Collection {
         InsertCommand { bytes, documents, rest: self.prologue.len() + COMMAND_FRAME, guarded: false }
     }
 
-    /// The same for measurements: the server has `limit` for it, and a normal collection in their place gives itself away.
+    /// The same for measurements: the server has `limit` for it, and a normal collection in their place gives itself away
+    /// (in a sharded one, once in a while: see `guard`).
     pub fn measurements_command<'a>(
         &'a self,
         bytes: usize,
@@ -155,6 +181,10 @@ impl Collection {
     ) -> InsertCommand {
         let Some(series) = &self.series else { return self.command(bytes, documents) };
         let prologue = command::prologue(&self.name, &series.concern, limit);
+        if !series.turns.take() {
+            let (bytes, documents) = command::build(&prologue, bytes, documents);
+            return InsertCommand { bytes, documents, rest: prologue.len() + COMMAND_FRAME, guarded: false };
+        }
         let first = command::document_bytes(series.first.len(), false);
         let (bytes, documents) =
             command::build(&prologue, bytes + first, std::iter::once((series.first.as_slice(), None)).chain(documents));

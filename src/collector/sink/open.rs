@@ -5,7 +5,7 @@
 
 use super::failure::{CommandFailure, FailureKind};
 use super::listing::{Age, Fields, Found, Listings};
-use super::{OpenError, connect::bounded};
+use super::{OpenError, connect::bounded, remedy};
 use crate::pipeline::config::TimeSeries;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::Database;
@@ -33,6 +33,10 @@ pub(super) async fn ensure(
         Ok(_) => {}
         // Somebody else made it meanwhile, or we may not list what we do not own.
         Err(failure) if failure.code == Some(NAMESPACE_EXISTS) => {}
+        Err(failure) if wanted.is_some() && failure.code.is_some_and(remedy::has_no_series) => {
+            let code = failure.code.map_or_else(String::new, |code| format!(" (code {code})"));
+            return Err(OpenError::NoSeries(format!("{}{code}", failure.message)));
+        }
         Err(failure) => return Err(failure.into()),
     }
     // By its name: what others know may be older than it.

@@ -3,6 +3,7 @@
 mod faults;
 mod kills;
 mod path;
+mod payloads;
 mod roles;
 
 use crate::collector_support::{COLLECTION, Running, STREAM, World};

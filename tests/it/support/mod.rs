@@ -26,7 +26,7 @@ pub use commands::Commands;
 pub use docker::{Cleaning, Docker};
 pub use http::http_get;
 pub use kubernetes::{Cluster, Component, Namespace};
-pub use mongo::{Mongo, certificate};
+pub use mongo::{Mongo, Server, certificate};
 pub use nats::Nats;
 pub use nats_cluster::NatsCluster;
 pub use process::{Process, free_port};

@@ -1,4 +1,5 @@
-//! A real database: the one that `SLUICE_TEST_MONGO_URL` names, else a mongod or secantusd-rs on a port of its own.
+//! A real database: the one that `SLUICE_TEST_MONGO_URL` names, else a mongod or secantusd-rs on a port of its own. Where a test
+//! says so, FerretDB: written by others, and without time-series collections, fail points and several nodes.
 
 use super::{Process, Proxy, eventually, free_port, random_name, temp_dir, tool};
 use futures_util::TryStreamExt;
@@ -18,7 +19,17 @@ pub struct Mongo {
     database: String,
 }
 
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// The one that most tests run on.
+    Database,
+    /// FerretDB, on SQLite.
+    FerretDb,
+}
+
 struct Own {
+    server: Server,
     host: IpAddr,
     port: u16,
     durable: bool,
@@ -80,13 +91,23 @@ impl Mongo {
         format!("mongodb://{user}:{password}@127.0.0.1:{}/?{options}", self.port())
     }
 
+    /// Starts a server of this kind, which keeps what it confirmed when it is killed.
+    pub async fn start_server(server: Server) -> Self {
+        Self::build_server(server, Ipv4Addr::LOCALHOST.into(), &["--sync-on-commit"]).await
+    }
+
     async fn build(host: IpAddr, arguments: &[&str]) -> Self {
+        Self::build_server(Server::Database, host, arguments).await
+    }
+
+    async fn build_server(server: Server, host: IpAddr, arguments: &[&str]) -> Self {
         let database = random_name("it");
-        if let Ok(url) = std::env::var("SLUICE_TEST_MONGO_URL") {
+        if let (Server::Database, Ok(url)) = (server, std::env::var("SLUICE_TEST_MONGO_URL")) {
             return Self { process: None, own: None, url, database };
         }
         let temp = temp_dir("mongo");
         let own = Own {
+            server,
             host,
             port: free_port(),
             durable: arguments.contains(&"--sync-on-commit") || is_mongod(),
@@ -158,15 +179,18 @@ impl Mongo {
     /// Starts it again on the same port and data (kills it first where it still runs) and waits until it serves.
     pub async fn restart(&mut self) {
         self.process = None;
-        let program = tool("database").expect("a database");
         let own = self.own();
-        let mongod = is_mongod();
+        let ferretdb = own.server == Server::FerretDb;
+        let program = tool(if ferretdb { "ferretdb" } else { "database" }).expect("a database");
+        let mongod = !ferretdb && is_mongod();
         let data = own.dir.join("data");
         std::fs::create_dir_all(&data).expect("the data directory");
         let mut command = Command::new(program);
-        command.args(["--port", &own.port.to_string()]);
-        if mongod {
+        if ferretdb {
+            command.arg(format!("{}:{}", own.host, own.port)).arg(&data);
+        } else if mongod {
             command
+                .args(["--port", &own.port.to_string()])
                 .args([
                     "--bind_ip",
                     &format!("127.0.0.1,{}", own.host),
@@ -180,7 +204,7 @@ impl Mongo {
         } else {
             // Small logs and cache: dozens of these run side by side on one disk.
             command
-                .args(["--host", &own.host.to_string()])
+                .args(["--port", &own.port.to_string(), "--host", &own.host.to_string()])
                 .args(["--enable-test-commands", "--log-file-max", "64MB", "--cache-size", "512M", "--log-level", "WARNING"])
                 .args(&own.arguments)
                 .arg("--storage-path")
