@@ -33,7 +33,7 @@ pub struct HistoryArgs {
 struct Put {
     revision: u64,
     time: Timestamp,
-    /// `put`, `delete` or `purge`.
+    /// `put`, `delete` or `purge`; `lapse` where the server removed it by itself, which deletes no pipeline.
     operation: &'static str,
     /// What it asks for; `derived` for an entry of the first parent that names no status.
     status: Option<String>,
@@ -49,6 +49,7 @@ impl Put {
             Operation::Put => "put",
             Operation::Delete => "delete",
             Operation::Purge => "purge",
+            Operation::Lapse => "lapse",
         };
         let mut put =
             Self { revision: record.revision, time: record.created, operation, status: None, version: None, author: None, problem: None };
@@ -73,6 +74,7 @@ impl Put {
         let (change, tone) = match (self.operation, &self.problem, &self.status) {
             ("delete", ..) => ("deleted".to_owned(), Tone::Doubtful),
             ("purge", ..) => ("purged".to_owned(), Tone::Doubtful),
+            ("lapse", ..) => ("went by itself (a TTL or a limit)".to_owned(), Tone::Doubtful),
             (_, Some(problem), _) => (format!("unreadable: {problem}"), Tone::Bad),
             (_, None, status) => (format!("{}{version}", status.as_deref().unwrap_or("-")), Tone::Plain),
         };
@@ -160,5 +162,6 @@ mod tests {
         let half = put(r#"{"status":"published","author":"me@here"}"#, Operation::Put);
         assert!(half.problem.is_some() && half.author.is_some());
         assert_eq!(put("", Operation::Purge).line()[2].0, "purged");
+        assert_eq!(put("", Operation::Lapse).line()[2].0, "went by itself (a TTL or a limit)");
     }
 }

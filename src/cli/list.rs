@@ -44,6 +44,8 @@ impl Overview {
         let entry = |status: &str, version| EntryView { status: status.into(), version, revision: record.revision };
         match record.operation {
             Operation::Delete | Operation::Purge => entry("deleted", None),
+            // It went by itself, and what ran goes on.
+            Operation::Lapse => entry("missing", None),
             Operation::Put => match Entry::parse(&record.value) {
                 // What counts of an entry of the first parent's, and what is derived from it, the status document knows.
                 Ok(read) => match self.status.as_ref().filter(|status| status.desired.revision == record.revision) {
@@ -231,6 +233,7 @@ mod tests {
         assert_eq!(entry(None), "missing");
         assert_eq!(entry(Some(record("not json", Operation::Put))), "unreadable");
         assert_eq!(entry(Some(record("", Operation::Delete))), "deleted");
+        assert_eq!(entry(Some(record("", Operation::Lapse))), "missing");
         assert_eq!(entry(Some(record(r#"{"key":"metrics","subs":[]}"#, Operation::Put))), "published");
         assert_eq!(Overview { record: None, status: status() }.state().0, "running");
     }

@@ -8,7 +8,7 @@ use crate::pipeline::config::OnDelete;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, Admission, DrainMark, Wish};
 use crate::pipeline::status::{Admitted, Kept, PipelineStatus};
-use crate::store::{Guard, Operation, PipelineStream, StatusRecord, StatusStore, StoreErrorKind, Streams, error::Unfit};
+use crate::store::{Guard, PipelineStream, StatusRecord, StatusStore, StoreErrorKind, Streams, error::Unfit};
 use jiff::Timestamp;
 use std::future::Future;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ impl Controller {
         let entry = self.deps.store.entries.get(id).await?;
         let created = self.deps.store.entries.bucket_created().await?;
         let recorded = record.status.kept.bucket_created;
-        let marked = entry.is_some_and(|entry| entry.operation != Operation::Put && counts(&entry, created, recorded));
+        let marked = entry.is_some_and(|entry| entry.operation.deletes() && counts(&entry, created, recorded));
         if !marked {
             return Ok(());
         }

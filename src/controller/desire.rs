@@ -98,6 +98,12 @@ impl Controller {
         match record.operation {
             Operation::Put => self.desire_of_entry(id, &record, created, status).await,
             Operation::Delete | Operation::Purge => Ok(deleted(&record, created, status)),
+            // By its TTL, say, in a bucket that leaves markers: as in one that leaves none.
+            Operation::Lapse => {
+                let message = "the key went by itself (a TTL, a limit or a purge of the bucket's stream), which is nobody's decision";
+                let finding = Finding::new(Reason::EntryMissing, message);
+                Ok(Desire::unknown("absent", record.revision, Some(created), finding))
+            }
         }
     }
 

@@ -307,12 +307,9 @@ pub(super) fn operation(header: impl Fn(&str) -> Option<String>) -> Operation {
     match header("KV-Operation").as_deref() {
         Some("DEL") => Operation::Delete,
         Some("PURGE") => Operation::Purge,
-        // A marker that the server put itself, in a bucket with marker TTLs.
-        _ => match header("Nats-Marker-Reason").as_deref() {
-            Some("Remove") => Operation::Delete,
-            Some(_) => Operation::Purge,
-            None => Operation::Put,
-        },
+        // A marker that the server put itself, in a bucket with marker TTLs, whatever its reason.
+        _ if header("Nats-Marker-Reason").is_some() => Operation::Lapse,
+        _ => Operation::Put,
     }
 }
 
@@ -335,4 +332,24 @@ pub(super) fn header(name: &str, value: &str) -> HeaderMap {
 pub(super) fn field<T: DeserializeOwned>(answer: &Value, pointer: &str) -> Result<T, Failure> {
     let value = answer.pointer(pointer).cloned().unwrap_or(Value::Null);
     serde_json::from_value(value).map_err(|error| Failure::Protocol(format!("unreadable answer, {pointer}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_marker_that_somebody_put_deletes() {
+        let read =
+            |pairs: &[(&str, &str)]| operation(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()));
+        assert_eq!(read(&[]), Operation::Put);
+        assert_eq!(read(&[("KV-Operation", "DEL")]), Operation::Delete);
+        assert_eq!(read(&[("KV-Operation", "PURGE"), ("Nats-Rollup", "sub")]), Operation::Purge);
+        // What the server itself says: since 2.11 `MaxAge`, `Purge` and `Remove`, and whatever comes.
+        for reason in ["MaxAge", "Purge", "Remove", "Another"] {
+            assert_eq!(read(&[("Nats-Marker-Reason", reason)]), Operation::Lapse, "{reason}");
+            assert!(!Operation::Lapse.deletes());
+        }
+        assert!(Operation::Delete.deletes() && Operation::Purge.deletes() && !Operation::Put.deletes());
+    }
 }

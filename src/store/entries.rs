@@ -17,6 +17,16 @@ pub enum Operation {
     Delete,
     /// A purge marker.
     Purge,
+    /// A marker that the server put by itself: the value lapsed by its own TTL or a limit, or the bucket's stream was purged.
+    /// Nobody has decided anything about what it stood for.
+    Lapse,
+}
+
+impl Operation {
+    /// Whether somebody said that the key is to go.
+    pub fn deletes(self) -> bool {
+        matches!(self, Self::Delete | Self::Purge)
+    }
 }
 
 /// One revision of one key. The key is as it stands in the bucket and may be no valid pipeline id.
@@ -109,7 +119,9 @@ impl Entries {
         }
         let history = self.history(id).await?;
         let past = |record: &EntryRecord| (record.revision, (record.operation == Operation::Put).then(|| record.value.clone()));
-        let mut past: Vec<_> = history.iter().filter(|before| before.revision < record.revision).map(past).collect();
+        // What lapsed was taken back by nobody.
+        let counts = |before: &&EntryRecord| before.revision < record.revision && before.operation != Operation::Lapse;
+        let mut past: Vec<_> = history.iter().filter(counts).map(past).collect();
         past.push((record.revision, Some(record.value.clone())));
         let past: Vec<_> = past.iter().map(|(revision, value)| Past { revision: *revision, value: value.as_deref() }).collect();
         Ok(effective(kept, &past).map_or_else(|| record.value.clone(), Bytes::from))

@@ -83,7 +83,7 @@ impl StatusStore {
     /// of a deletion.
     pub async fn removed(&self, id: &PipelineId) -> Result<bool, StoreError> {
         let found = self.bucket.get(id.as_str()).await.map_err(|failure| self.during(&format!("read the status of {id}"), failure))?;
-        Ok(found.is_some_and(|message| message.operation != Operation::Put))
+        Ok(found.is_some_and(|message| message.operation.deletes()))
     }
 
     /// All status documents; those that do not parse are logged and left out.

@@ -123,7 +123,7 @@ impl Transfer {
         })
     }
 
-    async fn stream_info(&self, name: &str) -> Result<Option<Info>, TransferError> {
+    pub(super) async fn stream_info(&self, name: &str) -> Result<Option<Info>, TransferError> {
         match self.jetstream.get_stream(name).await {
             Ok(stream) => Ok(Some(stream.cached_info().clone())),
             Err(error) if is_missing(&error) => Ok(None),

@@ -171,7 +171,9 @@ impl Transfer {
     /// Errors: [`TransferErrorKind::Conflict`], [`TransferErrorKind::Refused`], [`TransferErrorKind::Unreachable`].
     pub async fn remove(&self, key: &str) -> Result<(), TransferError> {
         let id = key_of(key)?;
-        if self.entry(&id).await?.0.is_none() {
+        // An entry that went by itself, by a TTL say, was removed by nobody, whether a marker stands for it or nothing: while its
+        // stream is there, the pipeline goes on.
+        if self.entry(&id).await?.0.is_none() && self.stream_info(&self.names.stream(&id)).await?.is_none() {
             return Ok(());
         }
         let during = format!("remove the entry of {id}");
