@@ -5,7 +5,8 @@ use super::output::Output;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::problem::Problem;
 use crate::pipeline::status::PipelineStatus;
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
+use crate::settings::load::{self, Written};
 use crate::store::{EntryRecord, Operation, Store, StoreErrorKind, VersionInfo};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +24,20 @@ pub struct Context {
     pub warnings: Vec<Problem>,
     /// Where results go.
     pub out: Output,
+    /// Where the settings came from, to read them again.
+    pub sources: Sources,
+    /// What was written there.
+    pub written: Written,
+}
+
+/// What settings are made of.
+pub struct Sources {
+    /// The file that was named.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub env: Vec<(String, String)>,
+    /// `--set`.
+    pub set: Vec<String>,
 }
 
 impl Context {
@@ -31,8 +46,10 @@ impl Context {
         // A variable that is not Unicode cannot be one of ours.
         let env: Vec<(String, String)> =
             std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
-        let loaded = settings::load::load(file, &env, set)?;
-        Ok(Self { settings: loaded.settings, file: loaded.file, warnings: loaded.warnings, out })
+        let loaded = load::load(file, &env, set)?;
+        let sources = Sources { file: file.map(Path::to_path_buf), env, set: set.to_vec() };
+        let load::Loaded { settings, warnings, file, written } = loaded;
+        Ok(Self { settings, file, warnings, out, sources, written })
     }
 
     /// Connects to NATS, or says after [`CONNECT_TIMEOUT`] that nobody answers.

@@ -22,6 +22,7 @@ mod logs;
 mod output;
 mod probe;
 mod publish;
+mod reload;
 mod run;
 mod schema;
 mod send;

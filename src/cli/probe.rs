@@ -36,7 +36,8 @@ pub fn probe(context: &Context, args: &ProbeArgs) -> Result<(), Failure> {
     })?);
     let path = if args.live { "/health/live" } else { "/health/ready" };
     let token = context.settings.http.token.as_ref().map(Secret::expose);
-    let (code, body) = ask(address, path, token).map_err(|error| failed(format!("no answer from http://{address}{path}: {error}")))?;
+    let (code, body) =
+        ask(address, path, token.as_deref()).map_err(|error| failed(format!("no answer from http://{address}{path}: {error}")))?;
     if code == 200 {
         return Ok(());
     }

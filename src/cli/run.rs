@@ -1,9 +1,11 @@
 //! `sluice run`, and what every long-lived process begins with. Logs are set up before anything else; the first SIGTERM or SIGINT ends it
-//! gracefully, the second at once.
+//! gracefully, the second at once. SIGHUP reads secrets and settings again; every other signal that would end the process by
+//! default, and by that lose what it holds, is ignored.
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output::ColorChoice;
+use super::reload::Reload;
 use crate::settings::{LogFormat, Settings};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::telemetry::logs;
@@ -32,7 +34,7 @@ pub fn long_lived(
         LogFormat::Json => true,
     };
     let format = if json { logs::Format::Json } else { logs::Format::Text { colors: color.enabled(terminal) } };
-    logs::init(format, &log.level)
+    let level = logs::init(format, &log.level)
         .map_err(|error| Failure::new(Exit::Invalid, format!("{}: log.level: {error}", context.settings_place())))?;
     for problem in &context.warnings {
         tracing::warn!(file = problem.file, path = problem.path, problem = %problem, "doubtful setting");
@@ -41,7 +43,17 @@ pub fn long_lived(
     runtime
         .block_on(async {
             let stop = CancellationToken::new();
+            ignore_signals()?;
             tokio::spawn(watch_signals(stop.clone())?);
+            let hangup = signal(SignalKind::hangup())?;
+            let reload = Reload::new(context.sources, &context.settings, context.written, level);
+            let told = stop.clone();
+            tokio::spawn(async move {
+                // A terminal that was closed hangs up, too: nobody is left who could end the process.
+                reload.run(hangup, move || terminal && !std::io::stderr().is_terminal()).await;
+                tracing::info!(signal = "SIGHUP", "the terminal is gone, stopping");
+                told.cancel();
+            });
             process(context.settings, stop).await.map_err(|error| failure(&error))
         })
         .map_err(|failure| {
@@ -62,6 +74,21 @@ fn failure(error: &anyhow::Error) -> Failure {
         _ => Exit::Failed,
     };
     Failure::new(exit, format!("{error:#}"))
+}
+
+/// Keeps signals that mean nothing here from ending the process, which is their default. Not SIGQUIT: who sends that wants a
+/// core dump.
+fn ignore_signals() -> std::io::Result<()> {
+    for kind in [SignalKind::user_defined1(), SignalKind::user_defined2(), SignalKind::alarm(), SignalKind::pipe(), SignalKind::io()] {
+        // Once listened to, a signal does nothing else any more, though nobody listens.
+        signal(kind).map(drop)?;
+    }
+    // Timers, a failing power supply, and those for programs to use as they like; which there are differs by system.
+    for number in [26, 27, 30].into_iter().chain(34..=64).filter(|_| cfg!(target_os = "linux")) {
+        // A C library may keep some for itself.
+        signal(SignalKind::from_raw(number)).ok();
+    }
+    Ok(())
 }
 
 /// Listens from now on, so that no signal is missed between the start and the first poll.

@@ -75,9 +75,8 @@ impl Controller {
     }
 
     fn connection(&self) -> Check {
-        let connected = self.deps.store.connected();
-        let message = if connected { "connected" } else { "not connected; reconnecting by itself" };
-        Check { name: "nats".into(), ok: connected, message: message.into(), pipeline: None }
+        let (ok, message) = self.deps.store.connection();
+        Check { name: "nats".into(), ok, message, pipeline: None }
     }
 
     fn resync_check(&self) -> Check {

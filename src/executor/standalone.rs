@@ -288,11 +288,11 @@ impl Standalone {
 
 impl View for Standalone {
     fn health(&self) -> Health {
-        let connected = self.store.connected();
+        let (connected, connection) = self.store.connection();
         let alive = self.watch.alive();
         let check = |name: &str, ok: bool, message: &str| Check { name: name.into(), ok, message: message.into(), pipeline: None };
         let mut checks = vec![
-            check("nats", connected, if connected { "connected" } else { "not connected; reconnecting by itself" }),
+            check("nats", connected, &connection),
             check("status' watch", alive, if alive { "alive" } else { "silent; being made anew" }),
         ];
         checks.extend(self.running());

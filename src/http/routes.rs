@@ -29,14 +29,27 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 struct Shared {
     view: Arc<dyn View>,
     metrics: Arc<Metrics>,
-    /// A hash, so that comparing takes the same time whatever was sent.
-    token: Option<[u8; 32]>,
+    token: Known,
+}
+
+/// Who may see everything.
+#[derive(Clone)]
+enum Known {
+    Everybody,
+    /// Who sends this token, as it is now.
+    Token(Secret),
+    Nobody,
 }
 
 impl Shared {
     /// Whether a request with these headers may see everything.
     fn admits(&self, headers: &HeaderMap) -> bool {
-        self.token.is_none_or(|token| sent(headers).is_some_and(|sent| same(&token, &sent)))
+        match &self.token {
+            Known::Everybody => true,
+            // Hashes, so that comparing takes the same time whatever was sent.
+            Known::Token(token) => sent(headers).is_some_and(|sent| same(&hash(token.expose().as_bytes()), &sent)),
+            Known::Nobody => false,
+        }
     }
 
     /// Health, as much of it as a request with these headers may see.
@@ -48,7 +61,7 @@ impl Shared {
 
 /// All routes.
 pub fn router(token: Option<&Secret>, view: Arc<dyn View>, metrics: Arc<Metrics>) -> Router {
-    let shared = Shared { view, metrics, token: token.map(|token| hash(token.expose().as_bytes())) };
+    let shared = Shared { view, metrics, token: token.cloned().map_or(Known::Everybody, Known::Token) };
     let guarded = Router::new()
         .route("/metrics", get(encoded))
         .route("/api/v1/pipelines", get(pipelines))
@@ -62,8 +75,8 @@ pub fn router(token: Option<&Secret>, view: Arc<dyn View>, metrics: Arc<Metrics>
 
 /// Health alone, for whoever asks.
 pub fn health(view: Arc<dyn View>) -> Router {
-    // Nobody knows this token: what was checked is left out for everybody.
-    let shared = Shared { view, metrics: Metrics::shared(), token: Some([0; 32]) };
+    // What was checked is left out for everybody.
+    let shared = Shared { view, metrics: Metrics::shared(), token: Known::Nobody };
     Router::new().route("/health/live", get(live)).route("/health/ready", get(ready)).with_state(shared)
 }
 

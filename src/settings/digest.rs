@@ -10,7 +10,7 @@ use std::path::PathBuf;
 impl MongoConnection {
     /// The hosts of the connection string, `host:port`, sorted; none where it is not one.
     pub fn hosts(&self) -> Vec<String> {
-        address::mongodb(self.url.expose()).map(|address| address.hosts).unwrap_or_default()
+        address::mongodb(&self.url.expose()).map(|address| address.hosts).unwrap_or_default()
     }
 }
 
@@ -25,7 +25,7 @@ impl Settings {
         hash.tls(&self.nats.tls);
         for (name, connection) in &self.mongodb.connections {
             hash.add(name);
-            let address = address::mongodb(connection.url.expose()).ok();
+            let address = address::mongodb(&connection.url.expose()).ok();
             hash.list(address.as_ref().map_or(&[], |address| &address.hosts));
             hash.optional(address.as_ref().and_then(|address| address.user.as_deref()));
             hash.list(address.as_ref().map_or(&[], |address| &address.options));

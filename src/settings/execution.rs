@@ -95,7 +95,7 @@ impl Settings {
         let mut connections = Map::new();
         for (name, connection) in &self.mongodb.connections {
             let url = match self.other_hosts(name) {
-                Some(hosts) => Secret::new(address::with_hosts(connection.url.expose(), hosts)),
+                Some(hosts) => Secret::new(address::with_hosts(&connection.url.expose(), hosts)),
                 None => connection.url.clone(),
             };
             let prefix = format!("mongodb-{name}");
@@ -216,9 +216,9 @@ mod tests {
         for file in &files.secrets {
             let content = match &file.content {
                 FileContent::Secret(secret) => secret.expose(),
-                FileContent::CopyOf(_) => "a certificate",
+                FileContent::CopyOf(_) => "a certificate".into(),
             };
-            std::fs::write(directory.path().join(&file.name), content).unwrap();
+            std::fs::write(directory.path().join(&file.name), &*content).unwrap();
         }
         let path = directory.path().join("sluice.yml");
         std::fs::write(&path, &files.settings).unwrap();
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(loaded.nats.urls, settings.nats.urls);
         assert_eq!((loaded.nats.user.as_deref(), loaded.nats.password), (Some("me"), settings.nats.password));
         let connection = &loaded.mongodb.connections["default"];
-        assert_eq!(connection.url.expose(), "mongodb://u:canary-2@db:27017/db?replicaSet=r");
+        assert_eq!(&*connection.url.expose(), "mongodb://u:canary-2@db:27017/db?replicaSet=r");
         assert_eq!(connection.database.as_deref(), Some("no"));
         // As the controller, and with it every target, knows them.
         assert_eq!(connection.known_as, ["older:1", "localhost:27017"]);

@@ -8,6 +8,9 @@ use super::{Settings, docker, overrides, validate, values};
 use crate::pipeline::document::{self, Node, Place, Value};
 use crate::pipeline::fields::Report;
 use crate::pipeline::problem::{Problem, Problems, Severity};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -26,6 +29,55 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
+    /// What was written, to be compared with what is written later.
+    pub written: Written,
+}
+
+/// Every field that file, environment or command line give, and a digest of what it is. Shows neither.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Written(BTreeMap<String, [u8; 32]>);
+
+impl Written {
+    fn of(root: &Node) -> Self {
+        let mut written = Self::default();
+        written.add("", root);
+        written
+    }
+
+    fn add(&mut self, path: &str, node: &Node) {
+        match &node.value {
+            Value::Map(entries) => {
+                for (key, node) in entries {
+                    let path = if path.is_empty() { key.name.clone() } else { format!("{path}.{}", key.name) };
+                    self.add(&path, node);
+                }
+            }
+            Value::List(items) => {
+                // Where it stands in its file is not what it is.
+                let mut inner = Self::default();
+                items.iter().enumerate().for_each(|(at, item)| inner.add(&at.to_string(), item));
+                self.put(path, &format!("{:?}", inner.0));
+            }
+            Value::Scalar(text, _) => self.put(path, text),
+            Value::Null => {}
+        }
+    }
+
+    fn put(&mut self, path: &str, text: &str) {
+        self.0.insert(path.to_owned(), Sha256::digest(text.as_bytes()).into());
+    }
+
+    /// The fields that are not the same in `other`, or are in one of the two only.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let all: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
+        all.into_iter().filter(|path| self.0.get(*path) != other.0.get(*path)).cloned().collect()
+    }
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// Loads the settings from `file`, else from the file that `SLUICE_SETTINGS` names, else from the first of
@@ -54,7 +106,7 @@ pub fn load(file: Option<&Path>, env: &[(String, String)], set: &[String]) -> Re
     if report.failed() {
         return Err(Problems(report.sorted()));
     }
-    Ok(Loaded { settings, warnings: report.sorted(), file })
+    Ok(Loaded { settings, warnings: report.sorted(), file, written: Written::of(&root) })
 }
 
 fn find(file: Option<&Path>, env: &[(String, String)]) -> Option<PathBuf> {

@@ -10,6 +10,8 @@ mod execution;
 mod kubernetes;
 pub mod load;
 mod overrides;
+mod reload;
+mod secret;
 mod secrets;
 mod templates;
 #[cfg(test)]
@@ -22,33 +24,13 @@ pub use docker::{DockerSettings, RegistrySettings};
 pub use execution::{ExecutionFiles, FileContent, HEALTH_PORT, HTTP_PORT, SecretFile};
 pub(crate) use kubernetes::is_label_value;
 pub use kubernetes::{KubernetesSettings, ResourceRequests, SecretKey, Toleration, TopologySpread};
+pub use reload::{Reloaded, SecretFiles};
+pub use secret::Secret;
 
 use crate::pipeline::config::OnDelete;
 use crate::pipeline::id::Namespace;
 use crate::pipeline::names::{NameTemplates, Names};
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
-
-/// A secret. Neither `Debug` nor `Display` shows it, and it is not serializable.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// The secret itself, for the one call that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// All settings of a process.
 #[derive(Debug, Clone, PartialEq)]
@@ -285,7 +267,7 @@ impl Default for Settings {
 impl Default for MongoConnection {
     fn default() -> Self {
         Self {
-            url: Secret::new("mongodb://127.0.0.1:27017"),
+            url: Secret::new("mongodb://127.0.0.1:27017").guarded(reload::same_servers),
             username: None,
             password: None,
             auth_source: None,

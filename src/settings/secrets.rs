@@ -3,13 +3,11 @@
 //! A secret may stand in the settings themselves, with a warning, or in a file of its own, whose last newline does not
 //! belong to it. No problem ever shows one.
 
-use super::{Secret, TlsSettings};
+use super::TlsSettings;
+use super::secret::{self, Secret};
 use crate::pipeline::fields::{Fields, Report, Taken};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
-
-/// No secret is longer, and no connection string.
-const MAX_SECRET_BYTES: u64 = 64 << 10;
 
 /// Reads files for the walk; `base` is the directory of the settings file, which relative paths in it start from.
 pub(super) struct Files {
@@ -73,20 +71,15 @@ impl Files {
 
     fn read(&self, file: &Taken<String>, report: &mut Report) -> Option<Taken<Secret>> {
         let path = self.resolve(file);
-        let text = match read_secret(&path) {
-            Ok(text) => text,
+        let secret = match secret::read(&path) {
+            Ok(secret) => secret,
             Err(error) => {
                 file.error(report, format!("cannot read {}: {error}", path.display()), "name a file that this process may read");
                 return None;
             }
         };
         warn_if_open(&path, file, report);
-        let secret = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-        if secret.is_empty() {
-            file.error(report, format!("{} is empty", path.display()), "write the secret into it");
-            return None;
-        }
-        Some(Taken { value: Secret::new(secret), place: file.place.clone(), path: file.path.clone() })
+        Some(Taken { value: Secret::from_file(&secret, &path), place: file.place.clone(), path: file.path.clone() })
     }
 
     /// Takes the path of a file that must be readable; a `private` one should be so by its owner alone.
@@ -137,15 +130,6 @@ pub(super) fn warn_inline<T>(secret: &Taken<T>, file_name: &str, report: &mut Re
 
 fn is_file(is: bool) -> io::Result<()> {
     if is { Ok(()) } else { Err(io::Error::other("it is not a file")) }
-}
-
-fn read_secret(path: &Path) -> io::Result<String> {
-    let data = fs::metadata(path)?;
-    is_file(data.is_file())?;
-    if data.len() > MAX_SECRET_BYTES {
-        return Err(io::Error::other("it is too large for a secret"));
-    }
-    fs::read_to_string(path)
 }
 
 #[cfg(unix)]

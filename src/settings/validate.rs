@@ -7,7 +7,7 @@ use super::secrets::{Files, warn_inline};
 use super::{
     ExecutorKind, ExecutorSettings, HttpSettings, LogFormat, LogSettings, MongoConnection, NatsSettings, PipelineDefaults, Settings,
 };
-use super::{address, docker, kubernetes, templates};
+use super::{address, docker, kubernetes, reload, templates};
 use crate::pipeline::config::{DEFAULT_ACK_WAIT, ON_DELETE, WRITE_TIMEOUT, check_database, longest_period};
 use crate::pipeline::document::{Node, shown};
 use crate::pipeline::fields::{Fields, Report, Taken, nearest};
@@ -181,7 +181,7 @@ fn connection(name: &Taken<String>, fields: &mut Fields<'_>, files: &Files, repo
     connection.database = database.map(|taken| taken.value);
     let mut user_in_url = false;
     if let Some((url, inline)) = url {
-        match address::mongodb(url.value.expose()) {
+        match address::mongodb(&url.value.expose()) {
             Ok(address) => {
                 if address.has_password && inline {
                     warn_inline(&url, "url_file, or the password alone as password_file", report);
@@ -193,7 +193,7 @@ fn connection(name: &Taken<String>, fields: &mut Fields<'_>, files: &Files, repo
             }
             Err(message) => url.error(report, message, "write mongodb://host:27017, or mongodb+srv://cluster.example.com"),
         }
-        connection.url = url.value;
+        connection.url = url.value.guarded(reload::same_servers);
     }
     match &username {
         Some(taken) if user_in_url => taken.error(report, "the url names a user too", "remove one of them"),

@@ -1,16 +1,19 @@
 //! The NATS connection from the settings: every way to authenticate, TLS, reconnecting for ever.
 //!
-//! The first connection is tried until a server answers; what no amount of trying cures (credentials, TLS, an address
+//! Secrets are read again at each connect, the first and all later ones. The first is tried until a server answers; what no amount of trying cures (credentials, TLS, an address
 //! that does not parse) fails at once, with the place in the settings. Addresses are stripped of user and password, so
 //! that no log line of any library shows them.
 
+use super::credentials::{Credentials, FromUrl};
 use super::error::{StoreError, StoreErrorKind};
+use super::link::Link;
 use crate::pipeline::backoff::Backoff;
 use crate::settings::NatsSettings;
 use async_nats::{Client, ClientError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use std::error::Error;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Delays between tries, at the start as well as after a disconnect.
@@ -23,13 +26,10 @@ const ONE_TRY: Duration = Duration::from_secs(5);
 /// The collector bounds its pulls far below, by bytes.
 const SUBSCRIPTION: usize = 64 * 1024;
 
-/// User and password of an address; a user without a password is a token.
-type FromUrl = (String, Option<String>);
-
-/// Connects, trying until a server answers.
-pub(super) async fn connect(settings: &NatsSettings) -> Result<Client, StoreError> {
+/// Connects, trying until a server answers. `link` is told what the connection says of itself from then on.
+pub(super) async fn connect(settings: &NatsSettings, link: &Arc<Link>) -> Result<Client, StoreError> {
     let (addresses, from_url) = addresses(&settings.urls)?;
-    let options = options(settings, from_url).await?;
+    let options = options(settings, from_url, link).await?;
     let mut failures = 0_u32;
     loop {
         let error = match options.clone().connect(&addresses[..]).await {
@@ -95,8 +95,13 @@ fn shown(addresses: &[ServerAddr]) -> String {
     addresses.iter().map(ServerAddr::as_url_str).collect::<Vec<_>>().join(", ")
 }
 
-async fn options(settings: &NatsSettings, from_url: Option<FromUrl>) -> Result<ConnectOptions, StoreError> {
-    let mut options = ConnectOptions::new()
+async fn options(settings: &NatsSettings, from_url: Option<FromUrl>, link: &Arc<Link>) -> Result<ConnectOptions, StoreError> {
+    let credentials = Credentials::new(settings, from_url);
+    // A file that cannot be used is said with its place, before anything is tried.
+    credentials.check()?;
+    let (events, tries) = (link.clone(), link.clone());
+    // Asked at each connect: what the files hold by then is what counts.
+    let mut options = ConnectOptions::with_auth_callback(move |nonce| std::future::ready(credentials.answer(&nonce)))
         .name(concat!("sluice/", env!("CARGO_PKG_VERSION")))
         .max_reconnects(None)
         .connection_timeout(ONE_TRY)
@@ -106,28 +111,18 @@ async fn options(settings: &NatsSettings, from_url: Option<FromUrl>) -> Result<C
             0 | 1 => Duration::from_millis(50).mul_f64(rand::random()),
             tries => RECONNECT.delay(tries - 1, rand::random()),
         })
-        .event_callback(|event| async move { log(&event) })
+        .event_callback(move |event| {
+            events.hear(&event);
+            log(&event);
+            std::future::ready(())
+        })
+        // The one place where the library tells why the last try failed; it chooses the server itself.
+        .reconnect_to_server_callback(move |servers, _| {
+            tries.try_failed(servers.into_iter().filter_map(|server| server.last_error));
+            std::future::ready(None)
+        })
         .custom_inbox_prefix(&settings.inbox_prefix)
         .require_tls(settings.tls.required);
-    if let Some((user, password)) = from_url {
-        options = match password {
-            Some(password) => options.user_and_password(user, password),
-            None => options.token(user),
-        };
-    }
-    if let Some(token) = &settings.token {
-        options = options.token(token.expose().to_owned());
-    }
-    if let Some(user) = &settings.user {
-        let password = settings.password.as_ref().map(|password| password.expose().to_owned());
-        options = options.user_and_password(user.clone(), password.unwrap_or_default());
-    }
-    if let Some(seed) = &settings.nkey {
-        options = options.nkey(seed.expose().trim().to_owned());
-    }
-    if let Some(path) = &settings.credentials_file {
-        options = options.credentials_file(path).await.map_err(|error| unusable("nats.credentials_file", path, error))?;
-    }
     let tls = &settings.tls;
     for (name, path) in [("ca_file", &tls.ca_file), ("cert_file", &tls.cert_file), ("key_file", &tls.key_file)] {
         if let Some(path) = path {
@@ -148,7 +143,7 @@ async fn options(settings: &NatsSettings, from_url: Option<FromUrl>) -> Result<C
     Ok(options)
 }
 
-fn unusable(setting: &str, path: &Path, error: io::Error) -> StoreError {
+pub(super) fn unusable(setting: &str, path: &Path, error: io::Error) -> StoreError {
     StoreError::caused(StoreErrorKind::Refused, format!("connect to NATS: {setting} {} cannot be used", path.display()), error)
 }
 

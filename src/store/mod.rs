@@ -8,9 +8,11 @@ mod bucket;
 mod collect;
 pub mod configs;
 mod connect;
+mod credentials;
 pub mod entries;
 pub mod error;
 pub mod lease;
+mod link;
 pub mod logs;
 mod object;
 mod pause;
@@ -28,6 +30,7 @@ pub use configs::{Configs, StoredConfig, VersionInfo};
 pub use entries::{Entries, EntryRecord, Operation};
 pub use error::{StoreError, StoreErrorKind};
 pub use lease::{Lease, LeaseHolder, LeaseStore};
+pub use link::Link;
 pub use payloads::Payloads;
 pub use reports::Reports;
 pub use states::{State, StateRequest, States};
@@ -37,6 +40,7 @@ pub use watch::{WatchEvent, WatchHealth};
 
 use crate::pipeline::names::Names;
 use crate::settings::Settings;
+use std::sync::Arc;
 
 /// Everything on NATS that belongs to one namespace. Cheap to clone: all clones share one connection.
 #[derive(Clone)]
@@ -63,6 +67,8 @@ pub struct Store {
     pub payloads: Payloads,
     /// The pipelines' streams and durables.
     pub streams: Streams,
+    /// What the connection says of itself.
+    pub link: Arc<Link>,
     replicas: usize,
 }
 
@@ -73,7 +79,8 @@ impl Store {
     /// Errors, all of kind `Refused`: a credentials or TLS file that cannot be read; an address that does not parse;
     /// authorization refused; a TLS handshake that fails.
     pub async fn connect(settings: &Settings) -> Result<Self, StoreError> {
-        let client = connect::connect(&settings.nats).await?;
+        let link = Arc::new(Link::default());
+        let client = connect::connect(&settings.nats, &link).await?;
         let names = settings.names();
         Ok(Self {
             entries: Entries::new(client.clone(), &names.entries()),
@@ -88,6 +95,7 @@ impl Store {
             replicas: settings.jetstream.replicas,
             client,
             names,
+            link,
         })
     }
 
@@ -100,6 +108,14 @@ impl Store {
     /// Whether NATS is connected now.
     pub fn connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Whether NATS is connected now, and for people how it is.
+    pub fn connection(&self) -> (bool, String) {
+        match self.connected() {
+            true => (true, "connected".to_owned()),
+            false => (false, self.link.trouble()),
+        }
     }
 
     /// How often the connection was made, the first time included: a change means that everything core NATS delivered in

@@ -5,11 +5,11 @@
 
 use super::tail::{Tail, TailLayer};
 use std::io;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// What the libraries may say unless the filter names them.
 const QUIET: [&str; 5] = ["async_nats", "mongodb", "hyper", "rustls", "hickory_resolver"];
@@ -43,38 +43,55 @@ pub enum LogsError {
     /// Something else in the process has set up logs before.
     #[error("logs are set up already: {0}")]
     Taken(#[source] tracing::subscriber::SetGlobalDefaultError),
+    /// What logged has ended.
+    #[error("the filter cannot be changed: {0}")]
+    Gone(#[source] reload::Error),
 }
 
-/// Sends what passes the filter `level` to stderr from now on, and keeps the last lines of each pipeline.
-pub fn init(format: Format, level: &str) -> Result<(), LogsError> {
-    let filter = filter(level)?;
+/// Sends what passes the filter `level` to stderr from now on, and keeps the last lines of each pipeline. What it returns
+/// changes the filter.
+pub fn init(format: Format, level: &str) -> Result<Level, LogsError> {
+    // On top of all, so that it holds for what is kept too.
+    let (filter, handle) = reload::Layer::new(filter(level)?);
     let tail = TailLayer(Tail::shared());
     match format {
         Format::Text { colors } => tracing::subscriber::set_global_default(text(filter, colors, io::stderr).with(tail)),
         Format::Json => tracing::subscriber::set_global_default(json(filter, io::stderr).with(tail)),
     }
-    .map_err(LogsError::Taken)
+    .map_err(LogsError::Taken)?;
+    Ok(Level(handle))
 }
 
-fn text<W>(filter: EnvFilter, colors: bool, writer: W) -> impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync
+/// Changes what is logged while the process runs.
+#[derive(Debug, Clone)]
+pub struct Level(reload::Handle<EnvFilter, Registry>);
+
+impl Level {
+    /// Logs what passes the filter `level` from now on.
+    pub fn set(&self, level: &str) -> Result<(), LogsError> {
+        self.0.reload(filter(level)?).map_err(LogsError::Gone)
+    }
+}
+
+fn text<W>(
+    filter: impl Layer<Registry> + Send + Sync,
+    colors: bool,
+    writer: W,
+) -> impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colors).with_target(false).finish()
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colors).with_target(false);
+    tracing_subscriber::registry().with(filter).with(lines)
 }
 
-fn json<W>(filter: EnvFilter, writer: W) -> impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync
+fn json<W>(filter: impl Layer<Registry> + Send + Sync, writer: W) -> impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .json()
-        .flatten_event(true)
-        .with_current_span(true)
-        .with_span_list(false)
-        .finish()
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(writer).json().flatten_event(true).with_current_span(true).with_span_list(false);
+    tracing_subscriber::registry().with(filter).with(lines)
 }
 
 fn filter(level: &str) -> Result<EnvFilter, LogsError> {

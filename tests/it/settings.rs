@@ -94,7 +94,7 @@ fn the_first_parents_values_load_unchanged_whatever_the_file_is_called() {
     assert_eq!(settings.nats.urls, ["nats://127.0.0.1:4222"]);
     assert_eq!(settings.nats.token, Some(Secret::new("your-token")));
     let connection = &settings.mongodb.connections["default"];
-    assert_eq!((connection.url.expose(), connection.database.as_deref()), ("mongodb://localhost:27017", Some("example")));
+    assert_eq!((&*connection.url.expose(), connection.database.as_deref()), ("mongodb://localhost:27017", Some("example")));
     assert_eq!((settings.pipelines.batch_count, settings.pipelines.batch_period), (1000, Duration::from_secs(5)));
     assert_eq!((settings.log.level.as_str(), settings.log.format), ("debug", LogFormat::Text));
     let (_directory, path) = written(&std::fs::read_to_string(&values).unwrap());
@@ -111,7 +111,7 @@ fn values_of_the_first_parents_earlier_releases_load_unchanged_too() {
     assert_eq!((settings.namespace.as_str(), settings.nats.urls.len()), ("alpha", 2));
     assert_eq!(settings.nats.token, Some(Secret::new("s3cr3t")));
     let connection = &settings.mongodb.connections["default"];
-    assert_eq!((connection.url.expose(), connection.database.as_deref()), ("mongodb://localhost:27017", Some("example")));
+    assert_eq!((&*connection.url.expose(), connection.database.as_deref()), ("mongodb://localhost:27017", Some("example")));
     assert_eq!((settings.pipelines.batch_count, settings.pipelines.batch_period), (500, Duration::from_secs(2)));
     let warned: Vec<_> = loaded.warnings.iter().map(|problem| problem.path.as_str()).collect();
     assert_eq!(warned, ["nats.token"], "a secret in the file, as in ours");
@@ -156,7 +156,7 @@ fn lists_and_named_connections_can_be_set_from_outside() {
     let settings = from_text(text, &variables, &["mongodb.connections.other={url: 'mongodb://o', database: d}"]).unwrap().settings;
     assert_eq!(settings.nats.urls, ["nats://a:1", "nats://b:2"]);
     assert_eq!(settings.mongodb.connections["Eu-West"].database.as_deref(), Some("readings"));
-    assert_eq!(settings.mongodb.connections["default"].url.expose(), "mongodb://x");
+    assert_eq!(&*settings.mongodb.connections["default"].url.expose(), "mongodb://x");
     assert_eq!(settings.mongodb.connections["other"].database.as_deref(), Some("d"));
     let settings = from_text("", &[], &["nats.urls=[nats://c:3, nats://d:4]"]).unwrap().settings;
     assert_eq!(settings.nats.urls, ["nats://c:3", "nats://d:4"]);
@@ -212,7 +212,7 @@ fn secrets_come_from_files_without_their_last_newline() {
     secret_file(directory.path(), "url", "mongodb://u:p@h\r\n", 0o600);
     let loaded = load(Some(&path), &[], &[]).unwrap();
     assert_eq!(loaded.settings.nats.token, Some(Secret::new("hush")));
-    assert_eq!(loaded.settings.mongodb.connections["default"].url.expose(), "mongodb://u:p@h");
+    assert_eq!(&*loaded.settings.mongodb.connections["default"].url.expose(), "mongodb://u:p@h");
     assert_eq!(loaded.warnings, []);
 }
 

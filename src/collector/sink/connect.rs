@@ -6,6 +6,7 @@ use super::facts::Known;
 use super::failure::{CommandFailure, FailureKind, may_be_unknown_host, shorten};
 use super::gate::Gate;
 use super::listing::Listings;
+use super::proof::Proof;
 use super::tls;
 use crate::pipeline::config::WRITE_TIMEOUT;
 use crate::pipeline::moves::Place;
@@ -15,8 +16,9 @@ use bson::doc;
 use mongodb::event::{EventHandler, sdam::SdamEvent};
 use mongodb::options::{ClientOptions, ConnectionString, Credential, HostInfo, ServerAddress, ServerMonitoringMode};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
+use tracing::{debug, info};
 
 /// How long to look for a server, and to connect to one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,7 +97,7 @@ impl Databases {
     pub fn target(&self, connection: &str, database: Option<&str>, collection: &str) -> Result<Target, ConnectionError> {
         let settings = self.connection(connection)?;
         let invalid = |message: &str| ConnectionError::Invalid { name: connection.to_owned(), message: message.to_owned() };
-        let url = ConnectionString::parse(settings.url.expose()).map_err(|_| invalid(BAD_URL))?;
+        let url = ConnectionString::parse(&*settings.url.expose()).map_err(|_| invalid(BAD_URL))?;
         let mut hosts = match &url.host_info {
             HostInfo::HostIdentifiers(addresses) => addresses.iter().map(ServerAddress::to_string).collect(),
             HostInfo::DnsRecord(name) => vec![name.clone()],
@@ -122,16 +124,27 @@ fn is_known_as(connection: &MongoConnection, hosts: &[String]) -> bool {
     !hosts.is_empty() && hosts.iter().all(known)
 }
 
-/// One MongoDB client, shared by all pipelines that write through its connection.
+/// One MongoDB client, shared by all pipelines that write through its connection. Where its password or certificates change,
+/// another client takes its place, and what is under way with the old one ends with that.
 #[derive(Debug)]
 pub struct Database {
-    client: mongodb::Client,
+    settings: MongoConnection,
+    now: RwLock<Made>,
     hosts: Vec<String>,
-    /// Why the last look at a server failed; the driver tells nobody else, and a failed selection has only a text.
-    cause: Arc<Mutex<Option<Cause>>>,
     listings: Listings,
     gate: Gate,
     known: Known,
+    /// Held by who makes another client.
+    renewing: tokio::sync::Mutex<()>,
+}
+
+/// A client, and what it was made with.
+#[derive(Debug, Clone)]
+struct Made {
+    client: mongodb::Client,
+    /// Why the last look at a server failed; the driver tells nobody else, and a failed selection has only a text.
+    cause: Arc<Mutex<Option<Cause>>>,
+    proof: Proof,
 }
 
 #[derive(Debug, Clone)]
@@ -140,9 +153,12 @@ struct Cause {
     may_be_unknown_host: bool,
 }
 
-impl Database {
-    async fn new(settings: &MongoConnection) -> Result<Self, String> {
-        let url = ConnectionString::parse(settings.url.expose()).map_err(|_| BAD_URL)?;
+impl Made {
+    /// A client, and the hosts that it was given.
+    async fn new(settings: &MongoConnection) -> Result<(Self, Vec<String>), String> {
+        // Before what it is made with: what changes meanwhile is found as a change.
+        let proof = Proof::of(settings);
+        let url = ConnectionString::parse(&*settings.url.expose()).map_err(|_| BAD_URL)?;
         let mut options = ClientOptions::parse(url).await.map_err(|error| match CommandFailure::from_driver(&error) {
             failure if failure.kind == FailureKind::UnknownHost => failure.message,
             _ => BAD_URL.to_owned(),
@@ -167,11 +183,54 @@ impl Database {
         let client = mongodb::Client::with_options(options).map_err(|error| CommandFailure::from_driver(&error).message)?;
         // Read by now; a combined file of certificate and key goes again.
         drop(files);
-        Ok(Self { client, hosts, cause, listings: Listings::default(), gate: Gate::default(), known: Known::default() })
+        Ok((Self { client, cause, proof }, hosts))
+    }
+}
+
+impl Database {
+    async fn new(settings: &MongoConnection) -> Result<Self, String> {
+        let (made, hosts) = Made::new(settings).await?;
+        Ok(Self {
+            settings: settings.clone(),
+            now: RwLock::new(made),
+            hosts,
+            listings: Listings::default(),
+            gate: Gate::default(),
+            known: Known::default(),
+            renewing: tokio::sync::Mutex::default(),
+        })
     }
 
-    pub(super) fn client(&self) -> &mongodb::Client {
-        &self.client
+    fn now(&self) -> Made {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn client(&self) -> mongodb::Client {
+        self.now().client
+    }
+
+    /// Reads the files of the connection again, and makes another client where they hold something else than this one was
+    /// made with. Whether there is another one now, for whoever made it.
+    pub(super) async fn renew(&self) -> bool {
+        let Ok(_renewing) = self.renewing.try_lock() else { return false };
+        for secret in std::iter::once(&self.settings.url).chain(&self.settings.password) {
+            // What cannot be read just now is what it was; `SecretFiles` says so.
+            let _ = secret.refresh();
+        }
+        if Proof::of(&self.settings) == self.now().proof {
+            return false;
+        }
+        match Box::pin(Made::new(&self.settings)).await {
+            Ok((made, _)) => {
+                *self.now.write().unwrap_or_else(PoisonError::into_inner) = made;
+                info!(hosts = self.hosts.join(","), "mongodb credentials or certificates have changed, and connections are made with them");
+                true
+            }
+            Err(error) => {
+                debug!(error, "mongodb client could not be made anew");
+                false
+            }
+        }
     }
 
     pub(super) fn listings(&self) -> &Listings {
@@ -192,7 +251,7 @@ impl Database {
 
     /// Asks the server whether it is there.
     pub async fn ping(&self) -> Result<(), CommandFailure> {
-        let reply = bounded(self.client.database("admin").run_command(doc! {"ping": 1})).await;
+        let reply = bounded(self.client().database("admin").run_command(doc! {"ping": 1})).await;
         match reply {
             Ok(_) => Ok(()),
             Err(failure) => Err(self.explain(failure).await),
@@ -200,12 +259,22 @@ impl Database {
     }
 
     /// Replaces "no server was found" by why, where that is known: wrong credentials, TLS and unknown hosts need a
-    /// person, and a server that is merely away does not.
+    /// person, and a server that is merely away does not. What was refused because of who we are is about to be tried with
+    /// what the files hold now, where that is something else.
     pub(super) async fn explain(&self, failure: CommandFailure) -> CommandFailure {
+        let failure = self.cause_of(failure).await;
+        if failure.is_refusal() && self.renew().await {
+            let message = format!("{}; the credentials have changed since, and it is tried again with them", failure.message);
+            return CommandFailure { kind: FailureKind::Network, code: None, message, ..failure };
+        }
+        failure
+    }
+
+    async fn cause_of(&self, failure: CommandFailure) -> CommandFailure {
         if failure.kind != FailureKind::Selection {
             return failure;
         }
-        let Some(cause) = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+        let Some(cause) = self.now().cause.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
             let message = format!("no MongoDB at {} takes writes", self.hosts.join(", "));
             return CommandFailure { message, ..failure };
         };
@@ -266,7 +335,7 @@ fn credentials(options: &mut ClientOptions, settings: &MongoConnection) {
         credential.username = Some(username.clone());
     }
     if let Some(password) = &settings.password {
-        credential.password = Some(password.expose().to_owned());
+        credential.password = Some(password.expose().to_string());
     }
     if let Some(source) = &settings.auth_source {
         credential.source = Some(source.clone());

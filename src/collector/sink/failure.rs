@@ -3,6 +3,9 @@
 pub use super::kind::FailureKind;
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 
+/// Unauthorized, AuthenticationFailed, ReauthenticationRequired.
+const REFUSALS: [i32; 3] = [13, 18, 391];
+
 /// A command that failed as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -21,6 +24,11 @@ impl CommandFailure {
     /// A failure of our own finding.
     pub(super) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, code: None, labels: Vec::new(), message: message.into() }
+    }
+
+    /// Whether it is because of who we are: other credentials or certificates may help.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.kind, FailureKind::Auth | FailureKind::Tls) || self.code.is_some_and(|code| REFUSALS.contains(&code))
     }
 
     /// What the driver says.

@@ -17,6 +17,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+/// How often it is looked, while the gate is shut, whether credentials or certificates have changed.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// What a member is told.
 #[derive(Debug, Clone, Default)]
 pub struct Word {
@@ -216,8 +219,11 @@ async fn give_turns(database: Weak<Database>) {
             }
             continue;
         }
-        // Whatever changes looks at the clock again.
-        let wait = Duration::from_nanos(due.saturating_sub(gate.now()));
-        let _ = tokio::time::timeout(wait, gate.stirred.notified()).await;
+        // Whatever changes looks at the clock again. Who is refused need not wait for the next turn when the files hold
+        // something else.
+        let wait = Duration::from_nanos(due.saturating_sub(gate.now())).min(LOOK);
+        if tokio::time::timeout(wait, gate.stirred.notified()).await.is_err() && database.renew().await {
+            gate.answered(false);
+        }
     }
 }

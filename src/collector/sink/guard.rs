@@ -93,7 +93,7 @@ impl Collection {
     }
 
     async fn try_take_back(&self, ids: Vec<RawBson>) -> Result<bool, CommandFailure> {
-        if !matches!(Box::pin(open::find(&self.handle, &self.name)).await?, Some(Found::Normal)) {
+        if !matches!(Box::pin(open::find(&self.handle(), &self.name)).await?, Some(Found::Normal)) {
             // Somebody was faster.
             return Ok(true);
         }
@@ -101,14 +101,14 @@ impl Collection {
         ids.push(ID.into());
         let deletes = vec![doc! {"q": {"_id": {"$in": ids}}, "limit": 0}];
         let command = limited(doc! {"delete": &self.name, "deletes": deletes, "writeConcern": durable()});
-        written(&bounded(self.handle.run_command(command)).await?)?;
+        written(&bounded(self.handle().run_command(command)).await?)?;
         // What an unguarded insert put there is acknowledged.
         let all_guarded = self.series.as_ref().is_some_and(|series| series.turns.always());
-        if !all_guarded || bounded(self.handle.collection::<Document>(&self.name).find_one(doc! {})).await?.is_some() {
+        if !all_guarded || bounded(self.handle().collection::<Document>(&self.name).find_one(doc! {})).await?.is_some() {
             return Ok(false);
         }
         tracing::warn!(collection = self.name, "a time-series collection was dropped and came back as a normal one, which is dropped");
-        bounded(self.handle.run_command(doc! {"drop": &self.name, "writeConcern": durable()})).await?;
+        bounded(self.handle().run_command(doc! {"drop": &self.name, "writeConcern": durable()})).await?;
         Ok(true)
     }
 }

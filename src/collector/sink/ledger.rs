@@ -23,7 +23,8 @@ const DUPLICATE_KEY: i32 = 11000;
 #[derive(Debug, Clone)]
 pub struct Ledger {
     database: Arc<Database>,
-    handle: mongodb::Database,
+    /// The database that it is in.
+    within: Arc<str>,
     key: Key,
     id: String,
 }
@@ -41,13 +42,18 @@ pub struct Record {
 
 impl Ledger {
     /// The page `key` in the database `name`.
-    pub fn new(database: Arc<Database>, name: &str, key: Key) -> Self {
-        Self { handle: database.client().database(name), database, id: key.id(), key }
+    pub fn new(database: Arc<Database>, name: &Arc<str>, key: Key) -> Self {
+        Self { within: name.clone(), database, id: key.id(), key }
+    }
+
+    /// The database, by the client that there is now.
+    fn handle(&self) -> mongodb::Database {
+        self.database.client().database(&self.within)
     }
 
     /// The page, where there is one.
     pub async fn read(&self) -> Result<Option<Page>, CommandFailure> {
-        let collection = self.handle.collection::<Document>(COLLECTION);
+        let collection = self.handle().collection::<Document>(COLLECTION);
         match bounded(collection.find_one(doc! {"_id": &self.id})).await {
             Ok(page) => page.map(|page| read_page(&page)).transpose(),
             Err(failure) => Err(self.database.explain(failure).await),
@@ -115,7 +121,7 @@ impl Ledger {
     pub async fn records(&self) -> Result<Vec<Record>, CommandFailure> {
         let filter = doc! {"_id": {"$gte": format!("{}#", self.id), "$lt": format!("{}$", self.id)}};
         let found = bounded(async {
-            let collection = self.handle.collection::<Document>(COLLECTION);
+            let collection = self.handle().collection::<Document>(COLLECTION);
             collection.find(filter).projection(doc! {"at": 1, "passes": 1}).await?.try_collect::<Vec<_>>().await
         });
         match found.await {
@@ -126,7 +132,7 @@ impl Ledger {
 
     /// The suspects of a record; none where it is gone.
     pub async fn suspects(&self, record: &Record) -> Result<Vec<Trace>, CommandFailure> {
-        let collection = self.handle.collection::<Document>(COLLECTION);
+        let collection = self.handle().collection::<Document>(COLLECTION);
         match bounded(collection.find_one(doc! {"_id": &record.id})).await {
             Ok(found) => Ok(found.iter().flat_map(read_suspects).collect()),
             Err(failure) => Err(self.database.explain(failure).await),
@@ -164,7 +170,9 @@ impl Ledger {
     }
 
     async fn run(&self, causal: Option<&mut Causal>, command: Document) -> Result<Document, CommandFailure> {
-        let run = self.handle.run_command(limited(command));
+        let client = causal.as_ref().map_or_else(|| self.database.client(), |causal| causal.client(&self.database));
+        let handle = client.database(&self.within);
+        let run = handle.run_command(limited(command));
         let reply = match causal.and_then(Causal::session) {
             Some(session) => bounded(run.session(session)).await,
             None => bounded(run).await,

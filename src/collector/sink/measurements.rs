@@ -27,6 +27,11 @@ impl Causal {
     pub(super) fn session(&mut self) -> Option<&mut ClientSession> {
         self.0.as_mut()
     }
+
+    /// The client that the session is of: another may have taken its place since.
+    pub(super) fn client(&self, database: &Database) -> mongodb::Client {
+        self.0.as_ref().map_or_else(|| database.client(), ClientSession::client)
+    }
 }
 
 impl Database {
@@ -40,14 +45,15 @@ impl Database {
 #[derive(Debug, Clone)]
 pub struct Measurements {
     database: Arc<Database>,
-    handle: mongodb::Database,
+    /// The database that it is in.
+    within: Arc<str>,
     name: String,
     fields: Series,
 }
 
 impl Measurements {
-    pub(super) fn new(database: Arc<Database>, handle: mongodb::Database, name: &str, fields: Series) -> Self {
-        Self { database, handle, name: name.to_owned(), fields }
+    pub(super) fn new(database: Arc<Database>, within: &Arc<str>, name: &str, fields: Series) -> Self {
+        Self { database, within: within.clone(), name: name.to_owned(), fields }
     }
 
     /// The names of its fields.
@@ -102,7 +108,8 @@ impl Measurements {
             };
             let deletes: Vec<_> = copies.iter().map(one).collect();
             let command = doc! {"delete": &self.name, "deletes": deletes, "ordered": false, "writeConcern": durable()};
-            let reply = match bounded(self.handle.run_command(limited(command))).await {
+            let handle = self.database.client().database(&self.within);
+            let reply = match bounded(handle.run_command(limited(command))).await {
                 Ok(reply) => reply,
                 Err(failure) => {
                     self.database.delete_failed(&failure);
@@ -121,7 +128,7 @@ impl Measurements {
         projection: Option<Document>,
     ) -> Result<Vec<RawDocumentBuf>, CommandFailure> {
         let found = bounded(async {
-            let collection = self.handle.collection::<RawDocumentBuf>(&self.name);
+            let collection = causal.client(&self.database).database(&self.within).collection::<RawDocumentBuf>(&self.name);
             let find = collection.find(filter).read_concern(ReadConcern::majority()).max_time(WRITE_TIMEOUT);
             let find = if let Some(projection) = projection { find.projection(projection) } else { find };
             match causal.session() {

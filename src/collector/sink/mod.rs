@@ -17,6 +17,7 @@ mod ledger;
 mod listing;
 mod measurements;
 mod open;
+mod proof;
 mod remedy;
 mod reply;
 mod target;
@@ -100,7 +101,8 @@ pub enum OpenError {
 #[derive(Debug, Clone)]
 pub struct Collection {
     database: Arc<Database>,
-    handle: mongodb::Database,
+    /// The database that it is in.
+    within: Arc<str>,
     name: String,
     /// Everything in front of the documents of an insert command, the same for each.
     prologue: Arc<[u8]>,
@@ -129,7 +131,8 @@ impl Collection {
     /// back as a normal one with the next insert. `age`: how old what is known of the collection may be; all that ask about
     /// a database at about the same time share one listing of it.
     pub async fn open(database: Arc<Database>, target: &Target, output: &OutputConfig, age: Age) -> Result<Self, OpenError> {
-        let handle = database.client().database(&target.database);
+        let within: Arc<str> = target.database.as_str().into();
+        let handle = database.client().database(&within);
         let prologue = command::prologue(&target.collection, &output.write_concern, WRITE_TIMEOUT).into();
         let name = target.collection.clone();
         match open::ensure(&handle, database.listings(), &name, output.time_series.as_ref(), age).await {
@@ -146,7 +149,7 @@ impl Collection {
         if let Some(of) = &output.time_series {
             let fields = Series { time_field: of.time_field.clone(), meta_field: of.meta_field.clone() };
             let deletes = Box::pin(database.deletes_measurements(&handle, &name, &fields)).await?;
-            let sharded = mongos && Box::pin(target::may_be_sharded(database.client(), &handle, &name)).await;
+            let sharded = mongos && Box::pin(target::may_be_sharded(&database.client(), &handle, &name)).await;
             series = Some(Arc::new(Guarded {
                 fields,
                 concern: output.write_concern.clone(),
@@ -155,13 +158,18 @@ impl Collection {
                 turns: guard::Turns::new(sharded),
             }));
         }
-        Ok(Self { database, handle, name, prologue, mongos, series })
+        Ok(Self { database, within, name, prologue, mongos, series })
     }
 
     /// Whether a mongos answers, which up to MongoDB 7.0 does not hand on the `writeConcernError` of a command whose
     /// documents all failed: that they are duplicates then says nothing about whether what they duplicate is durable.
     pub fn behind_mongos(&self) -> bool {
         self.mongos
+    }
+
+    /// The database, by the client that there is now.
+    fn handle(&self) -> mongodb::Database {
+        self.database.client().database(&self.within)
     }
 
     /// Builds the command that inserts documents, each a payload and perhaps the `_id` to put in front. `bytes`: the sum of
@@ -194,12 +202,12 @@ impl Collection {
     /// The collection as repair needs it; `None` where it is a normal one, or the server cannot delete single measurements.
     pub fn measurements(&self) -> Option<Measurements> {
         let series = self.series.as_ref().filter(|series| series.deletes)?;
-        Some(Measurements::new(self.database.clone(), self.handle.clone(), &self.name, series.fields.clone()))
+        Some(Measurements::new(self.database.clone(), &self.within, &self.name, series.fields.clone()))
     }
 
     /// A page of the ledger in this collection's database.
     pub fn ledger(&self, key: Key) -> Ledger {
-        Ledger::new(self.database.clone(), self.handle.name(), key)
+        Ledger::new(self.database.clone(), &self.within, key)
     }
 
     /// The command that inserts `documents`.
@@ -225,7 +233,7 @@ impl Collection {
             Ok(command) => command,
             Err(error) => return InsertReply::Failed(CommandFailure::new(FailureKind::Other, error.to_string())),
         };
-        match connect::bounded(self.handle.run_raw_command(command)).await {
+        match connect::bounded(self.handle().run_raw_command(command)).await {
             Ok(reply) if guarded => guard::strip(reply::read(&reply, documents + 1)),
             Ok(reply) => reply::read(&reply, documents),
             Err(failure) => InsertReply::Failed(self.database.explain(failure).await),
@@ -248,7 +256,7 @@ impl Collection {
         let ids: Result<Vec<Bson>, _> = ids.into_iter().map(Bson::try_from).collect();
         let ids = ids.map_err(|error| CommandFailure::new(FailureKind::Other, error.to_string()))?;
         let found = connect::bounded(async {
-            let collection = self.handle.collection::<RawDocumentBuf>(&self.name);
+            let collection = self.handle().collection::<RawDocumentBuf>(&self.name);
             let find = collection.find(doc! {"_id": {"$in": ids}}).read_concern(ReadConcern::majority()).max_time(WRITE_TIMEOUT);
             find.await?.try_collect().await
         });

@@ -39,7 +39,7 @@ impl Database {
         if !self.is_mongos().await? {
             return Ok(Sharding::Whole);
         }
-        Ok(look(self.client(), &self.client().database(&target.database), &target.collection).await)
+        Ok(look(&self.client(), &self.client().database(&target.database), &target.collection).await)
     }
 }
 

@@ -224,7 +224,7 @@ impl Working {
         }
         let credentials = docker.registry.password.as_ref().map(|password| DockerCredentials {
             username: docker.registry.username.clone(),
-            password: Some(password.expose().to_owned()),
+            password: Some(password.expose().to_string()),
             serveraddress: docker.registry.server.clone(),
             ..Default::default()
         });

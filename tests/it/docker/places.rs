@@ -103,7 +103,7 @@ async fn secrets_of_the_engines_machine_reach_the_execution_and_nothing_of_them_
     backend.destroy(&id()).await.unwrap();
     eventually("nothing is left", SOON, || async { rig.left().await.is_empty() }).await;
 
-    for (name, text) in [("nats-token", "the execution's"), ("mongodb-default-url", url.expose())] {
+    for (name, text) in [("nats-token", "the execution's"), ("mongodb-default-url", &*url.expose())] {
         std::fs::write(directory.join(name), text).unwrap();
         std::fs::set_permissions(directory.join(name), std::fs::Permissions::from_mode(0o400)).unwrap();
         chown(directory.join(name), Some(65532), Some(65532)).unwrap();

@@ -15,6 +15,7 @@ mod life;
 mod outages;
 mod replay;
 mod restarts;
+mod rotation;
 mod scale;
 mod shared;
 mod targets;

@@ -76,6 +76,21 @@ impl Nats {
         self.dir.join("nats.conf")
     }
 
+    /// Changes its configuration file, for the next [`Nats::restart`] or [`Nats::reload`].
+    pub fn reconfigure(&self, from: &str, to: &str) {
+        let config = fs::read_to_string(self.config_path()).expect("its own configuration");
+        assert!(config.contains(from), "{from}: {config}");
+        fs::write(self.config_path(), config.replace(from, to)).expect("the configuration is written");
+    }
+
+    /// Makes it read its configuration again while it runs.
+    pub async fn reload(&self) {
+        let reloads = || self.process().log().matches("Reloaded server configuration").count();
+        let before = reloads();
+        self.process().signal("HUP");
+        super::eventually("nats-server has reloaded", Duration::from_secs(20), || async { reloads() > before }).await;
+    }
+
     /// `nats://127.0.0.1:port`, or wherever it was told to listen.
     pub fn url(&self) -> String {
         format!("nats://{}:{}", self.host, self.port)
