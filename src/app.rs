@@ -15,6 +15,7 @@ use crate::pipeline::health::{Check, Health, View};
 use crate::pipeline::{id::PipelineId, report::ExecutionReport, status::PipelineStatus};
 use crate::settings::{ExecutorKind, Settings};
 use crate::store::Store;
+use crate::telemetry::descriptors::{self, Descriptors};
 use crate::telemetry::metrics::Metrics;
 use anyhow::Context;
 use std::sync::{Arc, OnceLock};
@@ -89,12 +90,14 @@ async fn serve(settings: &Settings, metrics: &Arc<Metrics>) -> Result<(Arc<Shown
     let shown = Arc::new(Shown::default());
     let serving = CancellationToken::new();
     let guard = serving.clone().drop_guard();
+    descriptors::raise();
+    tokio::spawn(shown.descriptors.clone().watch(metrics.clone(), serving.clone()));
     if let Some(listen) = settings.http.listen {
         let address = http::serve(listen, settings.http.token.clone(), shown.clone(), metrics.clone(), serving.clone()).await?;
         info!(%address, "http listening");
     }
     if let Some(listen) = settings.http.health_listen {
-        let address = http::serve_health(listen, shown.clone(), serving).await?;
+        let address = http::serve_health(listen, shown.clone(), metrics.clone(), serving).await?;
         info!(%address, "health listening");
     }
     Ok((shown, guard))
@@ -128,12 +131,26 @@ async fn flush(store: &Store) {
 struct Shown {
     connected: OnceLock<()>,
     view: OnceLock<Arc<dyn View>>,
+    descriptors: Arc<Descriptors>,
+}
+
+impl Shown {
+    /// Whether there are descriptors for new connections.
+    fn descriptors(&self) -> Check {
+        let (open, limit) = self.descriptors.get();
+        let scarce = self.descriptors.scarce();
+        let remedy = if scarce { ": connections will fail; raise the limit of the process (ulimit -n, LimitNOFILE)" } else { "" };
+        Check { name: "descriptors".into(), ok: !scarce, message: format!("{open} of {limit} are open{remedy}"), pipeline: None }
+    }
 }
 
 impl View for Shown {
     fn health(&self) -> Health {
         if let Some(view) = self.view.get() {
-            return view.health();
+            let (mut health, descriptors) = (view.health(), self.descriptors());
+            health.ready &= descriptors.ok;
+            health.checks.insert(0, descriptors);
+            return health;
         }
         let (name, message) = match self.connected.get() {
             None => ("nats", "waiting for a connection to NATS (`nats.urls` in the settings)"),
@@ -143,8 +160,8 @@ impl View for Shown {
         Health { live: true, ready: false, holder: None, checks: vec![check] }
     }
 
-    fn statuses(&self) -> Vec<PipelineStatus> {
-        self.view.get().map(|view| view.statuses()).unwrap_or_default()
+    fn ids(&self) -> Vec<PipelineId> {
+        self.view.get().map(|view| view.ids()).unwrap_or_default()
     }
 
     fn status(&self, id: &PipelineId) -> Option<PipelineStatus> {

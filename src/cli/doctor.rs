@@ -67,7 +67,7 @@ pub fn print_permissions(args: &DoctorArgs, settings: &Settings, out: &Output) -
     }
     let words = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" and ");
     out.line(&format!("# NATS: the user of a process that is {words}, in the server's configuration"))?;
-    out.line(permissions::nats_block(&nats).trim_end())?;
+    out.lines(permissions::nats_block(&nats).trim_end())?;
     match (reaches, mongodb.is_empty()) {
         (true, true) => {
             out.note("note: neither the settings nor --database name a database, so no MongoDB role is printed");
@@ -75,8 +75,9 @@ pub fn print_permissions(args: &DoctorArgs, settings: &Settings, out: &Output) -
         }
         (false, _) => out.line("# MongoDB: nothing"),
         (true, false) => {
-            out.line("\n// MongoDB: a role for each database, in mongosh")?;
-            out.line(permissions::mongodb_commands(&mongodb).trim_end())
+            out.line("")?;
+            out.line("// MongoDB: a role for each database, in mongosh")?;
+            out.lines(permissions::mongodb_commands(&mongodb).trim_end())
         }
     }
 }

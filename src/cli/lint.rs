@@ -45,7 +45,7 @@ pub fn lint(args: &LintArgs, settings: Option<&Settings>, out: &Output) -> Resul
     } else {
         for problem in &problems {
             let tone = if problem.severity == Severity::Error { Tone::Bad } else { Tone::Doubtful };
-            out.line(&out.paint(&problem.to_string(), tone))?;
+            out.toned(&problem.to_string(), tone)?;
         }
         if errors == 0 {
             out.note(&format!(

@@ -6,7 +6,7 @@
 
 use super::context::Context;
 use super::failure::Failure;
-use super::output::{Tone, clean};
+use super::output::Tone;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::logs::{LogLine, LogsReply, LogsRequest};
 use crate::store::Store;
@@ -89,7 +89,7 @@ fn print(context: &Context, request: &mut LogsRequest, replies: Vec<LogsReply>) 
             "WARN" => Tone::Doubtful,
             _ => Tone::Plain,
         };
-        context.out.line(&context.out.paint(&clean(&format!("{host} | {line}")), tone))?;
+        context.out.toned(&format!("{host} | {line}"), tone)?;
     }
     Ok(())
 }

@@ -1,11 +1,15 @@
 //! The only place of the CLI that writes to stdout: tables and lines for people, JSON for programs.
 //!
+//! Whatever is printed passes [`printable`] here: entries, letters, logs and servers say what anybody likes, and nothing of
+//! it may act on a terminal. A colour is a [`Tone`] beside the text, never in it.
+//!
 //! Results go to stdout, notes and errors to stderr, so that `--output json | jq` always works. Colours are used only
 //! on a terminal without `NO_COLOR`, or where asked for. A reader that has gone away (`| head`) is no error.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use super::failure::Failure;
 use crate::pipeline::problem::Problem;
+use crate::pipeline::text::{printable, printable_json};
 use clap::ValueEnum;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use serde::Serialize;
@@ -90,22 +94,33 @@ impl Output {
         self.terminal
     }
 
-    /// `text` in the colour of `tone`, where colours are on.
-    pub fn paint(&self, text: &str, tone: Tone) -> String {
-        if self.color { painted(text, tone) } else { text.to_owned() }
-    }
-
     /// A line of a result.
     pub fn line(&self, text: &str) -> Result<(), Failure> {
-        write_stdout(&format!("{text}\n"))
+        self.parts(&[(text, Tone::Plain)])
     }
 
-    /// A file's content: its very bytes into a file or pipe, without control characters onto a terminal.
+    /// A line of a result in one colour.
+    pub fn toned(&self, text: &str, tone: Tone) -> Result<(), Failure> {
+        self.parts(&[(text, tone)])
+    }
+
+    /// A line of a result, each part in its colour.
+    pub fn parts(&self, parts: &[(&str, Tone)]) -> Result<(), Failure> {
+        let paint = |(text, tone): &(&str, Tone)| painted(&printable(text), if self.color { *tone } else { Tone::Plain });
+        write_stdout(&format!("{}\n", parts.iter().map(paint).collect::<String>()))
+    }
+
+    /// Several lines of a result that are ours.
+    pub fn lines(&self, text: &str) -> Result<(), Failure> {
+        text.lines().try_for_each(|line| self.line(line))
+    }
+
+    /// A file's content: its very bytes into a file or pipe, printable onto a terminal.
     pub fn content(&self, bytes: &[u8]) -> Result<(), Failure> {
         if !self.terminal {
             return write_bytes(bytes);
         }
-        String::from_utf8_lossy(bytes).lines().try_for_each(|line| self.line(&clean(line)))
+        self.lines(&String::from_utf8_lossy(bytes))
     }
 
     /// A unified diff: what goes and what comes in colours.
@@ -118,7 +133,7 @@ impl Output {
                 Some(b'@') => Tone::Faint,
                 _ => Tone::Plain,
             };
-            self.line(&self.paint(&clean(line), tone))?;
+            self.toned(line, tone)?;
         }
         Ok(())
     }
@@ -126,13 +141,13 @@ impl Output {
     /// A result as JSON, indented.
     pub fn json<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from)?;
-        self.line(&text)
+        write_stdout(&format!("{}\n", printable_json(text)))
     }
 
     /// A result as JSON on one line, for those that come one after the other.
     pub fn json_line<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
         let text = serde_json::to_string(value).map_err(std::io::Error::from)?;
-        self.line(&text)
+        write_stdout(&format!("{}\n", printable_json(text)))
     }
 
     /// A table. On a terminal it is fitted to the width; elsewhere no cell is ever wrapped.
@@ -151,10 +166,11 @@ impl Output {
         }
         table.set_header(header.iter().map(|name| Cell::new(name.to_uppercase()).add_attribute(Attribute::Bold)).collect::<Vec<_>>());
         for row in rows {
-            table.add_row(row.into_iter().map(|(text, tone)| cell(clean(&text), tone)).collect::<Vec<_>>());
+            table.add_row(row.into_iter().map(|(text, tone)| cell(printable(&text).into_owned(), tone)).collect::<Vec<_>>());
         }
         for line in table.to_string().lines() {
-            self.line(line.trim_end())?;
+            // With colours that the table set; the cells passed above.
+            write_stdout(&format!("{}\n", line.trim_end()))?;
         }
         Ok(())
     }
@@ -167,19 +183,20 @@ impl Output {
     /// A note for people, on stderr; nothing in JSON mode.
     pub fn note(&self, text: &str) {
         if !self.is_json() {
-            eprintln!("{text}");
+            eprintln!("{}", printable(text));
         }
     }
 
     /// A problem that does not end the command, on stderr.
     pub fn warn(&self, problem: &Problem) {
-        eprintln!("{}", self.paint_err(&clean(&problem.to_string()), Tone::Doubtful));
+        eprintln!("{}", self.paint_err(&printable(&problem.to_string()), Tone::Doubtful));
     }
 
     /// The one error of a command, on stderr; nothing where it has been told already.
     pub fn error(&self, failure: &Failure) {
         let text = failure.to_string();
-        let text = text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect::<String>();
+        // Several problems, and the conditions below a message, have a line each.
+        let text = text.lines().map(printable).collect::<Vec<_>>().join("\n");
         match (text.is_empty(), failure.is_problems()) {
             (true, _) => {}
             (false, true) => eprintln!("{}", self.paint_err(&text, Tone::Bad)),
@@ -189,7 +206,7 @@ impl Output {
 
     /// Asks on the terminal; `false` unless the answer is yes. Only for when both ends are a terminal.
     pub fn confirm(&self, question: &str) -> Result<bool, Failure> {
-        eprint!("{question} [y/N] ");
+        eprint!("{} [y/N] ", printable(question));
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
@@ -222,11 +239,6 @@ fn cell(text: String, tone: Tone) -> Cell {
     }
 }
 
-/// Entries are written by anyone: control characters in a name must not reach a terminal.
-pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 fn write_stdout(text: &str) -> Result<(), Failure> {
     write_bytes(text.as_bytes())
 }
@@ -249,10 +261,5 @@ mod tests {
         assert!(!ColorChoice::Auto.enabled(false));
         assert!(ColorChoice::Always.enabled(false));
         assert!(!ColorChoice::Never.enabled(true));
-    }
-
-    #[test]
-    fn control_characters_of_a_hostile_entry_never_reach_the_terminal() {
-        assert_eq!(clean("a\u{1b}[31mb\n"), "a [31mb ");
     }
 }

@@ -7,11 +7,12 @@ use super::context::Context;
 use super::facts::{Facts, dead_letters};
 use super::failure::Failure;
 use super::list::{EntryView, Overview, is_note, is_trouble, notes, overviews};
-use super::output::{Tone, clean};
+use super::output::Tone;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::instance::Instance;
 use crate::pipeline::report::{Counters, EffectiveLimits};
 use crate::pipeline::status::{Condition, ConditionType};
+use crate::pipeline::text::printable;
 use crate::store::{Operation, Store, StoreErrorKind};
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -182,12 +183,7 @@ fn show(context: &Context, views: &[View], args: &StatusArgs) -> Result<(), Fail
                 _ => table(context, views)?,
             }
             if views.iter().any(|view| !view.controller) {
-                out.line(
-                    &out.paint(
-                        "no controller holds the lease: what is shown may be out of date (is `sluice run` running?)",
-                        Tone::Doubtful,
-                    ),
-                )?;
+                out.toned("no controller holds the lease: what is shown may be out of date (is `sluice run` running?)", Tone::Doubtful)?;
             }
             Ok(())
         }
@@ -216,7 +212,7 @@ fn table(context: &Context, views: &[View]) -> Result<(), Failure> {
 
 fn detail(context: &Context, view: &View) -> Result<(), Failure> {
     let out = &context.out;
-    let line = |label: &str, text: &str| out.line(&format!("{} {}", out.paint(&format!("{label:<13}"), Tone::Faint), clean(text)));
+    let line = |label: &str, text: &str| out.parts(&[(&format!("{label:<13}"), Tone::Faint), (" ", Tone::Plain), (text, Tone::Plain)]);
     let name = view.name.as_ref().map_or(String::new(), |name| format!("  ({name})"));
     line("pipeline", &format!("{}{name}", view.id))?;
     let version = view.entry.version.as_ref().map_or(String::new(), |version| format!(" version {version}"));
@@ -224,7 +220,7 @@ fn detail(context: &Context, view: &View) -> Result<(), Failure> {
     let standby = if view.standby > 0 { format!(" ({} of them standing by)", view.standby) } else { String::new() };
     let running =
         view.version.as_ref().map_or(String::new(), |version| format!(" version {version}, executions: {}{standby}", view.executions));
-    out.line(&format!("{} {}{}", out.paint("state        ", Tone::Faint), out.paint(view.state, tone(view.state)), clean(&running)))?;
+    out.parts(&[("state         ", Tone::Faint), (view.state, tone(view.state)), (&running, Tone::Plain)])?;
     line("lag", &view.lag.map_or("no stream".into(), |lag| format!("{lag} messages")))?;
     line("oldest", &view.oldest_unacknowledged_seconds.map_or("-".into(), seconds))?;
     line("rate", &view.rate.map_or("-".into(), |rate| format!("{rate:.0} messages/s")))?;
@@ -237,7 +233,7 @@ fn detail(context: &Context, view: &View) -> Result<(), Failure> {
     }
     let conditions: Vec<Condition> = view.conditions.iter().map(|view| view.condition.clone()).collect();
     for (text, tone) in condition_lines(&conditions, true) {
-        out.line(&out.paint(&text, tone))?;
+        out.toned(&text, tone)?;
     }
     Ok(())
 }
@@ -262,7 +258,7 @@ pub fn condition_lines(conditions: &[Condition], all: bool) -> Vec<(String, Tone
         if !(all || trouble || unmet) {
             continue;
         }
-        let message = if condition.message.is_empty() { String::new() } else { format!(": {}", clean(&condition.message)) };
+        let message = if condition.message.is_empty() { String::new() } else { format!(": {}", printable(&condition.message)) };
         // The second of two that have the same cause only refers to it.
         let told = conditions[..index].iter().any(|other| other.reason == condition.reason && other.message == condition.message);
         let told = told && !condition.message.is_empty();

@@ -8,12 +8,13 @@ use crate::pipeline::config::OnDelete;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, Admission, DrainMark, Wish};
 use crate::pipeline::status::{Admitted, Kept, PipelineStatus};
+use crate::pipeline::text::{MESSAGE, bounded};
 use crate::store::{Guard, PipelineStream, StatusRecord, StatusStore, StoreErrorKind, Streams, error::Unfit};
 use jiff::Timestamp;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
-use tracing::info;
+use std::time::{Duration, Instant};
+use tracing::{error, info};
 
 /// The longest call of a holder, inside what is left of its lease.
 const CALL: Duration = Duration::from_secs(5);
@@ -264,13 +265,39 @@ impl Controller {
             Ok(revision) => {
                 let record = Arc::new(StatusRecord { status, revision });
                 self.memory().note(&record.status.id, Some(record.clone()));
-                self.recall(&record.status.id, |memory| memory.stale = memory.hints != hints);
+                self.recall(&record.status.id, |memory| {
+                    memory.stale = memory.hints != hints;
+                    memory.unwritten = None;
+                });
                 Ok(record)
             }
             Err(error) => {
                 self.remember(&status.id, |memory| memory.stale = true);
+                self.unwritten(&status.id, &error);
                 Err(error)
             }
+        }
+    }
+
+    /// Says that the status of `id` cannot be written, which the status itself cannot say: what it shows is old.
+    fn unwritten(&self, id: &PipelineId, error: &Failure) {
+        let another_writes = match error {
+            Failure::NotHolder => true,
+            Failure::Store(error) => error.kind() == StoreErrorKind::Conflict,
+            Failure::Executor(_) | Failure::Finding(_) => false,
+        };
+        if another_writes {
+            return;
+        }
+        self.deps.metrics.status_unwritten();
+        let message = bounded(&error.to_string(), MESSAGE);
+        let mut first = false;
+        self.remember(id, |memory| {
+            first = memory.unwritten.is_none();
+            memory.unwritten = Some((memory.unwritten.as_ref().map_or_else(Instant::now, |(since, _)| *since), message.clone()));
+        });
+        if first {
+            error!(pipeline = %id, error = message, "the status cannot be written, what it says is old");
         }
     }
 

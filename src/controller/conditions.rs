@@ -7,6 +7,7 @@ use super::desire::{Desire, Finding};
 use crate::pipeline::plan::Wish;
 use crate::pipeline::report::{ExecutionPhase, ExecutionReport, StreamRole};
 use crate::pipeline::status::{Condition, ConditionType, Kept, Phase, Reason};
+use crate::pipeline::text::{MESSAGE, bounded};
 use jiff::Timestamp;
 
 /// What the conditions are made of.
@@ -55,14 +56,38 @@ pub(super) fn conditions(facts: &Facts<'_>, old: &[Condition]) -> Vec<Condition>
     }
     advice.sort_by(|a, b| (a.reason, &a.message).cmp(&(b.reason, &b.message)));
     advice.dedup();
-    new.extend(advice.into_iter().map(|finding| (ConditionType::Advisory, true, finding)));
+    new.extend(few(advice).into_iter().map(|finding| (ConditionType::Advisory, true, finding)));
     new.into_iter()
         .map(|(kind, status, Finding { reason, message })| {
             let same = |old: &&Condition| old.kind == kind && old.status == status && old.reason == reason;
             let since = old.iter().find(same).map_or(facts.now, |old| old.since);
-            Condition { kind, status, reason, message, since }
+            Condition { kind, status, reason, message: bounded(&message, MESSAGE), since }
         })
         .collect()
+}
+
+/// So many advisories have one reason, and so many there are in all; of more only their number is said.
+const ALIKE: usize = 8;
+const ADVISORIES: usize = 40;
+
+/// `advice`, in order of its reasons, without what is too much of it.
+fn few(advice: Vec<Finding>) -> Vec<Finding> {
+    let mut few: Vec<Finding> = Vec::new();
+    let mut begins = 0;
+    for all in advice.chunk_by(|a, b| a.reason == b.reason) {
+        let shown = all.len().min(if all.len() > ALIKE { ALIKE - 1 } else { ALIKE });
+        few.extend_from_slice(&all[..shown]);
+        if all.len() > shown {
+            few.push(Finding::new(all[0].reason, format!("{} more of the kind are not listed", all.len() - shown)));
+        }
+        begins += all.len();
+        if few.len() >= ADVISORIES && begins < advice.len() {
+            few.truncate(ADVISORIES - 1);
+            few.push(Finding::new(all[0].reason, "there is more to be said than a status holds; correct this first"));
+            break;
+        }
+    }
+    few
 }
 
 type New = (ConditionType, bool, Finding);

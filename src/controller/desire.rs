@@ -11,9 +11,13 @@ use crate::pipeline::moves::Series;
 use crate::pipeline::plan::Wish;
 use crate::pipeline::spec::{ExecutionSpec, Fingerprint};
 use crate::pipeline::status::{DerivedFrom, DesiredSummary, PipelineStatus, Reason};
+use crate::pipeline::text::{MESSAGE, NAME, bounded};
 use crate::store::{ConsumerSettings, EntryRecord, Operation, StoreError, StoreErrorKind, StreamSettings};
 use jiff::Timestamp;
 use tracing::warn;
+
+/// So many previous targets are looked into at most: each message that may lie there is looked up in all of them.
+const MOST_PREVIOUS: usize = 16;
 
 /// Something to say in the status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,8 +133,8 @@ impl Controller {
         };
         let mut desire = Desire::new(wish, entry.status.as_str(), record.revision, Some(created));
         desire.summary.version = entry.version.as_ref().map(ToString::to_string);
-        desire.summary.name.clone_from(&entry.name);
-        desire.summary.description.clone_from(&entry.description);
+        desire.summary.name = entry.name.as_deref().map(|name| bounded(name, NAME));
+        desire.summary.description = entry.description.as_deref().map(|description| bounded(description, MESSAGE));
         desire.entry = std::str::from_utf8(&value).ok().map(str::to_owned);
         desire.advice.extend(entry.ignored.iter().map(|field| Finding::new(Reason::UnknownEntryField, field.clone())));
         if entry.status == EntryStatus::Published {
@@ -201,6 +205,13 @@ impl Controller {
         desire.create = Some(self.create_settings(id, config, &stream, &consumer));
         desire.given_up.clone_from(&entry.give_up);
         let moves = status.map_or(0, |status| status.kept.moves.number_for(&target, status.admitted.spec.as_ref(), &entry.give_up));
+        if let Some(known) = status.filter(|status| moves > status.kept.moves.count && status.kept.moves.previous.len() >= MOST_PREVIOUS) {
+            let message = format!(
+                "messages in the stream may lie in {} previous targets already; the target changes once they are settled",
+                known.kept.moves.previous.len()
+            );
+            return Err(Finding::new(Reason::PreviousTargetUnavailable, message).into());
+        }
         let proven = status.is_some_and(|status| status.kept.proven.contains(&checked.digest));
         let spec = ExecutionSpec {
             schema: 1,

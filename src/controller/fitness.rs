@@ -9,6 +9,9 @@ use crate::pipeline::status::{Kept, Reason};
 use crate::pipeline::subject::covers;
 use crate::store::{PipelineStream, StoreError, StoreErrorKind, error::Unfit};
 
+/// What the subjects of a stream may measure, bytes in JSON.
+const MOST_SUBJECTS: usize = 32 << 10;
+
 /// Errors that lie in the stream itself become findings.
 pub(super) fn unfit(error: StoreError) -> Failure {
     let reason = match error.kind() {
@@ -26,6 +29,12 @@ pub(super) fn fit_to_read(stream: &PipelineStream) -> Result<(), Failure> {
     if !stream.work_queue {
         let message = format!("stream {} has no work-queue retention", stream.name);
         return Err(Failure::Finding(Finding::new(Reason::StreamNotWorkQueue, message)));
+    }
+    let subjects: usize = stream.subjects.iter().map(|subject| subject.len() + 4).sum();
+    if subjects > MOST_SUBJECTS {
+        // A deletion has to put them back, so the status keeps them.
+        let message = format!("the subjects of stream {} have {subjects} bytes, more than {MOST_SUBJECTS}; use wildcards", stream.name);
+        return Err(Failure::Finding(Finding::new(Reason::StreamUnavailable, message)));
     }
     if stream.consumer.as_ref().is_some_and(|consumer| !consumer.usable) {
         let message = format!("the durable on stream {} cannot be read", stream.name);

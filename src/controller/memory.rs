@@ -23,6 +23,8 @@ pub(super) struct Memory {
     pub failures: u32,
     /// Looks in a row at which the own execution was still starting.
     pub starting: u32,
+    /// Since when the status cannot be written, and why.
+    pub unwritten: Option<(Instant, String)>,
     /// When the durable last could not be paused.
     pub unpausable: Option<Instant>,
 }

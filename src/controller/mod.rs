@@ -47,7 +47,7 @@ use crate::pipeline::report::{ExecutionPhase, ExecutionReport};
 use crate::pipeline::status::{Phase, PipelineStatus};
 use crate::settings::Settings;
 use crate::store::{LeaseHolder, Store, StoreError, WatchHealth, reports::hostname};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{first::Said, metrics::Metrics};
 use jiff::Timestamp;
 use memory::{Memories, Memory};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -110,6 +110,8 @@ pub struct Controller {
     created: joint::Joint<Timestamp>,
     /// What the own executions said last, and since when each has been there.
     own: Mutex<Vec<(ExecutionReport, Instant)>>,
+    /// The keys that are no pipeline ids and were said to be.
+    garbage: Said,
     /// The task that must run for ever and has ended.
     dead: OnceLock<Died>,
 }
@@ -145,6 +147,7 @@ impl Controller {
             buckets: Mutex::default(),
             created: joint::Joint::default(),
             own: Mutex::default(),
+            garbage: Said::default(),
             dead: OnceLock::new(),
             deps,
         }))

@@ -8,7 +8,7 @@ use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
 use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit, waits_for};
 use super::seen::Seen;
-use super::written::{summary, worth_writing};
+use super::written::{shown, summary, worth_writing};
 use crate::executor::{ExecutorError, Observed};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::history::remembered;
@@ -342,7 +342,7 @@ impl Controller {
             desired: pass.desire.summary.clone(),
             history: remembered(history, before, &conditions, now),
             conditions,
-            observed: ObservedSummary { instances, ..summary(&reports) },
+            observed: ObservedSummary { instances: shown(instances), ..summary(&reports) },
             admitted,
             kept,
         };

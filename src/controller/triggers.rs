@@ -5,6 +5,7 @@ use super::memory::Memory;
 use super::vital::Ends;
 use crate::pipeline::id::PipelineId;
 use crate::store::{WatchEvent, watch::watch};
+use crate::telemetry::first::Say;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -81,7 +82,11 @@ impl Controller {
                 }
                 self.queue.add(id);
             }
-            Err(error) => warn!(?bucket, %error, "a key that is no pipeline id is ignored"),
+            Err(error) => match self.garbage.first(&format!("{bucket:?} {key}")) {
+                Say::It => warn!(?bucket, %error, "a key that is no pipeline id is ignored"),
+                Say::More => warn!(?bucket, "further keys that are no pipeline ids are ignored and not named"),
+                Say::Nothing => {}
+            },
         }
     }
 

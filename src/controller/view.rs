@@ -32,7 +32,14 @@ impl View for Controller {
         checks.extend(self.queue.longer_than(ENDLESS).into_iter().map(|(id, age)| endless_check(id, age)));
         let mut wrong: Vec<_> = {
             let memory = self.memory();
-            memory.iter().filter_map(|(_, known)| pipeline_check(known.status()?)).collect()
+            let checks = memory.iter().filter_map(|(id, known)| {
+                known
+                    .unwritten
+                    .as_ref()
+                    .map(|(since, why)| unwritten_check(id, since.elapsed(), why))
+                    .or_else(|| pipeline_check(known.status()?))
+            });
+            checks.collect()
         };
         wrong.sort_by(|a, b| a.pipeline.cmp(&b.pipeline));
         checks.extend(wrong);
@@ -40,12 +47,9 @@ impl View for Controller {
         Health { live: self.dead.get().is_none(), ready, holder: Some(self.holding.epoch().is_some()), checks }
     }
 
-    fn statuses(&self) -> Vec<PipelineStatus> {
+    fn ids(&self) -> Vec<PipelineId> {
         let memory = self.memory();
-        let mut statuses: Vec<_> = memory.iter().filter_map(|(_, memory)| memory.status().cloned()).collect();
-        drop(memory);
-        statuses.sort_by(|a, b| a.id.cmp(&b.id));
-        statuses
+        memory.iter().filter(|(_, memory)| memory.status().is_some()).map(|(id, _)| id.clone()).collect()
     }
 
     fn status(&self, id: &PipelineId) -> Option<PipelineStatus> {
@@ -102,6 +106,12 @@ fn now_ms() -> u64 {
 fn endless_check(id: PipelineId, age: Duration) -> Check {
     let message = format!("has been reconciled for {} s: what it waits for does not answer; it is cut off and tried again", age.as_secs());
     Check { name: "reconcile".into(), ok: false, message, pipeline: Some(id) }
+}
+
+/// A check for a pipeline whose status says what was, because it cannot be written.
+fn unwritten_check(id: &PipelineId, age: Duration, why: &str) -> Check {
+    let message = format!("the status has not been written for {} s, and what it says is old: {why}", age.as_secs());
+    Check { name: "status".into(), ok: false, message, pipeline: Some(id.clone()) }
 }
 
 /// A check for a pipeline that is not as it should be.

@@ -1,7 +1,9 @@
 //! What a status says of the executions, and whether it is worth writing. Pure; called by the reconcile.
 
+use crate::pipeline::instance::Instance;
 use crate::pipeline::report::{Counters, ExecutionPhase, ExecutionReport, StreamRole};
 use crate::pipeline::status::{ObservedSummary, PipelineStatus};
+use crate::pipeline::text::{NAME, bounded};
 use jiff::Timestamp;
 
 /// Counters alone are written at most this often.
@@ -21,6 +23,19 @@ pub(super) fn summary(reports: &[ExecutionReport]) -> ObservedSummary {
         limits: best.map(|report| report.limits).unwrap_or_default(),
         counters,
     }
+}
+
+/// So many containers are shown.
+const MOST_INSTANCES: usize = 64;
+
+/// The containers, as many as a status holds.
+pub(super) fn shown(mut instances: Vec<Instance>) -> Vec<Instance> {
+    instances.truncate(MOST_INSTANCES);
+    for instance in &mut instances {
+        instance.name = bounded(&instance.name, NAME);
+        instance.fingerprint.0 = bounded(&instance.fingerprint.0, NAME);
+    }
+    instances
 }
 
 /// Whether `new` says more than `old`: counters alone count only now and then.

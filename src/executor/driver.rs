@@ -211,7 +211,7 @@ impl Drive {
 
     /// Shows what is in the way, and says so where it is new.
     fn show(&self, error: &BackendError) {
-        let trouble = Trouble { reason: error.reason(), message: error.to_string() };
+        let trouble = Trouble::new(error.reason(), &error.to_string());
         let mut shown = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if shown.as_ref() == Some(&trouble) {
             return;

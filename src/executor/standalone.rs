@@ -304,8 +304,8 @@ impl View for Standalone {
         Health { live, ready: live && checks.iter().all(|check| check.ok), holder: None, checks }
     }
 
-    fn statuses(&self) -> Vec<PipelineStatus> {
-        self.status().iter().cloned().collect()
+    fn ids(&self) -> Vec<PipelineId> {
+        self.status().iter().map(|status| status.id.clone()).collect()
     }
 
     fn status(&self, id: &PipelineId) -> Option<PipelineStatus> {

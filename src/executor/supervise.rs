@@ -149,7 +149,7 @@ impl<L: Life> Supervisor<L> {
             }
             failures += 1;
             warn!(error = message, failures, "execution failed and is started again");
-            self.failed(Some(Trouble { reason: Reason::ExecutionFailed, message }));
+            self.failed(Some(Trouble::new(Reason::ExecutionFailed, &message)));
             self.life.changed(&self.spec);
             tokio::select! {
                 () = tokio::time::sleep(RESTART.delay(failures, rand::random())) => {}

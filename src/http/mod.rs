@@ -2,9 +2,13 @@
 //! alone never needs one, and then says no more than yes or no.
 //!
 //! It shows what a [`View`] knows (the controller implements it) and decides nothing. `app` starts it; it ends with
-//! the process's cancellation token, finishing the requests it has.
+//! the process's cancellation token, finishing the requests it has. Whoever connects has a bounded share of descriptors,
+//! memory and time ([`connections`], [`pages`]).
 
+mod connections;
+mod pages;
 mod routes;
+mod server;
 
 pub use crate::pipeline::health::{Check, Health, View};
 
@@ -48,23 +52,28 @@ pub async fn serve(
     if !listen.ip().to_canonical().is_loopback() && token.is_none() {
         return Err(HttpError::TokenMissing { address: listen });
     }
-    let (listener, address) = bind(listen).await?;
-    begin(listener, address, routes::router(token.as_ref(), view, metrics), stop);
+    let (listener, address) = bind(listen)?;
+    begin(listener, routes::router(token.as_ref(), view, metrics.clone()), metrics, stop);
     Ok(address)
 }
 
 /// Answers health on `listen`, and nothing else, so without a token: no more than yes or no. In a task of its own until
 /// `stop`; returns the address that it has got.
-pub async fn serve_health(listen: SocketAddr, view: Arc<dyn View>, stop: CancellationToken) -> Result<SocketAddr, HttpError> {
-    let (listener, address) = bind(listen).await?;
-    begin(listener, address, routes::health(view), stop);
+pub async fn serve_health(
+    listen: SocketAddr,
+    view: Arc<dyn View>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<SocketAddr, HttpError> {
+    let (listener, address) = bind(listen)?;
+    begin(listener, routes::health(view), metrics, stop);
     Ok(address)
 }
 
 /// Binds `listen`; on a machine without IPv6, every address of it means every one of IPv4.
-async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), HttpError> {
-    let bound = match TcpListener::bind(listen).await {
-        Err(_) if listen.ip() == Ipv6Addr::UNSPECIFIED => TcpListener::bind((Ipv4Addr::UNSPECIFIED, listen.port())).await,
+fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), HttpError> {
+    let bound = match server::listen(listen) {
+        Err(_) if listen.ip() == Ipv6Addr::UNSPECIFIED => server::listen((Ipv4Addr::UNSPECIFIED, listen.port()).into()),
         bound => bound,
     };
     let failed = |source| HttpError::Bind { address: listen, source };
@@ -73,11 +82,7 @@ async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), HttpError
     Ok((listener, address))
 }
 
-fn begin(listener: TcpListener, address: SocketAddr, router: axum::Router, stop: CancellationToken) {
-    tokio::spawn(async move {
-        // Without metrics and health a process is blind, not broken: the pipelines go on, and the log says so.
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
-            tracing::error!(%address, %error, "http listener ended");
-        }
-    });
+fn begin(listener: TcpListener, router: axum::Router, metrics: Arc<Metrics>, stop: CancellationToken) {
+    // Nobody waits for it: what it answers last may end after the process has told the rest to.
+    tokio::spawn(server::serve(listener, router, metrics, stop));
 }

@@ -3,17 +3,20 @@
 //! are.
 //!
 //! A status document comes as it is stored, with the remedy beside each condition. Its history of conditions belongs to
-//! the document of one pipeline and to `…/history`; the list of all leaves it out, to stay small.
+//! the document of one pipeline and to `…/history`; the list of all leaves it out, to stay small. Lists come a page of
+//! 1,000 at a time, `?after=ID&limit=N`, with a `Link` to the next where there is one.
 
-use super::{Health, View};
+use super::pages::{Copies, Page};
+use super::{Check, Health, View};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::status::PipelineStatus;
 use crate::settings::Secret;
 use crate::telemetry::metrics::Metrics;
 use axum::Json;
 use axum::Router;
-use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -25,10 +28,14 @@ use std::sync::Arc;
 /// The content type of OpenMetrics, <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// So many pipelines that are not as they should be are named by health; of the others it says how many there are.
+const NAMED: usize = 100;
+
 #[derive(Clone)]
 struct Shared {
     view: Arc<dyn View>,
     metrics: Arc<Metrics>,
+    copies: Arc<Copies>,
     token: Known,
 }
 
@@ -54,14 +61,27 @@ impl Shared {
 
     /// Health, as much of it as a request with these headers may see.
     fn health(&self, headers: &HeaderMap) -> Health {
-        let health = self.view.health();
-        if self.admits(headers) { health } else { Health { holder: None, checks: Vec::new(), ..health } }
+        let mut health = self.view.health();
+        if !self.admits(headers) {
+            return Health { holder: None, checks: Vec::new(), ..health };
+        }
+        let mut named = 0;
+        health.checks.retain(|check| {
+            named += usize::from(check.pipeline.is_some());
+            check.pipeline.is_none() || named <= NAMED
+        });
+        if named > NAMED {
+            let message = format!("{} more are named by /api/v1/pipelines", named - NAMED);
+            health.checks.push(Check { name: "pipelines".into(), ok: false, message, pipeline: None });
+        }
+        health
     }
 }
 
 /// All routes.
 pub fn router(token: Option<&Secret>, view: Arc<dyn View>, metrics: Arc<Metrics>) -> Router {
-    let shared = Shared { view, metrics, token: token.cloned().map_or(Known::Everybody, Known::Token) };
+    let token = token.cloned().map_or(Known::Everybody, Known::Token);
+    let shared = Shared { view, metrics, copies: Arc::default(), token };
     let guarded = Router::new()
         .route("/metrics", get(encoded))
         .route("/api/v1/pipelines", get(pipelines))
@@ -76,7 +96,7 @@ pub fn router(token: Option<&Secret>, view: Arc<dyn View>, metrics: Arc<Metrics>
 /// Health alone, for whoever asks.
 pub fn health(view: Arc<dyn View>) -> Router {
     // What was checked is left out for everybody.
-    let shared = Shared { view, metrics: Metrics::shared(), token: Known::Nobody };
+    let shared = Shared { view, metrics: Metrics::shared(), copies: Arc::default(), token: Known::Nobody };
     Router::new().route("/health/live", get(live)).route("/health/ready", get(ready)).with_state(shared)
 }
 
@@ -104,8 +124,14 @@ fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().zip(b).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
 }
 
-async fn encoded(State(shared): State<Shared>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, OPENMETRICS)], shared.metrics.encode())
+async fn encoded(State(shared): State<Shared>) -> Response {
+    match shared.copies.get(&shared.metrics) {
+        Some(text) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        None => {
+            let busy = problem(StatusCode::SERVICE_UNAVAILABLE, "too many slow readers of the metrics at the same time; ask again");
+            ([(RETRY_AFTER, "5")], busy).into_response()
+        }
+    }
 }
 
 async fn live(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoResponse {
@@ -122,15 +148,24 @@ fn status(good: bool) -> StatusCode {
     if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-async fn pipelines(State(shared): State<Shared>) -> impl IntoResponse {
-    let without_history = |status: &PipelineStatus| {
-        let mut value = with_remedies(status);
+type Asked = Result<Query<Page>, QueryRejection>;
+
+async fn pipelines(State(shared): State<Shared>, query: Asked) -> Response {
+    let page = match Page::parse(query) {
+        Ok(page) => page,
+        Err(problem) => return *problem,
+    };
+    let without_history = |status: PipelineStatus| {
+        let mut value = with_remedies(&status);
         if let Some(fields) = value.as_object_mut() {
             fields.remove("history");
         }
         value
     };
-    Json(shared.view.statuses().iter().map(without_history).collect::<Vec<_>>())
+    let (ids, next) = page.cut(shared.view.ids(), |id| id.as_str());
+    // Who reads slowly sees each as it is when its turn comes.
+    let statuses = ids.into_iter().filter_map(move |id| shared.view.status(&id).map(without_history));
+    page.answer("/api/v1/pipelines", statuses, next)
 }
 
 async fn pipeline(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
@@ -166,8 +201,13 @@ fn with_remedies(status: &PipelineStatus) -> Value {
     value
 }
 
-async fn executions(State(shared): State<Shared>) -> impl IntoResponse {
-    Json(shared.view.executions())
+async fn executions(State(shared): State<Shared>, query: Asked) -> Response {
+    let page = match Page::parse(query) {
+        Ok(page) => page,
+        Err(problem) => return *problem,
+    };
+    let (reports, next) = page.cut(shared.view.executions(), |report| report.id.as_str());
+    page.answer("/api/v1/executions", reports.into_iter(), next)
 }
 
 async fn nothing_here() -> Response {
@@ -176,7 +216,7 @@ async fn nothing_here() -> Response {
     problem(StatusCode::NOT_FOUND, there)
 }
 
-fn problem(status: StatusCode, error: &str) -> Response {
+pub(super) fn problem(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({ "error": error }))).into_response()
 }
 

@@ -43,8 +43,8 @@ pub struct Check {
 pub trait View: Send + Sync {
     /// Whether the process lives and is ready, and why not.
     fn health(&self) -> Health;
-    /// The status documents of all pipelines.
-    fn statuses(&self) -> Vec<PipelineStatus>;
+    /// The pipelines that have a status, in any order: their documents together may be large, and are asked for one by one.
+    fn ids(&self) -> Vec<PipelineId>;
     /// The status document of one pipeline.
     fn status(&self, id: &PipelineId) -> Option<PipelineStatus>;
     /// The executions of this process, as of the last look at them, at most a second ago.

@@ -5,14 +5,13 @@
 //! holder with the conditions, read by `sluice history` and the HTTP API.
 
 use super::status::{Condition, ConditionType, Reason};
+use super::text::{PAST_MESSAGE, bounded};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How many transitions a status document keeps, the newest.
 pub const MAX_TRANSITIONS: usize = 50;
-/// The longest message of a transition, in characters: the document has to stay small.
-const LONGEST_MESSAGE: usize = 200;
 
 /// A condition that became what it is here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,7 +37,7 @@ pub fn remembered(history: &[Transition], old: &[Condition], new: &[Condition], 
         kind: condition.kind,
         status,
         reason: condition.reason,
-        message: condition.message.chars().take(LONGEST_MESSAGE).collect(),
+        message: bounded(&condition.message, PAST_MESSAGE),
     };
     let mut changes: Vec<Transition> = Vec::new();
     // Of the other types there is always exactly one, which the new one replaces.

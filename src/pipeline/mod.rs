@@ -45,3 +45,5 @@ pub mod report;
 pub mod spec;
 #[cfg(feature = "server")]
 pub mod status;
+#[cfg(feature = "server")]
+pub mod text;

@@ -7,8 +7,12 @@
 use super::id::PipelineId;
 use super::spec::Fingerprint;
 use super::status::Reason;
+use super::text::{MESSAGE, NAME, bounded};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// So many troubles of one execution are told: more than there are kinds of them.
+const MOST_TROUBLES: usize = 16;
 
 /// One report of one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +43,20 @@ impl Report {
     /// Whether a complete report that does not list `id` says that it does not run.
     pub fn covers(&self, id: &PipelineId) -> bool {
         self.from.as_ref().is_none_or(|from| from <= id) && self.to.as_ref().is_none_or(|to| id < to)
+    }
+
+    /// The same, with no more of each execution than one of ours says: it becomes part of a status.
+    pub fn bounded(mut self) -> Self {
+        self.host = bounded(&self.host, NAME);
+        for execution in &mut self.executions {
+            execution.version = bounded(&execution.version, NAME);
+            execution.fingerprint.0 = bounded(&execution.fingerprint.0, NAME);
+            execution.troubles.truncate(MOST_TROUBLES);
+            for trouble in &mut execution.troubles {
+                *trouble = Trouble::new(trouble.reason, &trouble.message);
+            }
+        }
+        self
     }
 }
 
@@ -117,6 +135,13 @@ pub struct Trouble {
     pub reason: Reason,
     /// For people; without secrets.
     pub message: String,
+}
+
+impl Trouble {
+    /// One with so much of `message` as a status holds.
+    pub fn new(reason: Reason, message: &str) -> Self {
+        Self { reason, message: bounded(message, MESSAGE) }
+    }
 }
 
 /// What an execution has done since it started. Messages unless said otherwise.

@@ -3,6 +3,7 @@
 use super::error::{StoreError, StoreErrorKind};
 use crate::pipeline::names::Names;
 use crate::pipeline::report::Report;
+use crate::telemetry::first::{Said, Say};
 use async_nats::Client;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -47,13 +48,14 @@ impl Reports {
         }
     }
 
-    /// Receives the reports of all processes, the own one included; those that do not parse are logged and left out.
+    /// Receives the reports of all processes, the own one included; those that do not parse are logged once and left out.
     /// Survives reconnects. Ends when the receiver is dropped. Reports may be lost where the receiver is slow.
     pub async fn subscribe(&self) -> Result<mpsc::Receiver<Report>, StoreError> {
         let subscribed = self.client.subscribe(self.names.report("*")).await;
         let mut messages =
             subscribed.map_err(|error| StoreError::caused(StoreErrorKind::Unavailable, "subscribe to the reports", error))?;
         let (sender, receiver) = mpsc::channel(WAITING);
+        let unreadable = Said::default();
         tokio::spawn(async move {
             loop {
                 let message = tokio::select! {
@@ -63,11 +65,15 @@ impl Reports {
                 };
                 match serde_json::from_slice::<Report>(&message.payload) {
                     Ok(report) => {
-                        if sender.send(report).await.is_err() {
+                        if sender.send(report.bounded()).await.is_err() {
                             return;
                         }
                     }
-                    Err(error) => tracing::warn!(subject = %message.subject, %error, "left out an unreadable report"),
+                    Err(error) => match unreadable.first(&message.subject) {
+                        Say::It => tracing::warn!(subject = %message.subject, %error, "left out an unreadable report"),
+                        Say::More => tracing::warn!("further unreadable reports are left out and not named"),
+                        Say::Nothing => {}
+                    },
                 }
             }
         });

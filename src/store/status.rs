@@ -5,7 +5,9 @@ use super::bucket::Bucket;
 use super::entries::Operation;
 use super::error::{StoreError, StoreErrorKind, Unfit};
 use crate::pipeline::{id::PipelineId, status::PipelineStatus};
+use crate::telemetry::first::{Said, Say};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// A status document with its revision.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +18,9 @@ pub struct StatusRecord {
     pub revision: u64,
 }
 
+/// What the headers of a write may take of `max_payload`.
+const HEADERS: usize = 1024;
+
 /// The key of the installation's uuid, which is no pipeline id.
 const INSTALLATION: &str = "_installation";
 
@@ -23,11 +28,13 @@ const INSTALLATION: &str = "_installation";
 #[derive(Clone)]
 pub struct StatusStore {
     bucket: Bucket,
+    client: async_nats::Client,
+    unreadable: Arc<Said>,
 }
 
 impl StatusStore {
     pub(super) fn new(client: async_nats::Client, name: &str) -> Self {
-        Self { bucket: Bucket::new(client, name) }
+        Self { bucket: Bucket::new(client.clone(), name), client, unreadable: Arc::default() }
     }
 
     /// The same, with a guard that is asked right before each write.
@@ -86,7 +93,7 @@ impl StatusStore {
         Ok(found.is_some_and(|message| message.operation.deletes()))
     }
 
-    /// All status documents; those that do not parse are logged and left out.
+    /// All status documents; those that do not parse are logged once and left out.
     pub async fn list(&self) -> Result<Vec<StatusRecord>, StoreError> {
         let found = self.bucket.list().await.map_err(|failure| self.during("list the status", failure))?;
         let mut records = Vec::with_capacity(found.len());
@@ -97,7 +104,11 @@ impl StatusStore {
             }
             match parse(key, message) {
                 Ok(record) => records.push(record),
-                Err(error) => tracing::warn!(key, error, "left out an unreadable status"),
+                Err(error) => match self.unreadable.first(&format!("{} {key}", message.sequence)) {
+                    Say::It => tracing::warn!(key, error, "left out an unreadable status"),
+                    Say::More => tracing::warn!("further unreadable statuses are left out and not named"),
+                    Say::Nothing => {}
+                },
             }
         }
         Ok(records)
@@ -112,11 +123,20 @@ impl StatusStore {
     }
 
     /// Writes the document where the newest revision is `expected` (0 for none; after a deletion too). Returns the new
-    /// revision. `Conflict` where somebody else wrote.
+    /// revision. `Conflict` where somebody else wrote; `Refused` where it is larger than the server takes.
     pub async fn put(&self, status: &PipelineStatus, expected: u64) -> Result<u64, StoreError> {
         let id = &status.id;
         let what = || format!("write the status of {id}");
         let document = serde_json::to_vec(status).map_err(|error| StoreError::caused(StoreErrorKind::Refused, what(), error))?;
+        let most = self.client.max_payload().saturating_sub(HEADERS);
+        if document.len() > most {
+            let message = format!(
+                "{}: it has {} bytes, more than max_payload of the server takes ({most}); raise that, or shorten the entry",
+                what(),
+                document.len()
+            );
+            return Err(StoreError::new(StoreErrorKind::Refused, message));
+        }
         let document = Bytes::from(document);
         let conflict = match self.bucket.put(id.as_str(), document.clone(), expected).await {
             Err(failure) if expected == 0 && failure.kind() == StoreErrorKind::Conflict => failure,

@@ -3,10 +3,16 @@
 //! `cli::run` calls [`init`] once, before anything can log. A line never holds a secret, because no secret type can be
 //! formatted; the libraries below us are kept to warnings, since they log what we report ourselves.
 
+use super::lines::{Fit, Kind};
 use super::tail::{Tail, TailLayer};
+use crate::pipeline::text::printable;
+use std::fmt::Debug;
 use std::io;
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -81,14 +87,31 @@ fn text<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colors).with_target(false);
+    let writer = Fit { writer, kind: if colors { Kind::Colored } else { Kind::Plain } };
+    let lines = tracing_subscriber::fmt::layer().fmt_fields(fields()).with_writer(writer).with_ansi(colors).with_target(false);
     tracing_subscriber::registry().with(filter).with(lines)
+}
+
+/// The fields of a line as `tracing` writes them, with nothing in their values that acts on a terminal: it lets the escapes
+/// of a `%value` pass.
+fn fields() -> impl for<'a> FormatFields<'a> + Send + Sync + 'static {
+    let field = |writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
+        let value = format!("{value:?}");
+        let value = printable(&value);
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            name if writer.has_ansi_escapes() => write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}"),
+            name => write!(writer, "{name}={value}"),
+        }
+    };
+    debug_fn(field).delimited(" ")
 }
 
 fn json<W>(filter: impl Layer<Registry> + Send + Sync, writer: W) -> impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
+    let writer = Fit { writer, kind: Kind::Json };
     let lines =
         tracing_subscriber::fmt::layer().with_writer(writer).json().flatten_event(true).with_current_span(true).with_span_list(false);
     tracing_subscriber::registry().with(filter).with(lines)
@@ -157,6 +180,19 @@ mod tests {
     fn text_has_colours_only_where_they_are_asked_for() {
         assert!(!logged(Format::Text { colors: false }, "debug").contains('\u{1b}'));
         assert!(logged(Format::Text { colors: true }, "debug").contains('\u{1b}'));
+    }
+
+    #[test]
+    fn what_others_say_in_a_line_does_nothing_to_a_terminal() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let hostile = "\u{1b}[31m\u{9b}2J\u{202e}gnp\nINFO forged";
+        tracing::subscriber::with_default(text(filter("info").unwrap(), true, move || writer.clone()), || {
+            tracing::warn!(error = %hostile, debug = ?hostile, text = hostile, "{hostile}");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(text.lines().count() == 1 && !text.contains("\u{1b}[31m") && !text.contains(['\u{9b}', '\u{202e}']), "{text:?}");
+        assert!(text.contains("\u{1b}[33m"), "its own colours stay: {text:?}");
     }
 
     #[test]

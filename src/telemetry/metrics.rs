@@ -44,6 +44,30 @@ impl EncodeLabelValue for ReconcileResult {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClosedLabel {
+    reason: Closed,
+}
+
+/// Why an HTTP connection was closed before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Closed {
+    /// Another one needed its place.
+    Evicted,
+    /// Its request did not come, or its answer was not read, in time.
+    Late,
+}
+
+impl EncodeLabelValue for Closed {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let word = match self {
+            Self::Evicted => "evicted",
+            Self::Late => "late",
+        };
+        EncodeLabelValue::encode(&word, encoder)
+    }
+}
+
 type Histograms = Family<PipelineLabel, Histogram, fn() -> Histogram>;
 
 /// All metrics of a process.
@@ -62,6 +86,10 @@ pub struct Metrics {
     oldest: Family<PipelineLabel, SecondsGauge>,
     in_flight: Family<PipelineLabel, Gauge>,
     reconciles: Family<ReconcileLabel, Counter>,
+    unwritten: Counter,
+    closed: Family<ClosedLabel, Counter>,
+    descriptors_open: Gauge,
+    descriptors_limit: Gauge,
 }
 
 /// The metrics of one pipeline: shared handles, cheap to count on.
@@ -123,6 +151,10 @@ impl Metrics {
             oldest: Family::default(),
             in_flight: Family::default(),
             reconciles: Family::default(),
+            unwritten: Counter::default(),
+            closed: Family::default(),
+            descriptors_open: Gauge::default(),
+            descriptors_limit: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("received_messages", "Messages received from NATS", metrics.received.clone());
@@ -147,6 +179,14 @@ impl Metrics {
         );
         registry.register("in_flight_messages", "Messages received and not yet acknowledged", metrics.in_flight.clone());
         registry.register("reconciles", "Reconciles by how they ended", metrics.reconciles.clone());
+        registry.register("status_write_failures", "Status documents that could not be written", metrics.unwritten.clone());
+        registry.register("closed_http_connections", "HTTP connections closed before their end, by why", metrics.closed.clone());
+        registry.register("open_descriptors", "File descriptors of the process that are open", metrics.descriptors_open.clone());
+        registry.register(
+            "descriptor_limit",
+            "File descriptors that the process may have; 0 for any number",
+            metrics.descriptors_limit.clone(),
+        );
         registry.register("build", "The running release", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
     }
@@ -189,6 +229,22 @@ impl Metrics {
         self.reconciles.get_or_create(&ReconcileLabel { result }).inc();
     }
 
+    /// Counts a status document that could not be written.
+    pub fn status_unwritten(&self) {
+        self.unwritten.inc();
+    }
+
+    /// Counts an HTTP connection that was closed before its end.
+    pub fn closed(&self, reason: Closed) {
+        self.closed.get_or_create(&ClosedLabel { reason }).inc();
+    }
+
+    /// Notes how many file descriptors are open, and how many may be.
+    pub fn descriptors(&self, open: u64, limit: u64) {
+        self.descriptors_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.descriptors_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
     /// All metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -220,6 +276,9 @@ mod tests {
         pipeline.oldest.set(1.5);
         pipeline.in_flight.set(2);
         metrics.reconciled(ReconcileResult::Converged);
+        metrics.status_unwritten();
+        metrics.closed(Closed::Evicted);
+        metrics.descriptors(30, 1024);
         (metrics, id)
     }
 
@@ -239,6 +298,10 @@ mod tests {
             r#"sluice_oldest_unacknowledged_seconds{pipeline="metrics"} 1.5"#,
             r#"sluice_in_flight_messages{pipeline="metrics"} 2"#,
             r#"sluice_reconciles_total{result="converged"} 1"#,
+            "sluice_status_write_failures_total 1",
+            r#"sluice_closed_http_connections_total{reason="evicted"} 1"#,
+            "sluice_open_descriptors 30",
+            "sluice_descriptor_limit 1024",
             concat!(r#"sluice_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

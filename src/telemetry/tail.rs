@@ -4,7 +4,9 @@
 //! by bytes: each pipeline has its share, and what has been silent longest goes first. Filled by the layer that `logs::init`
 //! installs, read by whoever answers requests.
 
+use super::lines::TEXT;
 use crate::pipeline::logs::LogLine;
+use crate::pipeline::text::bounded;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::{HashMap, VecDeque};
@@ -131,10 +133,10 @@ struct Fields(Map<String, Value>);
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name().to_owned(), format!("{value:?}").into());
+        self.0.insert(field.name().to_owned(), bounded(&format!("{value:?}"), TEXT).into());
     }
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name().to_owned(), value.into());
+        self.0.insert(field.name().to_owned(), bounded(value, TEXT).into());
     }
     fn record_u64(&mut self, field: &Field, value: u64) {
         self.0.insert(field.name().to_owned(), value.into());

@@ -23,8 +23,8 @@ impl View for Fake {
     fn health(&self) -> Health {
         self.health.lock().unwrap().clone()
     }
-    fn statuses(&self) -> Vec<PipelineStatus> {
-        self.status.iter().cloned().collect()
+    fn ids(&self) -> Vec<PipelineId> {
+        self.status.iter().map(|status| status.id.clone()).collect()
     }
     fn status(&self, id: &PipelineId) -> Option<PipelineStatus> {
         self.status.clone().filter(|status| status.id == *id)

@@ -219,7 +219,7 @@ fn finish(context: &Context, report: &Report<'_>, fatal: Option<Failure>) -> Res
         }
         out.line(&line)?;
         for failed in report.failed.iter().take(TOLD) {
-            out.line(&out.paint(&super::clean(&failed.error), Tone::Bad))?;
+            out.toned(&failed.error, Tone::Bad)?;
         }
         if report.failed.len() > TOLD {
             out.line(&format!("… and {} more (--output json names them all)", report.failed.len() - TOLD))?;

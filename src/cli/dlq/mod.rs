@@ -12,7 +12,7 @@ mod select;
 use super::context::Context;
 use super::facts::dead_letters;
 use super::failure::{Exit, Failure};
-use super::output::{Output, Tone, clean};
+use super::output::{Output, Tone};
 use crate::pipeline::id::PipelineId;
 use crate::store::Store;
 use async_nats::jetstream::message::StreamMessage;
@@ -164,7 +164,7 @@ async fn show(context: &Context, store: &Store, args: &ShowArgs) -> Result<(), F
 
 fn print_letter(context: &Context, letter: &Letter, message: &StreamMessage) -> Result<(), Failure> {
     let out = &context.out;
-    let line = |label: &str, text: &str| out.line(&format!("{} {}", out.paint(&format!("{label:<20}"), Tone::Faint), clean(text)));
+    let line = |label: &str, text: &str| out.parts(&[(&format!("{label:<20}"), Tone::Faint), (" ", Tone::Plain), (text, Tone::Plain)]);
     line("sequence", &letter.sequence.to_string())?;
     line("identity", &letter.identity)?;
     line("time", &letter.time.map_or(String::new(), |time| time.to_string()))?;
@@ -178,7 +178,7 @@ fn print_letter(context: &Context, letter: &Letter, message: &StreamMessage) -> 
         None if message.payload.is_empty() => out.line("(no payload)"),
         None => {
             let text: String = String::from_utf8_lossy(&message.payload).chars().take(4000).collect();
-            out.line(&format!("(no BSON) {}", clean(&text)))
+            out.line(&format!("(no BSON) {text}"))
         }
     }
 }

@@ -102,7 +102,7 @@ async fn subscribe(job: &Job, deps: &Deps, state: &ExecutionState, stop: &Cancel
         };
         failures += 1;
         warn!(%error, "cannot subscribe");
-        let trouble = crate::pipeline::report::Trouble { reason: Reason::NatsUnavailable, message: error.message };
+        let trouble = crate::pipeline::report::Trouble::new(Reason::NatsUnavailable, &error.message);
         state.show(ExecutionPhase::Starting, vec![trouble]);
         tokio::select! {
             () = tokio::time::sleep(backoff.delay(failures, rand::random())) => {}

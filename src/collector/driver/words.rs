@@ -51,7 +51,7 @@ impl Words {
     /// Everything that is in the way now.
     pub(super) fn troubles(&self, core: Troubles) -> Vec<Trouble> {
         let mut troubles = Vec::new();
-        let mut add = |reason, message: &str| troubles.push(Trouble { reason, message: message.to_owned() });
+        let mut add = |reason, message: &str| troubles.push(Trouble::new(reason, message));
         let pull = if self.source.is_some() { &None } else { &self.pull };
         // The same database, mostly for the same reason.
         let ledger = if core.unavailable || core.refuses || self.target.is_some() { &None } else { &self.ledger };

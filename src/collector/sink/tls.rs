@@ -1,8 +1,13 @@
 //! TLS for the driver: which authorities to trust, and our certificate.
+//!
+//! Nothing is written to a disk: where executions run, no directory can be written to.
 
 use crate::settings::TlsSettings;
 use mongodb::options::{ClientOptions, Tls, TlsOptions};
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// Where Linux distributions keep the certificates of the authorities; the driver's own list is used where there is
@@ -34,7 +39,7 @@ pub(super) fn apply(options: &mut ClientOptions, settings: &TlsSettings) -> Resu
         (None, None) => {}
         (Some(certificate), Some(key)) if certificate != key => {
             let file = Combined::new(certificate, key)?;
-            tls.cert_key_file_path = Some(file.0.clone());
+            tls.cert_key_file_path = Some(file.path());
             combined = Some(file);
         }
         (Some(file), _) | (None, Some(file)) => tls.cert_key_file_path = Some(file.clone()),
@@ -43,31 +48,24 @@ pub(super) fn apply(options: &mut ClientOptions, settings: &TlsSettings) -> Resu
     Ok(combined)
 }
 
-/// Certificate and key in one file that only we may read, removed when dropped.
+/// Certificate and key in one file that lies in memory, has no name, and goes with this.
 #[derive(Debug)]
-pub(super) struct Combined(PathBuf);
+pub(super) struct Combined(File);
 
 impl Combined {
     fn new(certificate: &Path, key: &Path) -> Result<Self, String> {
         let read = |path: &Path| std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()));
         let (certificate, key) = (read(certificate)?, read(key)?);
-        let path = std::env::temp_dir().join(format!("sluice-{}.pem", uuid::Uuid::new_v4()));
-        let mut open = std::fs::OpenOptions::new();
-        open.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
-        let failed = |error| format!("cannot join certificate and key in {}: {error}", path.display());
-        let mut file = open.open(&path).map_err(failed)?;
-        let combined = Self(path.clone());
+        let failed = |error: std::io::Error| format!("cannot join certificate and key in memory (memfd_create): {error}");
+        let file = memfd_create("sluice-certificate", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+        let mut file = File::from(file);
         file.write_all(&[&certificate[..], b"\n", &key[..]].concat()).map_err(failed)?;
-        Ok(combined)
+        Ok(Self(file))
     }
-}
 
-impl Drop for Combined {
-    fn drop(&mut self) {
-        // Nothing more can be done about a file that does not go; nobody else can read it.
-        std::fs::remove_file(&self.0).ok();
+    /// Where this process, and no other user, can open it.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 }
 
@@ -76,7 +74,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn certificate_and_key_are_joined_and_the_file_goes_again() {
+    async fn certificate_and_key_are_joined_in_memory_and_no_file_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let (certificate, key) = (dir.path().join("cert"), dir.path().join("key"));
         std::fs::write(&certificate, "CERT").unwrap();
@@ -87,8 +85,9 @@ mod tests {
         let Some(Tls::Enabled(tls)) = options.tls else { panic!("no TLS") };
         let file = tls.cert_key_file_path.unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "CERT\nKEY");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "CERT\nKEY", "each who opens it reads from the beginning");
+        assert_eq!(std::fs::read_link(&file).unwrap().to_str().unwrap(), "/memfd:sluice-certificate (deleted)");
         drop(combined);
-        assert!(!file.exists());
     }
 
     #[tokio::test]

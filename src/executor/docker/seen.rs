@@ -238,7 +238,7 @@ fn trouble(one: &Container) -> Option<Trouble> {
         InstanceState::Unhealthy => (Reason::ExecutionUnhealthy, format!("the health check of container {name} fails")),
         _ => return None,
     };
-    Some(Trouble { reason, message })
+    Some(Trouble::new(reason, &message))
 }
 
 /// What belongs to each pipeline.

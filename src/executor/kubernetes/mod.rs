@@ -167,14 +167,10 @@ impl Shared {
             match self.cluster.ask("list events", |api: Api<Event>| async move { api.list(&parameters).await }).await {
                 Ok(events) => {
                     let newest = events.items.into_iter().max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
-                    troubles.extend(newest.map(|event| Trouble {
-                        reason: Reason::EngineRefuses,
-                        message: format!(
-                            "pod {} cannot be started: {}: {}",
-                            instance.name,
-                            event.reason.unwrap_or_default(),
-                            event.message.unwrap_or_default()
-                        ),
+                    troubles.extend(newest.map(|event| {
+                        let (reason, message) = (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+                        let message = format!("pod {} cannot be started: {reason}: {message}", instance.name);
+                        Trouble::new(Reason::EngineRefuses, &message)
                     }));
                 }
                 // Without the right to read them there is only less to say.

@@ -52,7 +52,7 @@ pub fn observed(
         (None, Some(deployment)) if !running || rests(seen, autoscaled, render) => deployment.fingerprint.clone(),
         _ => Fingerprint(String::new()),
     };
-    let not_admitted = |message: &String| Trouble { reason: Reason::ExecutionNotAdmitted, message: message.clone() };
+    let not_admitted = |message: &String| Trouble::new(Reason::ExecutionNotAdmitted, message);
     troubles.extend(placed.and_then(|deployment| deployment.failure.as_ref()).map(not_admitted));
     troubles.extend(live.iter().filter_map(|pod| trouble(pod)));
     troubles.dedup();
@@ -113,7 +113,7 @@ fn trouble(pod: &OwnPod) -> Option<Trouble> {
             None => return None,
         },
     };
-    Some(Trouble { reason, message })
+    Some(Trouble::new(reason, &message))
 }
 
 /// The pods whose container does not get made, and nobody says why: the cluster's events may.

@@ -107,6 +107,8 @@ fn top_level(fields: &mut Fields<'_>, name: &'static str, report: &mut Report) -
     let field = &taken.value;
     if field == "_id" {
         taken.error(report, format!("{name} cannot be _id"), "name another field");
+    } else if field.len() > 255 {
+        taken.error(report, format!("'{}' is too long", shown(field)), "name a field of at most 255 bytes");
     } else if field.is_empty() || field.starts_with('$') || field.contains(['.', '\0']) {
         taken.error(report, format!("'{}' is no top-level field", shown(field)), "a name without '.', not beginning with '$'");
     }
