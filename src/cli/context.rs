@@ -55,7 +55,7 @@ impl Context {
     /// Connects to NATS, or says after [`CONNECT_TIMEOUT`] that nobody answers.
     pub async fn connect(&self) -> Result<Store, Failure> {
         match tokio::time::timeout(CONNECT_TIMEOUT, Store::connect(&self.settings)).await {
-            Ok(Ok(store)) => Ok(store),
+            Ok(Ok(store)) => Ok(store.without_consumers()),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(Failure::new(
                 Exit::Unreachable,

@@ -5,18 +5,18 @@
 //! that it has only taken in, and that is gone when another one leads.) Nothing is published that the server might find too large, since it would cut the connection that all
 //! pipelines share: such a payload goes to an Object Store first, and the dead letter names it. Called by the driver.
 
-use async_nats::jetstream::{self, object_store};
+mod objects;
+
 use async_nats::{HeaderMap, HeaderName, Message, Request, RequestErrorKind};
 use bytes::Bytes;
 use jiff::Timestamp;
+use objects::Objects;
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// How long the server may take to store a dead letter.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take to store a payload.
-const OBJECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is left free of `max_payload`.
 const MARGIN: usize = 1024;
 /// The longest detail, in bytes.
@@ -130,7 +130,7 @@ pub struct DeadLetters {
     nats: async_nats::Client,
     stream: String,
     prefix: String,
-    objects: String,
+    objects: Objects,
 }
 
 #[derive(Debug, Deserialize)]
@@ -149,9 +149,10 @@ struct Refusal {
 
 impl DeadLetters {
     /// `stream` exists; `prefix` is the subject without the identity; `objects` is the bucket for payloads that a dead
-    /// letter cannot hold, made when first needed.
+    /// letter cannot hold.
     pub fn new(nats: async_nats::Client, stream: &str, prefix: &str, objects: &str) -> Self {
-        Self { nats, stream: stream.to_owned(), prefix: prefix.to_owned(), objects: objects.to_owned() }
+        let objects = Objects::new(nats.clone(), objects);
+        Self { nats, stream: stream.to_owned(), prefix: prefix.to_owned(), objects }
     }
 
     /// Stores a dead letter; returns once the stream has acknowledged it. Storing one twice is harmless.
@@ -168,8 +169,8 @@ impl DeadLetters {
             }
         }
         // The object first: a dead letter never names one that is not there.
-        self.put_object(poison.identity, payload).await?;
-        headers.insert("Sluice-Object", format!("{}/{}", self.objects, poison.identity));
+        self.objects.put(poison.identity, payload).await?;
+        headers.insert("Sluice-Object", format!("{}/{}", self.objects.bucket(), poison.identity));
         match self.publish(poison.identity, headers, Bytes::new()).await? {
             Ok(stored) => Ok(stored),
             Err(refusal) => Err(refused(&refusal)),
@@ -246,40 +247,6 @@ impl DeadLetters {
         let reply = reply.map_err(|error| unavailable(error.to_string()))?;
         let answer: serde_json::Value = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
         Ok(answer.get("message").is_some())
-    }
-
-    /// Stores a payload under its identity, unless it is there.
-    async fn put_object(&self, identity: &str, payload: &Bytes) -> Result<(), DeadLetterError> {
-        // Made here and not kept: each has a task and a queue of its own, and hardly any pipeline needs one.
-        let jetstream = jetstream::new(self.nats.clone());
-        let stored = async {
-            let bucket = match jetstream.get_object_store(&self.objects).await {
-                Ok(bucket) => bucket,
-                Err(_) => {
-                    // Payloads are kept as safe as the dead letters that refer to them.
-                    let letters = jetstream.get_stream(&self.stream).await.map_err(|error| unavailable(error.to_string()))?;
-                    let config = object_store::Config {
-                        num_replicas: letters.cached_info().config.num_replicas,
-                        bucket: self.objects.clone(),
-                        description: Some("payloads of Sluice's dead letters that are too large for a message".into()),
-                        ..object_store::Config::default()
-                    };
-                    let created = jetstream.create_object_store(config).await;
-                    created.map_err(|error| unavailable(format!("cannot create the bucket {}: {error}", self.objects)))?
-                }
-            };
-            // The identity comes from the message: what has its name and size is this payload.
-            if let Ok(info) = bucket.info(identity).await
-                && !info.deleted
-                && info.size == payload.len()
-            {
-                return Ok(());
-            }
-            let put = bucket.put(identity, &mut payload.as_ref()).await;
-            put.map(|_| ()).map_err(|error| unavailable(format!("cannot store the payload in {}: {error}", self.objects)))
-        };
-        let timeout = tokio::time::timeout(OBJECT_TIMEOUT, stored).await;
-        timeout.unwrap_or_else(|_| Err(unavailable(format!("the bucket {} does not answer", self.objects))))
     }
 }
 

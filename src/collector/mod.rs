@@ -64,7 +64,7 @@ pub struct Job {
     pub dead_letter_stream: String,
     /// Subject prefix of this pipeline's dead letters; the identity is appended.
     pub dead_letter_prefix: String,
-    /// The Object Store that payloads too large for a dead letter go to; created when first needed.
+    /// The Object Store that payloads too large for a dead letter go to.
     pub dead_letter_objects: String,
     /// Whether this config has stored a document before.
     pub proven: bool,

@@ -54,8 +54,6 @@ pub struct NatsGrants {
     pub publish: Vec<Grant>,
     /// Subjects to subscribe to.
     pub subscribe: Vec<Grant>,
-    /// Whether it answers requests of others, wherever they ask for the answer: once each.
-    pub responses: bool,
 }
 
 /// What an execution may do in one database.
@@ -82,7 +80,6 @@ struct Builder<'a> {
     inbox: &'a str,
     publish: Vec<Grant>,
     subscribe: Vec<Grant>,
-    responses: bool,
 }
 
 impl Builder<'_> {
@@ -98,9 +95,14 @@ impl Builder<'_> {
         self.subscribe.push(Grant { subject: subject.into(), why });
     }
 
-    /// Reading one key, and all, of a stream that holds keys.
+    /// Reading one key, and all, of a stream that holds keys, by requests that are answered in JSON.
     fn read(&mut self, stream: &str, why: &'static str) {
         self.api(&format!("STREAM.MSG.GET.{stream}"), why);
+    }
+
+    /// Reading one key, and all, of a stream that holds keys, and following it.
+    fn follow(&mut self, stream: &str, why: &'static str) {
+        self.read(stream, why);
         self.list(stream, why);
     }
 
@@ -117,11 +119,18 @@ impl Builder<'_> {
         }
     }
 
-    /// A config: its info, its chunks.
+    /// A config: its info, its chunks. Not by direct gets: those publish what was stored wherever the asker says.
     fn read_configs(&mut self) {
-        let stream = format!("OBJ_{}", self.names.configs());
-        self.api(&format!("STREAM.MSG.GET.{stream}"), "read configs");
-        self.api(&format!("DIRECT.GET.{stream}"), "read configs");
+        self.read(&format!("OBJ_{}", self.names.configs()), "read configs");
+    }
+
+    /// Answers to those who ask, to their inboxes. Not `allow_responses`, with which whoever asks, oneself included, gives the
+    /// right to publish to any subject.
+    fn respond(&mut self) {
+        for prefix in self.names.inboxes() {
+            self.publish(format!("{prefix}.>"), "answer those who ask for states and log lines");
+        }
+        self.publish("_R_.>", "answer those of other accounts");
     }
 
     fn answers(&mut self) {
@@ -132,7 +141,7 @@ impl Builder<'_> {
 /// The least permissions on NATS of a process that has all of `roles`. `inbox` is the prefix of its own inboxes
 /// (`nats.inbox_prefix`).
 pub fn nats(roles: &[Role], names: &Names, inbox: &str) -> NatsGrants {
-    let mut grants = Builder { names, inbox, publish: Vec::new(), subscribe: Vec::new(), responses: false };
+    let mut grants = Builder { names, inbox, publish: Vec::new(), subscribe: Vec::new() };
     for role in roles {
         match role {
             Role::Editor => editor(&mut grants),
@@ -145,7 +154,7 @@ pub fn nats(roles: &[Role], names: &Names, inbox: &str) -> NatsGrants {
         list.sort();
         list.dedup_by(|a, b| a.subject == b.subject);
     }
-    NatsGrants { publish: grants.publish, subscribe: grants.subscribe, responses: grants.responses }
+    NatsGrants { publish: grants.publish, subscribe: grants.subscribe }
 }
 
 fn producer(grants: &mut Builder<'_>) {
@@ -159,25 +168,18 @@ fn editor(grants: &mut Builder<'_>) {
     let dead_letters = names.dead_letters();
     grants.publish(format!("$KV.{entries}.*"), "edit entries");
     grants.read(&format!("KV_{entries}"), "read entries and their history");
-    grants.api(&format!("STREAM.INFO.KV_{entries}"), "when the bucket was created");
     grants.read(&format!("KV_{status}"), "read the status");
     grants.publish(format!("$O.{configs}.>"), "store configs");
     grants.read_configs();
-    grants.list(&format!("OBJ_{configs}"), "list versions");
-    for operation in ["STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET", "CONSUMER.CREATE"] {
-        grants.api(&format!("{operation}.{dead_letters}"), "read dead letters");
-    }
-    for operation in ["CONSUMER.MSG.NEXT", "CONSUMER.DELETE"] {
-        grants.api(&format!("{operation}.{dead_letters}.*"), "read dead letters");
-    }
+    grants.read(&dead_letters, "read dead letters");
     let payloads = format!("OBJ_{}", names.dead_letter_objects());
-    grants.api(&format!("STREAM.MSG.GET.{payloads}"), "read large dead letters");
+    grants.read(&payloads, "read large dead letters");
     grants.api(&format!("STREAM.MSG.DELETE.{dead_letters}"), "remove dead letters");
     grants.api(&format!("STREAM.PURGE.{payloads}"), "remove large dead letters");
     grants.publish(names.subjects(), "replay dead letters");
     grants.api(&format!("STREAM.MSG.GET.KV_{}", names.lease()), "whether a controller is there");
     grants.publish(names.logs("*"), "ask for log lines");
-    grants.api("STREAM.INFO.*", "how much waits in the pipelines' streams");
+    grants.api("STREAM.INFO.*", "what is in the buckets, and how much waits in the pipelines' streams");
     grants.api(&format!("CONSUMER.INFO.*.{}", names.consumer()), "how much is unacknowledged");
     grants.answers();
 }
@@ -186,8 +188,8 @@ fn controller(grants: &mut Builder<'_>) {
     let names = grants.names;
     let (entries, status, lease) = (names.entries(), names.status(), names.lease());
     let configs = names.configs();
-    grants.read(&format!("KV_{entries}"), "read and watch entries");
-    grants.read(&format!("KV_{status}"), "read and watch the status");
+    grants.follow(&format!("KV_{entries}"), "read and watch entries");
+    grants.follow(&format!("KV_{status}"), "read and watch the status");
     grants.publish(format!("$KV.{status}.*"), "write the status");
     grants.api(&format!("STREAM.MSG.GET.KV_{lease}"), "read the lease");
     grants.publish(format!("$KV.{lease}.*"), "hold the lease");
@@ -196,7 +198,7 @@ fn controller(grants: &mut Builder<'_>) {
     grants.publish(format!("$O.{configs}.>"), "store the configs derived from what producers add");
     grants.subscribe(names.states(), "answer producers who ask for the state of an idle pipeline");
     grants.subscribe(names.logs("*"), "hand out its log lines");
-    grants.responses = true;
+    grants.respond();
     grants.api("STREAM.INFO.*", "look at streams and buckets");
     grants.api("STREAM.CREATE.*", "create the buckets and the pipelines' streams");
     grants.api("STREAM.UPDATE.*", "move a stream aside before it is drained");
@@ -221,13 +223,11 @@ fn execution(grants: &mut Builder<'_>) {
     grants.publish(format!("{dead_letters}.*.*"), "set a document aside that MongoDB refuses");
     let payloads = names.dead_letter_objects();
     grants.publish(format!("$O.{payloads}.>"), "payloads of dead letters that are too large for a message");
-    grants.api(&format!("DIRECT.GET.OBJ_{payloads}.>"), "whether one is there already");
-    grants.api(&format!("STREAM.CREATE.OBJ_{payloads}"), "create their bucket when the first one comes");
-    grants.read(&format!("KV_{}", names.status()), "follow its share and what is proven");
+    grants.follow(&format!("KV_{}", names.status()), "follow its share and what is proven");
     grants.publish(names.report("*"), "say how it is");
     grants.subscribe(names.logs("*"), "hand out its log lines");
     grants.subscribe(names.states(), "answer producers who ask how much it holds");
-    grants.responses = true;
+    grants.respond();
     let inbox = grants.inbox.to_owned();
     grants.publish(format!("{inbox}.>"), "markers to itself, which date what arrives");
     grants.answers();
@@ -261,10 +261,6 @@ pub fn nats_block(grants: &NatsGrants) -> String {
         }
         text.push_str("  ]}\n");
     }
-    if grants.responses {
-        // A backend that hands out its log lines slowly makes two of one answer.
-        text.push_str("  allow_responses: {max: 2}\n");
-    }
     text.push_str("}\n");
     text
 }
@@ -292,7 +288,7 @@ mod tests {
     use crate::pipeline::names::NameTemplates;
 
     fn names() -> Names {
-        Names::new(Namespace::parse("alpha").unwrap(), NameTemplates::default())
+        Names::new(Namespace::parse("alpha").unwrap(), NameTemplates::default()).with_inboxes(vec!["_INBOX".into()])
     }
 
     #[test]
@@ -322,6 +318,21 @@ mod tests {
             assert_eq!(may("insert"), role == Role::Execution, "{role:?}");
             assert_eq!(may("remove"), role == Role::Execution, "{role:?}");
             assert_eq!(may("listCollections"), matches!(role, Role::Execution | Role::Controller), "{role:?}");
+        }
+    }
+
+    #[test]
+    fn no_role_gets_directly_what_is_stored_and_who_writes_has_no_consumers() {
+        for role in Role::ALL {
+            let grants = nats(&[role], &names(), "_INBOX");
+            let asks = |operation: &str| grants.publish.iter().any(|grant| grant.subject.starts_with(&format!("$JS.API.{operation}")));
+            assert!(!asks("DIRECT.GET"), "{role:?}");
+            assert_eq!(
+                asks("CONSUMER.MSG.NEXT") || asks("CONSUMER.CREATE"),
+                matches!(role, Role::Controller | Role::Execution),
+                "{role:?}"
+            );
+            assert_eq!(asks("STREAM.CREATE"), role == Role::Controller, "{role:?}");
         }
     }
 

@@ -36,6 +36,8 @@ pub mod logs;
 #[cfg(feature = "server")]
 pub mod moves;
 #[cfg(feature = "server")]
+pub mod object;
+#[cfg(feature = "server")]
 pub mod plan;
 #[cfg(feature = "server")]
 pub mod problem;

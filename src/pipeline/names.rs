@@ -59,12 +59,23 @@ impl Default for NameTemplates {
 pub struct Names {
     namespace: Namespace,
     templates: NameTemplates,
+    inboxes: Vec<String>,
 }
 
 impl Names {
     /// Binds `templates` to `namespace`.
     pub fn new(namespace: Namespace, templates: NameTemplates) -> Self {
-        Self { namespace, templates }
+        Self { namespace, templates, inboxes: Vec::new() }
+    }
+
+    /// The same, with the prefixes of inboxes that are in use.
+    pub fn with_inboxes(self, inboxes: Vec<String>) -> Self {
+        Self { inboxes, ..self }
+    }
+
+    /// The prefixes of inboxes that are in use: this process's own, and those that it answers to.
+    pub fn inboxes(&self) -> &[String] {
+        &self.inboxes
     }
 
     /// The namespace.

@@ -91,6 +91,12 @@ impl Settings {
         insert(&mut section, "password_file", files.secret("nats-password", nats.password.as_ref()));
         insert(&mut section, "nkey_file", files.secret("nats-nkey", nats.nkey.as_ref()));
         insert(&mut section, "credentials_file", files.copy("nats-credentials", nats.credentials_file.as_ref()));
+        // Where they are left out, an execution has the defaults anyway.
+        let default = Settings::default().nats;
+        insert(&mut section, "inbox_prefix", Some(nats.inbox_prefix.clone()).filter(|prefix| *prefix != default.inbox_prefix));
+        if nats.answer_inboxes != default.answer_inboxes {
+            section.insert("answer_inboxes".into(), json!(nats.answer_inboxes));
+        }
         section.insert("tls".into(), files.tls("nats", &nats.tls));
         let mut connections = Map::new();
         for (name, connection) in &self.mongodb.connections {

@@ -75,6 +75,9 @@ pub struct NatsSettings {
     /// The prefix of this process's own inboxes; default `_INBOX`. One of its own for each user keeps the users of an
     /// account from reading each other's answers.
     pub inbox_prefix: String,
+    /// The prefixes of the inboxes of those who ask this process for states and log lines; default `_INBOX`. It answers to
+    /// these, to its own, and to whatever begins with `_INBOX`, and nowhere else.
+    pub answer_inboxes: Vec<String>,
     /// TLS.
     pub tls: TlsSettings,
 }
@@ -238,6 +241,7 @@ impl Default for Settings {
                 credentials_file: None,
                 nkey: None,
                 inbox_prefix: "_INBOX".into(),
+                answer_inboxes: vec!["_INBOX".into()],
                 tls: TlsSettings::default(),
             },
             mongodb: MongoSettings { connections: BTreeMap::from([("default".to_owned(), MongoConnection::default())]) },
@@ -281,6 +285,10 @@ impl Default for MongoConnection {
 impl Settings {
     /// The names on the wire.
     pub fn names(&self) -> Names {
-        Names::new(self.namespace.clone(), self.names.clone())
+        let mut inboxes = self.nats.answer_inboxes.clone();
+        inboxes.push(self.nats.inbox_prefix.clone());
+        inboxes.sort();
+        inboxes.dedup();
+        Names::new(self.namespace.clone(), self.names.clone()).with_inboxes(inboxes)
     }
 }

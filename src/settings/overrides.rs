@@ -17,6 +17,7 @@ pub(super) const PATHS: &[&str] = &[
     "nats.credentials_file",
     "nats.nkey_file",
     "nats.inbox_prefix",
+    "nats.answer_inboxes",
     "nats.tls.required",
     "nats.tls.ca_file",
     "nats.tls.cert_file",

@@ -85,13 +85,12 @@ fn nats(fields: &mut Fields<'_>, nats: &mut NatsSettings, files: &Files, report:
     nats.password = password.map(|taken| taken.value);
     nats.credentials_file = files.path(fields, "credentials_file", true, report).map(|taken| taken.value);
     nats.nkey = files.secret_file(fields, "nkey_file", report).map(|taken| taken.value);
-    if let Some(prefix) = fields.string("inbox_prefix", report) {
-        let token = |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-        if prefix.value.len() <= 100 && prefix.value.split('.').all(token) {
-            nats.inbox_prefix = prefix.value;
-        } else {
-            prefix.error(report, "is no subject prefix", "use letters, digits, _ and -, with dots between tokens, such as _INBOX_sluice");
-        }
+    if let Some(prefix) = fields.string("inbox_prefix", report).filter(|prefix| is_inbox_prefix(prefix, report)) {
+        nats.inbox_prefix = prefix.value;
+    }
+    if let Some(prefixes) = fields.strings("answer_inboxes", report) {
+        let prefixes = prefixes.value.into_iter().filter(|prefix| is_inbox_prefix(prefix, report));
+        nats.answer_inboxes = prefixes.map(|prefix| prefix.value).collect();
     }
     nats.tls = files.tls(fields, report);
     if let Some(urls) = urls {
@@ -101,6 +100,15 @@ fn nats(fields: &mut Fields<'_>, nats: &mut NatsSettings, files: &Files, report:
         let message = format!("{} are given, but only one of them can be used", ways.join(" and "));
         report.error(fields.place(), "nats", message, "remove all but one");
     }
+}
+
+fn is_inbox_prefix(prefix: &Taken<String>, report: &mut Report) -> bool {
+    let token = |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    let good = prefix.value.len() <= 100 && prefix.value.split('.').all(token);
+    if !good {
+        prefix.error(report, "is no subject prefix", "use letters, digits, _ and -, with dots between tokens, such as _INBOX_sluice");
+    }
+    good
 }
 
 fn nats_urls(urls: Taken<Vec<Taken<String>>>, nats: &mut NatsSettings, ways: &mut Vec<&str>, report: &mut Report) {

@@ -1,9 +1,9 @@
 //! The JetStream API as the rest of the store speaks it: one request, one typed failure, one time limit.
 //!
 //! Requests are written by hand rather than through the client library's stream handles, because those read the stream's
-//! info first, drop configuration fields they do not know, and match on too little. What must never be staler than a
-//! watch's hint is read by `STREAM.MSG.GET`, which the stream's leader alone answers; direct gets, which a lagging
-//! replica may answer, are for immutable things only.
+//! info first, drop configuration fields they do not know, and match on too little. Messages are read by
+//! `STREAM.MSG.GET`, which the stream's leader alone answers, so that they are never staler than a watch's hint; direct
+//! gets, which a lagging replica may answer, are not used (see [`super::configs`]).
 
 use super::entries::Operation;
 use super::error::{StoreError, StoreErrorKind};
@@ -118,6 +118,16 @@ pub(super) struct Stored {
     pub payload: Bytes,
 }
 
+/// A message as it lies in a stream, with its headers as they are on the wire.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub subject: String,
+    pub sequence: u64,
+    pub time: Timestamp,
+    pub headers: Vec<u8>,
+    pub payload: Bytes,
+}
+
 /// Says at any moment whether something may be changed.
 pub type Guard = Arc<dyn Fn() -> bool + Send + Sync>;
 
@@ -134,17 +144,25 @@ pub(super) struct Api {
     pub client: Client,
     timeout: Duration,
     guard: Option<Guard>,
+    /// Whether listings may make consumers.
+    pub consumers: bool,
 }
 
 impl Api {
     /// Calls that take at most [`TIMEOUT`].
     pub fn new(client: Client) -> Self {
-        Self { client, timeout: TIMEOUT, guard: None }
+        Self { client, timeout: TIMEOUT, guard: None, consumers: true }
     }
 
     /// The same with another time limit.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The same for one who may not make consumers.
+    pub fn without_consumers(mut self) -> Self {
+        self.consumers = false;
         self
     }
 
@@ -239,12 +257,30 @@ impl Api {
 
     /// The message that `query` asks for, by the stream's leader.
     pub async fn message(&self, stream: &str, query: Value) -> Result<Option<Stored>, Failure> {
+        let Some(raw) = self.raw(stream, query).await? else { return Ok(None) };
+        let headers = String::from_utf8_lossy(&raw.headers);
+        let header = |name: &str| {
+            let mut pairs = headers.lines().filter_map(|line| line.split_once(':'));
+            pairs.find(|(key, _)| *key == name).map(|(_, value)| value.trim().to_owned())
+        };
+        Ok(Some(Stored {
+            operation: operation(header),
+            confirms: confirms(header),
+            subject: raw.subject,
+            sequence: raw.sequence,
+            time: raw.time,
+            payload: raw.payload,
+        }))
+    }
+
+    /// The same, with its headers as they are.
+    pub async fn raw(&self, stream: &str, query: Value) -> Result<Option<Raw>, Failure> {
         #[derive(Deserialize)]
         struct Answer {
-            message: Raw,
+            message: Encoded,
         }
         #[derive(Deserialize)]
-        struct Raw {
+        struct Encoded {
             subject: String,
             seq: u64,
             time: Timestamp,
@@ -258,22 +294,9 @@ impl Api {
             Err(failure) if failure.is(code::NO_MESSAGE_FOUND) => return Ok(None),
             Err(failure) => return Err(failure),
         };
-        let raw = answer.message;
+        let Encoded { subject, seq, time, hdrs, data } = answer.message;
         let plain = |text: &str| STANDARD.decode(text).map_err(|error| Failure::Protocol(format!("unreadable message: {error}")));
-        let headers = plain(&raw.hdrs)?;
-        let headers = String::from_utf8_lossy(&headers);
-        let header = |name: &str| {
-            let mut pairs = headers.lines().filter_map(|line| line.split_once(':'));
-            pairs.find(|(key, _)| *key == name).map(|(_, value)| value.trim().to_owned())
-        };
-        Ok(Some(Stored {
-            operation: operation(header),
-            confirms: confirms(header),
-            subject: raw.subject,
-            sequence: raw.seq,
-            time: raw.time,
-            payload: Bytes::from(plain(&raw.data)?),
-        }))
+        Ok(Some(Raw { subject, sequence: seq, time, headers: plain(&hdrs)?, payload: Bytes::from(plain(&data)?) }))
     }
 
     /// Asks for the deletion of a consumer of ours without waiting for the answer: it ends by itself a little later.

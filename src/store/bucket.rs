@@ -31,6 +31,12 @@ impl Bucket {
         self
     }
 
+    /// The same for one who may not make consumers.
+    pub fn without_consumers(mut self) -> Self {
+        self.api = self.api.without_consumers();
+        self
+    }
+
     /// The same, with a guard that is asked right before each write.
     pub fn guarded(mut self, guard: Guard) -> Self {
         self.api = self.api.guarded(guard);

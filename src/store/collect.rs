@@ -28,6 +28,9 @@ pub(super) enum Which {
 impl Api {
     /// The messages of `stream` on `filter`, oldest first.
     pub async fn collect(&self, stream: &str, filter: &str, which: Which) -> Result<Vec<Stored>, Failure> {
+        if !self.consumers {
+            return self.collect_one_by_one(stream, filter, which).await;
+        }
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let Some(newest) = self.last(stream, filter).await? else { return Ok(Vec::new()) };

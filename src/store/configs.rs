@@ -1,15 +1,16 @@
-//! The Object Store of the configs: safe reads (metadata first, then the chunks by direct get, digest checked before a
-//! byte is handed out, size capped, links refused), immutable writes.
+//! The Object Store of the configs: safe reads (metadata first, then the chunks, digest checked before a byte is handed
+//! out, size capped, links refused), immutable writes.
 //!
-//! Metadata is read from the stream's leader, so that it is never staler than a watch's hint. Chunks are named by a
-//! unique id and never change, so any replica may answer for them; one that lags is asked again, then the leader is.
+//! All is read from the stream's leader, so that it is never staler than a watch's hint, and never by direct gets: those
+//! answer with the bytes as they were stored, wherever the asker says and with the server's rights, so that whoever may store
+//! a chunk and get it directly could publish it anywhere. `STREAM.MSG.GET` answers in an envelope.
 
-use super::api::{Api, Failure, Guard, Stored, TIMEOUT, header};
+use super::api::{Api, Failure, Guard, TIMEOUT, header};
 use super::collect::Which;
 use super::error::{StoreError, StoreErrorKind, Unfit};
-use super::object::{Meta, chunk_subject, meta_subject, sum, written};
 use crate::pipeline::config::MAX_CONFIG_BYTES;
 use crate::pipeline::id::{PipelineId, VersionName};
+use crate::pipeline::object::{CHUNK, Meta, chunk_subject, meta_subject, metadata, sum, written};
 use async_nats::{Client, HeaderMap};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
@@ -40,8 +41,6 @@ pub struct VersionInfo {
     pub stored: Timestamp,
 }
 
-/// Bytes a chunk, as every client library cuts them.
-const CHUNK: usize = 128 * 1024;
 /// Chunks that a config may have: a config of the largest size in chunks of 1 KiB. More would only waste round trips.
 const MAX_CHUNKS: u64 = 1024;
 /// The Object Store of the configs.
@@ -55,6 +54,12 @@ pub struct Configs {
 impl Configs {
     pub(super) fn new(client: Client, bucket: &str) -> Self {
         Self { api: Api::new(client), bucket: bucket.to_owned(), stream: format!("OBJ_{bucket}") }
+    }
+
+    /// The same for one who may not make consumers: listings ask for each message by itself.
+    pub fn without_consumers(mut self) -> Self {
+        self.api = self.api.without_consumers();
+        self
     }
 
     /// The same, with a guard that is asked right before each write.
@@ -192,63 +197,35 @@ impl Configs {
         let mut bytes = BytesMut::with_capacity(usize::try_from(meta.size).unwrap_or_default());
         let mut from = 1;
         for _ in 0..meta.chunks {
-            let chunk = self.chunk(&subject, from).await.map_err(|failure| failure.during(self.reading(name)))?;
-            let Some((sequence, chunk)) = chunk else {
+            let query = json!({ "seq": from, "next_by_subj": subject });
+            let chunk = self.api.message(&self.stream, query).await.map_err(|failure| failure.during(self.reading(name)))?;
+            let Some(chunk) = chunk else {
                 return Err(self.unfit(name, Unfit::DigestMismatch, "some of its chunks are gone"));
             };
-            if bytes.len() + chunk.len() > MAX_CONFIG_BYTES {
+            if bytes.len() + chunk.payload.len() > MAX_CONFIG_BYTES {
                 return Err(self.unfit(name, Unfit::TooLarge, "its chunks hold more than its metadata says"));
             }
-            bytes.extend_from_slice(&chunk);
-            from = sequence + 1;
+            bytes.extend_from_slice(&chunk.payload);
+            from = chunk.sequence + 1;
         }
         Ok(bytes.freeze())
-    }
-
-    /// The first chunk on `subject` at sequence `from` or later.
-    async fn chunk(&self, subject: &str, from: u64) -> Result<Option<(u64, Bytes)>, Failure> {
-        let query = json!({ "seq": from, "next_by_subj": subject });
-        let direct = format!("$JS.API.DIRECT.GET.{}", self.stream);
-        match self.api.exchange(&direct, None, Bytes::from(query.to_string())).await {
-            Ok(message) if message.status.is_none() => {
-                let sequence = message.headers.as_ref().and_then(|headers| headers.get("Nats-Sequence"));
-                if let Some(sequence) = sequence.and_then(|sequence| sequence.as_str().parse().ok()) {
-                    return Ok(Some((sequence, message.payload)));
-                }
-            }
-            // Not there (yet, on this replica), or no direct gets on this stream: the leader knows.
-            Ok(_) | Err(Failure::NoResponders) => {}
-            Err(failure) => return Err(failure),
-        }
-        let found: Option<Stored> = self.api.message(&self.stream, query).await?;
-        Ok(found.map(|message| (message.sequence, message.payload)))
     }
 
     async fn write(&self, name: &str, bytes: &Bytes, digest: &str, expected: u64) -> Result<(), Failure> {
         let nuid = uuid::Uuid::new_v4().simple().to_string();
         let subject = chunk_subject(&self.bucket, &nuid);
         let chunk = CHUNK.min(self.api.client.max_payload() / 2).max(1024);
-        let mut chunks = 0_u64;
         for start in (0..bytes.len()).step_by(chunk) {
             let part = bytes.slice(start..(start + chunk).min(bytes.len()));
             match self.api.publish(&subject, HeaderMap::new(), part).await {
                 Err(Failure::NoResponders) => return Err(self.api.absent(&self.stream).await),
                 written => written?,
             };
-            chunks += 1;
         }
-        let meta = json!({
-            "name": name,
-            "bucket": self.bucket,
-            "nuid": nuid,
-            "size": bytes.len(),
-            "mtime": Timestamp::now().to_string(),
-            "chunks": chunks,
-            "digest": digest,
-            "options": { "max_chunk_size": chunk },
-        });
+        let now = Timestamp::now().to_string();
+        let meta = metadata(&self.bucket, name, &nuid, (bytes.len(), chunk), digest, &now);
         let headers = header("Nats-Rollup", "sub");
-        let meta = Bytes::from(meta.to_string());
+        let meta = Bytes::from(meta);
         let written = self.api.publish_expecting(&self.stream, &meta_subject(&self.bucket, name), headers, meta, expected).await;
         if written.is_err() {
             let purge = json!({ "filter": subject });

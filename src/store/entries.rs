@@ -62,6 +62,12 @@ impl Entries {
         self.bucket.stream()
     }
 
+    /// The same for one who may not make consumers: listings ask for each message by itself.
+    pub fn without_consumers(mut self) -> Self {
+        self.bucket = self.bucket.without_consumers();
+        self
+    }
+
     /// When the bucket was created. [`super::StoreErrorKind::Missing`] where there is no bucket.
     pub async fn bucket_created(&self) -> Result<Timestamp, StoreError> {
         self.bucket.created().await.map_err(|failure| self.during("look at the entries' bucket", failure))

@@ -1,4 +1,5 @@
-//! Requests for the log lines of a pipeline, over core NATS, and their answers: from every process that has some.
+//! Requests for the log lines of a pipeline, over core NATS, and their answers: from every process that has some, to inboxes
+//! and nowhere else.
 //!
 //! Called by whatever process executes pipelines, and by the command that asks.
 
@@ -7,6 +8,7 @@ use super::error::{StoreError, StoreErrorKind};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::logs::{LogLine, LogsReply, LogsRequest};
 use crate::pipeline::names::Names;
+use crate::pipeline::subject::is_inbox;
 use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -46,7 +48,7 @@ impl Logs {
     pub async fn subscribe(&self, id: Option<&PipelineId>) -> Result<Requests, StoreError> {
         let messages = self.client.subscribe(self.names.logs(id.map_or("*", PipelineId::as_str))).await;
         let failed = |error| StoreError::caused(StoreErrorKind::Unavailable, "subscribe to requests for log lines", error);
-        Ok(Requests { messages: messages.map_err(failed)? })
+        Ok(Requests { messages: messages.map_err(failed)?, inboxes: self.names.inboxes().to_vec() })
     }
 
     /// Answers; lost where nobody waits any more. Of too many lines the oldest are left out.
@@ -104,6 +106,7 @@ fn serialized(value: &impl serde::Serialize, what: &str) -> Result<Vec<u8>, Stor
 /// The requests as they come.
 pub struct Requests {
     messages: Subscriber,
+    inboxes: Vec<String>,
 }
 
 impl Requests {
@@ -113,7 +116,8 @@ impl Requests {
             let message = self.messages.next().await?;
             let id = message.subject.rsplit('.').next().and_then(|id| PipelineId::parse(id).ok());
             let request = serde_json::from_slice(&message.payload).ok();
-            if let (Some(id), Some(request), Some(reply)) = (id, request, message.reply) {
+            let inbox = message.reply.filter(|reply| is_inbox(reply, &self.inboxes));
+            if let (Some(id), Some(request), Some(reply)) = (id, request, inbox) {
                 return Some(Asked { id, request, reply });
             }
         }

@@ -13,8 +13,9 @@ pub mod entries;
 pub mod error;
 pub mod lease;
 mod link;
+pub mod letters;
 pub mod logs;
-mod object;
+mod one_by_one;
 mod pause;
 pub mod payloads;
 mod prepare;
@@ -31,6 +32,7 @@ pub use entries::{Entries, EntryRecord, Operation};
 pub use error::{StoreError, StoreErrorKind};
 pub use lease::{Lease, LeaseHolder, LeaseStore};
 pub use link::Link;
+pub use letters::LetterStream;
 pub use payloads::Payloads;
 pub use reports::Reports;
 pub use states::{State, StateRequest, States};
@@ -65,6 +67,8 @@ pub struct Store {
     pub logs: logs::Logs,
     /// Payloads too large for their dead letters.
     pub payloads: Payloads,
+    /// The stream of the dead letters.
+    pub letters: LetterStream,
     /// The pipelines' streams and durables.
     pub streams: Streams,
     /// What the connection says of itself.
@@ -91,6 +95,7 @@ impl Store {
             states: States::new(client.clone(), &names),
             logs: logs::Logs::new(client.clone(), names.clone()),
             payloads: Payloads::new(client.clone(), &names.dead_letter_objects()),
+            letters: LetterStream::new(client.clone(), &names.dead_letters()),
             streams: Streams::new(client.clone(), names.clone()),
             replicas: settings.jetstream.replicas,
             client,
@@ -99,7 +104,15 @@ impl Store {
         })
     }
 
-    /// Creates the buckets, the Object Store and the stream of the dead letters where they are missing, with
+    /// The same for a person or CI, who may not make consumers: listings ask for each message by itself.
+    pub fn without_consumers(mut self) -> Self {
+        self.entries = self.entries.without_consumers();
+        self.configs = self.configs.without_consumers();
+        self.status = self.status.without_consumers();
+        self
+    }
+
+    /// Creates the buckets, the Object Stores and the stream of the dead letters where they are missing, with
     /// `settings.jetstream.replicas`. Leaves what exists as it is.
     pub async fn prepare(&self) -> Result<(), StoreError> {
         prepare::prepare(&self.client, &self.names, self.replicas).await

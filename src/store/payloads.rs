@@ -5,7 +5,7 @@
 
 use super::api::Api;
 use super::error::{StoreError, StoreErrorKind, Unfit};
-use super::object::{Meta, chunk_subject, meta_subject, written};
+use crate::pipeline::object::{CHUNK, Meta, chunk_subject, meta_subject, metadata, written};
 use async_nats::{Client, HeaderMap};
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
@@ -77,7 +77,6 @@ impl Payloads {
 
     /// Puts back a payload that was removed while a dead letter came to need it.
     pub async fn restore(&self, name: &str, payload: &Bytes) -> Result<(), StoreError> {
-        const CHUNK: usize = 128 << 10;
         let what = || format!("put the payload {name} back into {}", self.stream);
         let nuid = uuid::Uuid::new_v4().simple().to_string();
         let subject = chunk_subject(&self.bucket, &nuid);
@@ -85,18 +84,10 @@ impl Payloads {
             let part = payload.slice(start..(start + CHUNK).min(payload.len()));
             self.api.publish(&subject, HeaderMap::new(), part).await.map_err(|failure| failure.during(what()))?;
         }
-        let meta = json!({
-            "name": name,
-            "bucket": self.bucket,
-            "nuid": nuid,
-            "size": payload.len(),
-            "chunks": payload.len().div_ceil(CHUNK),
-            "mtime": jiff::Timestamp::now().to_string(),
-            "digest": written(&Sha256::digest(payload)),
-            "options": { "max_chunk_size": CHUNK },
-        });
+        let (digest, now) = (written(&Sha256::digest(payload)), jiff::Timestamp::now().to_string());
+        let meta = metadata(&self.bucket, name, &nuid, (payload.len(), CHUNK), &digest, &now);
         let headers = super::api::header("Nats-Rollup", "sub");
-        let put = self.api.publish(&meta_subject(&self.bucket, name), headers, Bytes::from(meta.to_string())).await;
+        let put = self.api.publish(&meta_subject(&self.bucket, name), headers, Bytes::from(meta)).await;
         put.map(|_| ()).map_err(|failure| failure.during(what()))
     }
 

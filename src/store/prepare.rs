@@ -21,14 +21,13 @@ pub(super) async fn prepare(client: &Client, names: &Names, replicas: usize) -> 
     // Epochs are revisions of this bucket and must grow even where it is made anew. Nobody writes to it once a second
     // for long, so the seconds since 1970 are beyond whatever an earlier one has reached.
     lease["first_seq"] = json!(jiff::Timestamp::now().as_second().max(1));
-    let wanted = [
-        bucket(&names.entries(), ENTRIES_HISTORY, 0),
-        bucket(&names.status(), 1, 0),
-        lease,
-        object_store(&names.configs()),
-        dead_letters(names),
-    ];
-    try_join_all(wanted.into_iter().map(|config| create(&api, config, replicas))).await.map(|_| ())
+    let wanted = [entries(names), bucket(&names.status(), 1, 0), lease, object_store(&names.configs()), dead_letters(names)];
+    try_join_all(wanted.into_iter().map(|config| create(&api, config, replicas))).await?;
+    // Payloads are kept as safe as the dead letters that refer to them.
+    let during = |failure: Failure| failure.during("look at the stream of the dead letters");
+    let letters = api.info(&names.dead_letters()).await.map_err(during)?;
+    let replicas = letters["config"]["num_replicas"].as_u64().and_then(|copies| usize::try_from(copies).ok()).unwrap_or(replicas);
+    create(&api, object_store(&names.dead_letter_objects()), replicas).await
 }
 
 async fn create(api: &Api, mut config: Value, replicas: usize) -> Result<(), StoreError> {
@@ -77,8 +76,17 @@ fn bucket(name: &str, history: u32, max_age: u64) -> Value {
         "duplicate_window": if max_age == 0 { two_minutes } else { max_age.min(two_minutes) },
         "allow_rollup_hdrs": true,
         "deny_delete": true,
-        "allow_direct": true,
+        "allow_direct": false,
     })
+}
+
+/// The entries' bucket, as the first parent makes it: its clients get keys directly. Nobody needs the right to do so in any
+/// other bucket or stream of ours (a direct get publishes the bytes of whoever stored them wherever the asker says, with the
+/// server's rights), so those do not answer them at all.
+fn entries(names: &Names) -> Value {
+    let mut config = bucket(&names.entries(), ENTRIES_HISTORY, 0);
+    config["allow_direct"] = json!(true);
+    config
 }
 
 /// An Object Store, as every client library makes them.
@@ -96,7 +104,7 @@ fn object_store(name: &str) -> Value {
         "max_msg_size": -1,
         "max_age": 0,
         "allow_rollup_hdrs": true,
-        "allow_direct": true,
+        "allow_direct": false,
     })
 }
 
@@ -115,6 +123,6 @@ fn dead_letters(names: &Names) -> Value {
         "max_consumers": -1,
         "max_msg_size": -1,
         "max_age": 0,
-        "allow_direct": true,
+        "allow_direct": false,
     })
 }

@@ -1,6 +1,7 @@
 //! Requests for a pipeline's state, over core NATS: the body is the pipeline's id, the answer JSON. The first parent's
 //! producers ask them, and take the first answer.
 //!
+//! Answers go to inboxes and nowhere else: whoever asks chooses the subject, and the rights are those of the one that answers.
 //! Who knows nothing of an id says nothing: another may know. Called by whatever process executes pipelines, and by the
 //! holder for those that nobody executes.
 
@@ -9,6 +10,7 @@ use super::error::{StoreError, StoreErrorKind};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::names::Names;
 use crate::pipeline::report::ExecutionReport;
+use crate::pipeline::subject::is_inbox;
 use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -43,11 +45,12 @@ pub struct StateRequest {
 pub struct States {
     client: Client,
     subject: String,
+    inboxes: Vec<String>,
 }
 
 impl States {
     pub(super) fn new(client: Client, names: &Names) -> Self {
-        Self { client, subject: names.states() }
+        Self { client, subject: names.states(), inboxes: names.inboxes().to_vec() }
     }
 
     /// Receives the requests from now on, all of them in every process that does. Survives reconnects. `Unavailable` where
@@ -57,7 +60,7 @@ impl States {
         let subscribed = tokio::time::timeout(TIMEOUT, self.client.subscribe(self.subject.clone())).await;
         let messages = subscribed.map_err(|_| StoreError::new(StoreErrorKind::Unavailable, format!("{what}: timed out")))?;
         let messages = messages.map_err(|error| StoreError::caused(StoreErrorKind::Unavailable, what, error))?;
-        Ok(StateRequests { messages })
+        Ok(StateRequests { messages, inboxes: self.inboxes.clone() })
     }
 
     /// Answers `request`; lost where nobody waits any more.
@@ -75,16 +78,18 @@ impl States {
 /// The requests as they come.
 pub struct StateRequests {
     messages: Subscriber,
+    inboxes: Vec<String>,
 }
 
 impl StateRequests {
-    /// The next one that can be answered; `None` once the connection is closed. What names no pipeline, or does not say
-    /// where the answer goes, is left out. Safe to drop at any time.
+    /// The next one that can be answered; `None` once the connection is closed. What names no pipeline, or no
+    /// inbox for the answer, is left out. Safe to drop at any time.
     pub async fn next(&mut self) -> Option<StateRequest> {
         loop {
             let message = self.messages.next().await?;
             let id = std::str::from_utf8(&message.payload).ok().and_then(|id| PipelineId::parse(id).ok());
-            if let (Some(id), Some(reply)) = (id, message.reply) {
+            let inbox = message.reply.filter(|reply| is_inbox(reply, &self.inboxes));
+            if let (Some(id), Some(reply)) = (id, inbox) {
                 return Some(StateRequest { id, reply });
             }
         }

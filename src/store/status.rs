@@ -37,6 +37,12 @@ impl StatusStore {
         Self { bucket: Bucket::new(client.clone(), name), client, unreadable: Arc::default() }
     }
 
+    /// The same for one who may not make consumers: listings ask for each message by itself.
+    pub fn without_consumers(mut self) -> Self {
+        self.bucket = self.bucket.without_consumers();
+        self
+    }
+
     /// The same, with a guard that is asked right before each write.
     pub fn guarded(mut self, guard: Guard) -> Self {
         self.bucket = self.bucket.guarded(guard);

@@ -241,7 +241,7 @@ impl Streams {
             "max_msgs_per_subject": -1,
             "max_msg_size": -1,
             "num_replicas": stream.replicas,
-            "allow_direct": true,
+            "allow_direct": false,
             "metadata": metadata(Some(id)),
         });
         match self.api.call::<Value>(&format!("STREAM.CREATE.{}", stream.name), config).await {

@@ -9,8 +9,8 @@
 use super::api::{Api, TIMEOUT, operation};
 use super::collect::Delivery;
 use super::entries::Operation;
-use super::object::object_name;
 use crate::pipeline::backoff::Backoff;
+use crate::pipeline::object::object_name;
 use async_nats::connection::State;
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt as _;

@@ -19,6 +19,8 @@ async fn stream(nats: &Nats, change: impl FnOnce(&mut Config)) -> (jetstream::Co
     };
     change(&mut config);
     jetstream.create_stream(config).await.unwrap();
+    let payloads = jetstream::object_store::Config { bucket: "x-dlq-payloads".into(), ..Default::default() };
+    jetstream.create_object_store(payloads).await.unwrap();
     (jetstream, DeadLetters::new(nats.client().await, "x-dlq", "x-dlq.p", "x-dlq-payloads"))
 }
 

@@ -7,6 +7,7 @@
 #[macro_use]
 mod support;
 
+mod borrowed_rights;
 mod chart;
 mod cli;
 mod collector;

@@ -198,7 +198,7 @@ async fn preparing_leaves_buckets_that_exist_as_they_are() {
     assert_eq!(jetstream.get_key_value("alpha-lease").await.unwrap().status().await.unwrap().max_age(), Duration::from_secs(10));
     jetstream.get_object_store("alpha-configs").await.unwrap();
     let letters = jetstream.get_stream("alpha-dlq").await.unwrap().cached_info().config.clone();
-    assert!(letters.discard_new_per_subject && letters.allow_direct && letters.metadata.contains_key("sluice"));
+    assert!(letters.discard_new_per_subject && !letters.allow_direct && letters.metadata.contains_key("sluice"));
     assert_eq!(letters.subjects, ["alpha-dlq.>"]);
 }
 

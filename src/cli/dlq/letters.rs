@@ -1,24 +1,20 @@
-//! Dead letters as they lie in their stream: listed by headers alone, read one by one with their payloads, removed.
-//!
-//! A letter is read by a direct get, since the other way the client keeps only the last of several values of a header; a
-//! replica that does not have it (yet) is not believed, the stream's leader is asked.
+//! Dead letters as they lie in their stream: listed, read one by one with their payloads, removed. All by requests that the
+//! stream's leader answers, without consumers and direct gets, which would be more than a right to read
+//! ([`crate::store::letters`]).
 
 use super::super::context::Context;
 use super::super::facts::{failed, stream_info};
 use super::super::failure::{Exit, Failure};
 use super::select::LetterName;
-use crate::store::Store;
+use crate::store::{LetterStream, Store};
 use async_nats::HeaderMap;
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind, Stream};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// A dead letter, without its payload unless it is shown.
 #[derive(Debug, Clone, Serialize)]
@@ -62,6 +58,7 @@ impl Letter {
 /// The stream of the dead letters, as far as it concerns one pipeline.
 pub struct Letters {
     stream: Stream<()>,
+    letters: LetterStream,
     prefix: String,
     /// The stream as it is.
     pub info: Info,
@@ -74,63 +71,23 @@ impl Letters {
         let Some(info) = stream_info(store, &name).await? else { return Ok(None) };
         let jetstream = jetstream::new(store.client.clone());
         let stream = jetstream.get_stream_no_info(&name).await.map_err(|error| failed("read the dead letters", &error))?;
-        Ok(Some(Self { stream, prefix, info }))
+        Ok(Some(Self { stream, letters: store.letters.clone(), prefix, info }))
     }
 
-    /// Hands every letter to `take`, oldest first, without payloads: one short-lived consumer that reads headers only.
-    pub async fn each(&self, mut take: impl FnMut(Letter)) -> Result<(), Failure> {
-        let doing = "read the dead letters";
-        let config = pull::Config {
-            filter_subject: format!("{}.>", self.prefix),
-            headers_only: true,
-            ack_policy: AckPolicy::None,
-            inactive_threshold: Duration::from_secs(30),
-            memory_storage: true,
-            ..pull::Config::default()
-        };
-        let consumer = self.stream.create_consumer(config).await.map_err(|error| failed(doing, &error))?;
-        let mut left = consumer.cached_info().num_pending;
-        while left > 0 {
-            let mut batch = consumer.fetch().max_messages(500).messages().await.map_err(|error| failed(doing, &error))?;
-            let before = left;
-            while let Some(message) = batch.next().await {
-                let message = message.map_err(|error| failed(doing, &error))?;
-                let info = message.info().map_err(|error| failed(doing, &error))?;
-                left = info.pending;
-                let empty = HeaderMap::new();
-                let headers = message.headers.as_ref().unwrap_or(&empty);
-                let time = Timestamp::from_nanosecond(info.published.unix_timestamp_nanos()).ok();
-                take(Letter::new(&self.prefix, &message.subject, info.stream_sequence, time, headers));
-            }
-            if left == before {
-                break; // Removed meanwhile: what was counted does not come any more.
-            }
-        }
-        // It would also go by itself after its inactivity threshold.
-        let _ = self.stream.delete_consumer(&consumer.cached_info().name).await;
+    /// Hands every letter to `take`, oldest first, without payloads.
+    pub async fn each(&self, take: impl FnMut(Letter)) -> Result<(), Failure> {
+        let found = self.letters.each(&format!("{}.>", self.prefix), |message| self.letter(&message)).await;
+        let mut found = found?;
+        found.sort_by_key(|letter| letter.sequence);
+        found.into_iter().for_each(take);
         Ok(())
     }
 
     /// One letter of this pipeline with its payload, as it is stored; `None` where there is none (any more).
     pub async fn find(&self, name: &LetterName) -> Result<Option<StreamMessage>, Failure> {
-        let subject = |identity: &str| format!("{}.{identity}", self.prefix);
-        let direct = match name {
-            LetterName::Sequence(sequence) => self.stream.direct_get(*sequence).await,
-            LetterName::Identity(identity) => self.stream.direct_get_last_for_subject(subject(identity)).await,
-        };
-        let found = match direct {
-            Ok(message) => Some(message),
-            Err(_) => {
-                let asked = match name {
-                    LetterName::Sequence(sequence) => self.stream.get_raw_message(*sequence).await,
-                    LetterName::Identity(identity) => self.stream.get_last_raw_message_by_subject(&subject(identity)).await,
-                };
-                match asked {
-                    Ok(message) => Some(message),
-                    Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => None,
-                    Err(error) => return Err(failed("read the dead letter", &error)),
-                }
-            }
+        let found = match name {
+            LetterName::Sequence(sequence) => self.letters.at(*sequence).await?,
+            LetterName::Identity(identity) => self.letters.last(&format!("{}.{identity}", self.prefix)).await?,
         };
         Ok(found.filter(|message| message.subject.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.'))))
     }
@@ -144,11 +101,7 @@ impl Letters {
 
     /// Whether a letter with this identity is there now; the stream's leader says.
     pub async fn is_there(&self, identity: &str) -> Result<bool, Failure> {
-        match self.stream.get_last_raw_message_by_subject(&format!("{}.{identity}", self.prefix)).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(false),
-            Err(error) => Err(failed("look for a dead letter", &error)),
-        }
+        Ok(self.letters.last(&format!("{}.{identity}", self.prefix)).await?.is_some())
     }
 
     /// Removes the letter with this very sequence: one that came after it under the same identity stays. `false` where it

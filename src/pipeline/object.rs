@@ -1,6 +1,7 @@
 //! What an object of an Object Store is on the wire, as every client library writes it: metadata, subjects, digest.
 //!
-//! Plain functions, no I/O. Configs and the payloads of dead letters are read and written by these.
+//! Plain functions, no I/O. Configs and the payloads of dead letters are read and written by these, and metadata is always
+//! put over what is there.
 
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
@@ -14,12 +15,18 @@ const LENIENT: GeneralPurpose =
 /// An object's metadata, as far as it matters here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Meta {
+pub struct Meta {
+    /// The object's name.
     pub name: String,
+    /// What its chunks are called by.
     pub nuid: String,
+    /// Its size in bytes.
     pub size: u64,
+    /// The number of its chunks.
     pub chunks: u64,
+    /// The digest, `SHA-256=…`.
     pub digest: String,
+    /// Whether it is gone.
     pub deleted: bool,
     options: Option<Options>,
 }
@@ -41,28 +48,52 @@ impl Meta {
     }
 }
 
+/// What is behind base64 in an answer of the JetStream API.
+pub fn decoded(text: &str) -> Option<Vec<u8>> {
+    base64::engine::general_purpose::STANDARD.decode(text).ok()
+}
+
 /// The subject of the metadata of the object `name`.
-pub(super) fn meta_subject(bucket: &str, name: &str) -> String {
+pub fn meta_subject(bucket: &str, name: &str) -> String {
     format!("$O.{bucket}.M.{}", URL_SAFE.encode(name))
 }
 
 /// The subject of the chunks that are called `nuid`.
-pub(super) fn chunk_subject(bucket: &str, nuid: &str) -> String {
+pub fn chunk_subject(bucket: &str, nuid: &str) -> String {
     format!("$O.{bucket}.C.{nuid}")
 }
 
 /// The SHA-256 in a digest as the Object Store writes it.
-pub(super) fn sum(digest: &str) -> Option<[u8; 32]> {
+pub fn sum(digest: &str) -> Option<[u8; 32]> {
     let text = digest.strip_prefix("SHA-256=")?;
     LENIENT.decode(text).ok()?.try_into().ok()
 }
 
 /// A SHA-256 as the Object Store writes it.
-pub(super) fn written(sum: &[u8]) -> String {
+pub fn written(sum: &[u8]) -> String {
     format!("SHA-256={}", URL_SAFE.encode(sum))
 }
 
 /// The name of the object whose metadata subject ends in `token`.
-pub(super) fn object_name(token: &str) -> Option<String> {
+pub fn object_name(token: &str) -> Option<String> {
     String::from_utf8(LENIENT.decode(token).ok()?).ok()
+}
+
+/// Bytes a chunk, as every client library cuts them.
+pub const CHUNK: usize = 128 << 10;
+
+/// The metadata of the object `name`, `size` bytes in chunks of at most `chunk` that are called `nuid`, written at `now`
+/// (RFC 3339).
+pub fn metadata(bucket: &str, name: &str, nuid: &str, (size, chunk): (usize, usize), digest: &str, now: &str) -> String {
+    serde_json::json!({
+        "name": name,
+        "bucket": bucket,
+        "nuid": nuid,
+        "size": size,
+        "mtime": now,
+        "chunks": size.div_ceil(chunk.max(1)),
+        "digest": digest,
+        "options": { "max_chunk_size": chunk },
+    })
+    .to_string()
 }
