@@ -69,6 +69,11 @@ pub(super) fn advice_on(stream: &PipelineStream, desire: &Desire) -> Vec<Finding
     advice
 }
 
+/// What the stream of the dead letters may lose.
+pub(super) fn advice_on_dead_letters(stream: &str, settings: &[String]) -> impl Iterator<Item = Finding> {
+    settings.iter().map(move |setting| Finding::new(Reason::StreamUnsafe, format!("stream {stream}, of the dead letters: {setting}")))
+}
+
 /// What a target change waits for.
 pub(super) fn waits_for(stream: Option<&PipelineStream>, live: u32) -> String {
     let mut waits = Vec::new();

@@ -1,6 +1,7 @@
 //! What the controller remembers of each pipeline between two reconciles, and which of them are admitted to read which
 //! stream: a cache, never the truth. A pipeline's status is shared, not copied, among those who look at it.
 
+use super::looks::Looked;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::status::{Phase, PipelineStatus};
 use crate::store::StatusRecord;
@@ -25,6 +26,8 @@ pub(super) struct Memory {
     pub starting: u32,
     /// Since when the status cannot be written, and why.
     pub unwritten: Option<(Instant, String)>,
+    /// The stream, as it was last looked at.
+    pub looked: Looked,
     /// When the durable last could not be paused.
     pub unpausable: Option<Instant>,
 }

@@ -21,6 +21,7 @@ mod follow;
 mod joint;
 mod lease;
 mod logs;
+mod looks;
 mod memory;
 mod moving;
 mod peers;
@@ -112,6 +113,8 @@ pub struct Controller {
     own: Mutex<Vec<(ExecutionReport, Instant)>>,
     /// The keys that are no pipeline ids and were said to be.
     garbage: Said,
+    /// Why the stream of the dead letters may lose them.
+    letters: Mutex<Vec<String>>,
     /// The task that must run for ever and has ended.
     dead: OnceLock<Died>,
 }
@@ -148,6 +151,7 @@ impl Controller {
             created: joint::Joint::default(),
             own: Mutex::default(),
             garbage: Said::default(),
+            letters: Mutex::default(),
             dead: OnceLock::new(),
             deps,
         }))

@@ -6,7 +6,7 @@
 use super::Controller;
 use super::conditions::{Facts, conditions};
 use super::desire::{Desire, Finding};
-use super::fitness::{advice_on, fit_to_read, left_over, replaced, unfit, waits_for};
+use super::fitness::{advice_on, advice_on_dead_letters, fit_to_read, left_over, replaced, unfit, waits_for};
 use super::seen::Seen;
 use super::written::{shown, summary, worth_writing};
 use crate::executor::{ExecutorError, Observed};
@@ -314,6 +314,10 @@ impl Controller {
         let excess = kept.proven.len().saturating_sub(8);
         kept.proven.drain(..excess);
         let mut advice = pass.stream.as_ref().map(|stream| advice_on(stream, &pass.desire)).unwrap_or_default();
+        if let Wish::Run(_) | Wish::Paused = &pass.desire.wish {
+            advice.extend(advice_on_dead_letters(&self.deps.store.names.dead_letters(), &self.unsafe_letters()));
+        }
+        advice.extend(self.note_stream(pass.id, &mut kept, pass.desire.summary.revision));
         let switching = (world.admitted.phase == Phase::Switch).then(|| waits_for(pass.stream.as_ref(), world.live));
         if switching.is_some() && !self.can_pause(pass.id) {
             advice.push(Finding::new(Reason::ConsumerNotPaused, "the durable could not be paused for a change of the target"));

@@ -61,6 +61,7 @@ impl Controller {
         let role = self.role();
         let holder = role == Role::Holder;
         let status_made_anew = self.look_at_buckets().await?;
+        self.look_at_dead_letters().await;
         let entries = self.deps.store.entries.list().await?;
         let mut revisions = HashMap::with_capacity(entries.len());
         for entry in entries {

@@ -48,6 +48,7 @@ impl Controller {
         self.vital(tasks, "the reports' listener", ends(), self.clone().listen_to_reports(stop.clone()));
         self.vital(tasks, "the emptying of retired backends", ends(), self.clone().retire(stop.clone()));
         self.vital(tasks, "the answers to who asks for logs", ends(), self.clone().answer_logs(stop.clone()));
+        self.vital(tasks, "the looks at streams", ends(), self.clone().look_at_streams(stop.clone()));
         self.vital(tasks, "the resync", ends(), self.clone().resync_now_and_then(stop.clone()));
     }
 

@@ -104,7 +104,15 @@ async fn installation(store: &Store) -> Vec<Finding> {
         }
         Err(error) => unread("lease", &error),
     };
-    vec![bucket, lease]
+    let mut findings = vec![bucket, lease];
+    match store.unsafe_places().await {
+        Ok(places) => findings.extend(places.into_iter().map(|place| {
+            let message = format!("stream {} may lose what it has confirmed: {}", place.stream, place.settings.join(", "));
+            Finding::wrong(place.holds, message, Reason::StreamUnsafe.remedy())
+        })),
+        Err(error) => findings.push(unread("the namespace's streams", &error)),
+    }
+    findings
 }
 
 /// The streams, durables and targets of every pipeline that has an entry.
@@ -154,7 +162,7 @@ fn judge(about: &str, stream: &PipelineStream, consumer: &str) -> Vec<Finding> {
         findings.push(Finding::wrong(about, message, Reason::StreamNotWorkQueue.remedy()));
     }
     if !stream.unsafe_settings.is_empty() {
-        let message = format!("stream {name} may delete what nobody has acknowledged: {}", stream.unsafe_settings.join(", "));
+        let message = format!("stream {name} may lose what it has confirmed: {}", stream.unsafe_settings.join(", "));
         findings.push(Finding::wrong(about, message, Reason::StreamUnsafe.remedy()));
     }
     match &stream.consumer {

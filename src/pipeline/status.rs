@@ -146,6 +146,32 @@ pub struct Kept {
     /// The config that was derived, where the entry is the first parent's.
     #[serde(default)]
     pub derived: Option<DerivedFrom>,
+    /// The stream as it was last seen, so that a holder to come finds out what it has lost since.
+    #[serde(default)]
+    pub seen: Option<StreamSeen>,
+    /// What the stream has lost, said until the entry is put again.
+    #[serde(default)]
+    pub lost: Option<StreamLoss>,
+}
+
+/// A stream as it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StreamSeen {
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its last sequence.
+    pub last: u64,
+    /// Messages in it.
+    pub messages: u64,
+}
+
+/// What a stream has lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StreamLoss {
+    /// The entry's revision when that was found.
+    pub revision: u64,
+    /// For people.
+    pub message: String,
 }
 
 impl Kept {
@@ -272,10 +298,10 @@ reasons! {
     NoDatabase => "name the database in the config or in the settings",
     /// The stream belongs to something else.
     StreamForeign => "the stream of that name does not listen on this pipeline's subject; rename one of the two",
-    /// The stream is set up so that unacknowledged messages can be deleted silently.
-    StreamUnsafe => "set discard new and remove max age, per-subject limits, message TTLs and rollups from the stream",
+    /// A stream is set up so that it can lose what it has confirmed: the pipeline's, or that of the dead letters.
+    StreamUnsafe => "set discard new and remove max age, per-subject limits, message TTLs and rollups from the stream, and give it three copies in a cluster; what cannot be changed on it (storage, persist_mode, TTLs): let it run empty without producers and delete it, and it is made again",
     /// The stream lost messages that JetStream had acknowledged to their publishers.
-    StreamLostMessages => "what nobody had read yet is gone: set `sync_interval: always` or three copies; said until the execution starts anew",
+    StreamLostMessages => "what nobody had read yet is gone: set `sync_interval: always` or three copies; said until the execution starts anew, or the entry is put again",
     /// The stream is no work queue.
     StreamNotWorkQueue => "the stream must have work-queue retention; delete it or name another in the config",
     /// Two pipelines read the same stream and durable.

@@ -50,7 +50,7 @@ pub struct PipelineStream {
     pub ours: bool,
     /// Whether it has work-queue retention.
     pub work_queue: bool,
-    /// Ways in which it may delete unacknowledged messages silently, each for people.
+    /// Ways in which it may lose messages that it has acknowledged to their publishers, each for people.
     pub unsafe_settings: Vec<String>,
     /// Messages in it.
     pub messages: u64,
@@ -306,7 +306,7 @@ fn observed(info: &Value, id: &PipelineId) -> Result<PipelineStream, Failure> {
         subjects: field::<Option<_>>(config, "/subjects")?.unwrap_or_default(),
         ours: is_ours(config, id),
         work_queue: config["retention"] == "workqueue",
-        unsafe_settings: unsafe_settings(config),
+        unsafe_settings: unsafe_settings(info),
         messages,
         first_time: if messages > 0 { Some(field(info, "/state/first_ts")?) } else { None },
         first_sequence: if messages > 0 { field(info, "/state/first_seq")? } else { field::<u64>(info, "/state/last_seq")? + 1 },

@@ -35,6 +35,23 @@ async fn received(members: &[Sluice]) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_copy_in_a_cluster_is_named_in_the_status_and_by_doctor() {
+    require!("nats-server", "database");
+    let (cluster, mongo) = tokio::join!(NatsCluster::start(), Mongo::start());
+    one_copy(&cluster).await;
+    let everywhere = |cluster: &NatsCluster| [cluster.urls_without(&[]), cluster.urls_without(&[])];
+    let nodes = Nodes::on(cluster, mongo, everywhere).await;
+    nodes.publish(&plain("metrics")).await;
+    let member = &nodes.members[0];
+    let told =
+        || async { String::from_utf8_lossy(&member.cli(&["status", "metrics"]).await.stdout).contains("num_replicas 1 in the cluster") };
+    eventually("the status names it", LONG, told).await;
+    let doctor = member.cli(&["doctor"]).await;
+    let shown = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(!doctor.status.success() && shown.contains("stream alpha_metrics may lose what it has confirmed: num_replicas 1"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_node_of_a_stream_of_one_copy_killed_right_after_a_delivery_to_two_replicas_doubles_nothing() {
     require!("nats-server", "database");
     let mut fortune = Fortune::new("one-copy");

@@ -19,6 +19,7 @@ mod rotation;
 mod scale;
 mod shared;
 mod targets;
+mod unsafe_places;
 mod versions;
 mod waiting;
 mod watchdogs;
