@@ -33,6 +33,8 @@ pub enum Want {
     Stopped,
     /// Nothing is left.
     Gone,
+    /// What runs this finds its secrets as they are now; nothing is started or ended for it.
+    Refreshed(Box<ExecutionSpec>),
 }
 
 /// What one pass came to.
@@ -77,9 +79,17 @@ impl Drivers {
         self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same, but only where nothing is under way: what is has the last word.
+    pub fn want_if_idle<W: Work>(self: &Arc<Self>, id: &PipelineId, want: Want, work: impl FnOnce() -> W) {
+        let drivers = self.drivers();
+        if !drivers.contains_key(id) {
+            self.begin(drivers, id, want, work);
+        }
+    }
+
     /// Makes `want` what is wanted of `id`; `work` makes what does it, where nothing is under way.
     pub fn want<W: Work>(self: &Arc<Self>, id: &PipelineId, want: Want, work: impl FnOnce() -> W) {
-        let mut drivers = self.drivers();
+        let drivers = self.drivers();
         if let Some(driver) = drivers.get(id) {
             driver.want.send_if_modified(|old| {
                 let differs = *old != want;
@@ -90,6 +100,16 @@ impl Drivers {
             });
             return;
         }
+        self.begin(drivers, id, want, work);
+    }
+
+    fn begin<W: Work>(
+        self: &Arc<Self>,
+        mut drivers: MutexGuard<'_, HashMap<PipelineId, Driver>>,
+        id: &PipelineId,
+        want: Want,
+        work: impl FnOnce() -> W,
+    ) {
         let (sender, wanted) = watch::channel(want);
         let (trouble, poked) = (Arc::default(), Arc::new(Notify::new()));
         let drive = Drive { drivers: self.clone(), id: id.clone(), wanted, trouble: Arc::clone(&trouble), poked: poked.clone() };

@@ -48,7 +48,7 @@ impl Secret {
     }
 
     /// A secret that stands in `file`.
-    pub(super) fn from_file(value: &str, file: &Path) -> Self {
+    pub fn from_file(value: &str, file: &Path) -> Self {
         Self::made(value.to_owned(), Some(file.to_owned()), |_, _| true)
     }
 

@@ -15,6 +15,7 @@ use crate::executor::driver::listen_for_ever;
 use crate::executor::error::BackendError;
 use crate::executor::names::{EXECUTION, ID, INSTALLATION, LOADER};
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::instance::InstanceState;
 use bollard::models::EventMessage;
 use futures_util::StreamExt;
 use std::sync::Arc;
@@ -40,15 +41,20 @@ async fn once(shared: Arc<Shared>) -> Result<(), BackendError> {
     // What happens from now on comes, and what happened before is listed.
     let mut from = shared.engine.now().await?;
     let mut events = shared.engine.events(&label, from).await?;
-    for id in shared.all().await?.into_keys() {
+    for (id, (containers, _)) in shared.all().await? {
         shared.drivers.hint(&id);
+        // Its password may have changed while no controller was there.
+        shared.refresh(&id, containers.iter().filter(|one| one.instance.state == InstanceState::Unhealthy));
     }
     loop {
         match tokio::time::timeout(quiet, events.next()).await {
             Ok(Some(event)) => {
                 let event = event.map_err(|error| shared.engine.failed("events", error))?;
                 from = event.time_nano.map_or(from, |at| at.saturating_add(1));
-                take(&shared, event);
+                if let Some(id) = take(&shared, event) {
+                    let containers = shared.containers(&id).await?;
+                    shared.refresh(&id, containers.iter().filter(|one| one.instance.state == InstanceState::Unhealthy));
+                }
             }
             Ok(None) => return Ok(()),
             Err(_) => {
@@ -59,13 +65,14 @@ async fn once(shared: Arc<Shared>) -> Result<(), BackendError> {
     }
 }
 
-fn take(shared: &Shared, event: EventMessage) {
+/// Takes in an event; the pipeline of a container that has become unhealthy.
+fn take(shared: &Shared, event: EventMessage) -> Option<PipelineId> {
     let action = event.action.unwrap_or_default();
     let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
-    let Some(id) = attributes.get(ID).and_then(|id| PipelineId::parse(id).ok()) else { return };
+    let id = attributes.get(ID).and_then(|id| PipelineId::parse(id).ok())?;
     // Probes, the engine's and our own; and what carries files, which goes by itself.
     if action.starts_with("exec_") || attributes.get(EXECUTION).is_some_and(|execution| execution == LOADER) {
-        return;
+        return None;
     }
     let name = attributes.get("name").map_or("", String::as_str);
     if action == "die" {
@@ -78,6 +85,7 @@ fn take(shared: &Shared, event: EventMessage) {
     if !(shared.drivers.poke(&id) && ["create", "start"].contains(&action.as_str())) {
         shared.drivers.tell(&id);
     }
+    action.ends_with("unhealthy").then_some(id)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use super::config::{COMPLETE, secrets_directory};
 use crate::executor::error::BackendError;
 use crate::settings::{ContainerUser, FileContent, Settings};
+use sha2::{Digest, Sha256};
 use std::fs;
 use tar::{Builder, EntryType, Header};
 
@@ -13,26 +14,21 @@ const READ: u32 = 0o400;
 /// The same for a directory.
 const ENTER: u32 = 0o500;
 
+/// What files hold, by their names.
+type Named = Vec<(String, Vec<u8>)>;
+
 /// An archive of what each of `copies` executions needs, in directories `0`, `1` and so on. Errors: a certificate that the
 /// settings name cannot be read.
 pub fn archive(settings: &Settings, copies: usize) -> Result<Vec<u8>, BackendError> {
     let docker = &settings.executor.docker;
-    let files = settings.execution_files(secrets_directory(docker), docker.memory);
     let failed = |path: &str, error: &std::io::Error| BackendError::File { path: path.to_owned(), message: error.to_string() };
-    let mut secrets = Vec::new();
-    for file in files.secrets.iter().filter(|_| docker.secrets_dir.is_none()) {
-        let content = match &file.content {
-            FileContent::Secret(secret) => secret.expose().as_bytes().to_vec(),
-            FileContent::CopyOf(path) => fs::read(path).map_err(|error| failed(&path.display().to_string(), &error))?,
-        };
-        secrets.push((&file.name, content));
-    }
+    let (settings_text, secrets) = contents(settings)?;
     let mut archive = Builder::new(Vec::new());
     for copy in 0..copies {
         let mut put = |name: String, content: &[u8]| {
             append(&mut archive, &format!("{copy}/{name}"), content, docker.user).map_err(|error| failed(&name, &error))
         };
-        put("sluice.yml".into(), files.settings.as_bytes())?;
+        put("sluice.yml".into(), settings_text.as_bytes())?;
         if !secrets.is_empty() {
             put("secrets/".into(), &[])?;
         }
@@ -42,6 +38,34 @@ pub fn archive(settings: &Settings, copies: usize) -> Result<Vec<u8>, BackendErr
         put(COMPLETE.into(), &[])?;
     }
     archive.into_inner().map_err(|error| failed("the archive", &error))
+}
+
+/// The settings of an execution, and its secrets by name. Errors: a certificate that the settings name cannot be read.
+fn contents(settings: &Settings) -> Result<(String, Named), BackendError> {
+    let docker = &settings.executor.docker;
+    let files = settings.execution_files(secrets_directory(docker), docker.memory);
+    let failed = |path: &str, error: &std::io::Error| BackendError::File { path: path.to_owned(), message: error.to_string() };
+    let mut secrets = Vec::new();
+    for file in files.secrets.into_iter().filter(|_| docker.secrets_dir.is_none()) {
+        let content = match &file.content {
+            FileContent::Secret(secret) => secret.expose().as_bytes().to_vec(),
+            FileContent::CopyOf(path) => fs::read(path).map_err(|error| failed(&path.display().to_string(), &error))?,
+        };
+        secrets.push((file.name, content));
+    }
+    Ok((files.settings, secrets))
+}
+
+/// A digest of the secrets that executions find.
+pub fn digest(settings: &Settings) -> Result<[u8; 32], BackendError> {
+    let mut hash = Sha256::new();
+    for (name, content) in contents(settings)?.1 {
+        for field in [name.as_bytes(), &content] {
+            hash.update((field.len() as u64).to_be_bytes());
+            hash.update(field);
+        }
+    }
+    Ok(hash.finalize().into())
 }
 
 fn header(size: u64, mode: u32, user: ContainerUser) -> Header {

@@ -28,6 +28,7 @@ mod files;
 mod fill;
 mod look;
 mod plan;
+mod refresh;
 mod seen;
 mod together;
 mod work;
@@ -51,7 +52,7 @@ use work::Working;
 /// The Docker backend.
 pub struct DockerExecutor {
     shared: Arc<Shared>,
-    listener: Mutex<Option<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What drivers, events and verbs share.
@@ -81,8 +82,8 @@ impl DockerExecutor {
             permit: OnceLock::new(),
             settings,
         });
-        let listener = tokio::spawn(events::listen(shared.clone()));
-        Self { shared, listener: Mutex::new(Some(listener)) }
+        let tasks = vec![tokio::spawn(events::listen(shared.clone())), tokio::spawn(refresh::keep(shared.clone()))];
+        Self { shared, tasks: Mutex::new(tasks) }
     }
 
     fn want(&self, id: &PipelineId, want: Want) {
@@ -91,9 +92,7 @@ impl DockerExecutor {
     }
 
     fn end(&self) {
-        if let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            listener.abort();
-        }
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|task| task.abort());
         self.shared.drivers.clear();
     }
 }

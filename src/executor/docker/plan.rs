@@ -56,6 +56,7 @@ pub fn plan(want: &Want, containers: &[Container], volumes: &[OwnVolume], ready:
             steps(containers.iter().flat_map(|one| if one.replica.is_none() { vec![Step::Remove(one.id.clone())] } else { stop(one) }))
         }
         Want::Gone => steps(containers.iter().flat_map(end)),
+        Want::Refreshed(_) => return Next::default(),
     };
     if next.steps.is_empty() && next.again.is_none() && *want != Want::Stopped {
         let used = |volume: &&OwnVolume| !containers.iter().any(|one| one.fingerprint == volume.fingerprint);

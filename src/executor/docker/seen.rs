@@ -45,6 +45,8 @@ pub struct Container {
     pub finished: Option<Timestamp>,
     /// What of it is not as it was made.
     pub edited: Option<&'static str>,
+    /// What it was made of, where that can be read.
+    pub spec: Option<Box<ExecutionSpec>>,
 }
 
 impl Container {
@@ -95,10 +97,11 @@ pub fn container(raw: &ContainerInspectResponse, installation: uuid::Uuid, docke
     let time = |text: Option<&String>| text.and_then(|text| text.parse::<Timestamp>().ok()).filter(|at| at.as_second() > 0);
     let (started, finished) = (time(state.started_at.as_ref()), time(state.finished_at.as_ref()));
     let ended = matches!(shown, InstanceState::Stopped | InstanceState::Restarting | InstanceState::Dead);
+    let spec = own_spec(config.env.as_deref().unwrap_or_default()).filter(|spec| spec.fingerprint == fingerprint);
     let edited = replica.and_then(|replica| {
-        let spec = own_spec(config.env.as_deref().unwrap_or_default()).filter(|spec| spec.fingerprint == fingerprint)?;
-        let wanted_name = replica_name(&spec, replica);
-        if name != wanted_name { Some("name") } else { edited(&container_config(&spec, replica, docker, grace), raw) }
+        let spec = spec.as_ref()?;
+        let wanted_name = replica_name(spec, replica);
+        if name != wanted_name { Some("name") } else { edited(&container_config(spec, replica, docker, grace), raw) }
     });
     Some(Container {
         id: raw.id.clone()?,
@@ -118,6 +121,7 @@ pub fn container(raw: &ContainerInspectResponse, installation: uuid::Uuid, docke
         error: state.error.unwrap_or_default(),
         finished,
         edited,
+        spec: spec.map(Box::new),
     })
 }
 

@@ -62,13 +62,16 @@ impl Working {
     /// Looks, plans, takes the steps; what was planned.
     async fn once(&mut self, want: &Want) -> Result<Next, BackendError> {
         self.shared.permitted()?;
+        if let Want::Refreshed(spec) = want {
+            return self.refresh(spec).await;
+        }
         let (containers, volumes) = tokio::try_join!(self.shared.containers(&self.id), self.shared.volumes(&self.id))?;
         let next = plan(want, &containers, &volumes, &self.ready, Timestamp::now());
         debug!(?next, "planned");
         self.shared.note(&self.id, !next.steps.is_empty(), &containers, &volumes);
         let spec = match want {
             Want::Run(spec) => Some(spec.as_ref()),
-            Want::Stopped | Want::Gone => None,
+            Want::Stopped | Want::Gone | Want::Refreshed(_) => None,
         };
         // What is started again gets its files anew, before: a password may have changed since. What is made waits for them
         // itself, so that they come while it is being started; those of one replica are those of all.
@@ -123,6 +126,16 @@ impl Working {
             }
             None => Ok(next),
         }
+    }
+
+    /// Carries the secrets into the volume of what runs, which reads them again by itself.
+    async fn refresh(&self, spec: &ExecutionSpec) -> Result<Next, BackendError> {
+        let containers = self.shared.containers(&self.id).await?;
+        if containers.iter().any(|one| one.fingerprint == spec.fingerprint && one.instance.state.is_live()) {
+            self.shared.filler.fill(&self.shared, spec).await?;
+            info!(execution = spec.fingerprint.short(), "secrets carried to the running containers");
+        }
+        Ok(Next::default())
     }
 
     /// Takes one step; whether it is so, for a probe. Says `made` once a container is there and before it is started.

@@ -41,6 +41,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::api::{Api, ListParams};
 use manifests::{Content, Manifests, manifests};
 use seen::{OwnPod, Seen, Stray};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,7 +69,11 @@ impl KubernetesExecutor {
     pub fn new(settings: Arc<Settings>, installation: uuid::Uuid) -> Self {
         let cluster = Cluster::new(settings.executor.kubernetes.clone());
         let shared = Arc::new(Shared { cluster, settings, installation, drivers: Arc::default() });
-        let tasks = vec![tokio::spawn(watch::listen(shared.clone())), tokio::spawn(watch::take_over(shared.clone()))];
+        let tasks = vec![
+            tokio::spawn(watch::listen(shared.clone())),
+            tokio::spawn(watch::take_over(shared.clone())),
+            tokio::spawn(watch::refresh(shared.clone())),
+        ];
         Self { shared, tasks: Mutex::new(tasks) }
     }
 
@@ -129,6 +134,18 @@ impl Shared {
         let files = self.settings.execution_files(Path::new(manifests::SECRETS), kubernetes.memory);
         let secrets = files.secrets.into_iter().map(|file| (file.name, Vec::new())).collect();
         Content { settings: files.settings, secrets, grace: self.settings.executor.shutdown_grace }
+    }
+
+    /// A digest of the secrets that executions find.
+    fn secrets_digest(&self) -> Result<[u8; 32], BackendError> {
+        let mut hash = Sha256::new();
+        for (name, content) in self.read_content()?.secrets {
+            for field in [name.as_bytes(), &content] {
+                hash.update((field.len() as u64).to_be_bytes());
+                hash.update(field);
+            }
+        }
+        Ok(hash.finalize().into())
     }
 
     /// What executions find. Errors: a certificate that the settings name cannot be read.

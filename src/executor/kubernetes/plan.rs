@@ -72,7 +72,7 @@ pub struct Rendered<'a> {
 pub fn plan(want: &Want, rendered: Option<&Rendered<'_>>, seen: &Seen) -> Next {
     match (want, rendered) {
         (Want::Run(_), Some(rendered)) => run(rendered, seen),
-        (Want::Run(_), None) => Next::default(),
+        (Want::Run(_) | Want::Refreshed(_), _) => Next::default(),
         (Want::Stopped, _) => match &seen.deployment {
             Some(deployment) if deployment.replicas > 0 && !deployment.deleting => steps([Step::Scale(0)]),
             _ => without(seen, |_| true),

@@ -22,6 +22,9 @@ use tracing::{info, warn};
 /// How often it is looked whether this controller has become the holder; and tried again where that cannot be written.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether secrets have changed.
+const REFRESH: Duration = Duration::from_secs(3);
+
 /// Listens for ever; ended by being dropped.
 pub async fn listen(shared: Arc<Shared>) {
     listen_for_ever("the cluster", || once(shared.clone())).await;
@@ -73,6 +76,29 @@ pub async fn take_over(shared: Arc<Shared>) {
             Err(error) => {
                 if !failed {
                     warn!(%error, "what runs in the cluster cannot be taken over yet");
+                }
+                failed = true;
+            }
+        }
+    }
+}
+
+/// Writes secrets anew whenever they have changed, and whenever this controller becomes the holder: they may have changed
+/// while there was none. Where all come from Secrets of the operator's own, there is nothing to write.
+pub async fn refresh(shared: Arc<Shared>) {
+    let (mut written, mut failed) = (None, false);
+    loop {
+        tokio::time::sleep(REFRESH).await;
+        let (Ok(term), Ok(digest)) = (shared.cluster.term(), shared.secrets_digest()) else { continue };
+        if written == Some((term.epoch, digest)) {
+            continue;
+        }
+        match shared.refresh_secrets().await {
+            Ok(()) => (written, failed) = (Some((term.epoch, digest)), false),
+            Err(BackendError::NotPermitted) => {}
+            Err(error) => {
+                if !failed {
+                    warn!(%error, "secrets of what runs cannot be written yet");
                 }
                 failed = true;
             }

@@ -69,7 +69,7 @@ impl Working {
         }
         let rendered = match want {
             Want::Run(spec) => Some((spec.as_ref(), self.shared.render(spec, self.shared.read_content()?))),
-            Want::Stopped | Want::Gone => None,
+            Want::Stopped | Want::Gone | Want::Refreshed(_) => None,
         };
         let autoscaled = self.shared.settings.executor.kubernetes.autoscaled;
         let wanted = rendered.as_ref().map(|(spec, manifests)| Rendered { spec, manifests, autoscaled });
@@ -264,6 +264,21 @@ impl Shared {
         let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata});
         let made: Deployment = self.cluster.apply("take the deployment over", EPOCH_MANAGER, true, name, &body).await?;
         Ok(Some(Current::of_object(&made.metadata)))
+    }
+
+    /// Writes the secrets of what runs as they are now; nodes then bring them to the pods, within about a minute. One whose settings
+    /// are gone meanwhile goes with them.
+    pub(super) async fn refresh_secrets(&self) -> Result<(), BackendError> {
+        let content = self.read_content()?;
+        for seen in self.look(None).await?.into_values() {
+            let Some(placed) = seen.deployment.as_ref().filter(|placed| !placed.deleting) else { continue };
+            let Some(files) = seen.files.iter().find(|files| files.fingerprint == placed.fingerprint) else { continue };
+            let (Some(spec), Some(uid)) = (&files.spec, files.raw["metadata"]["uid"].as_str()) else { continue };
+            let Some(mut secret) = self.render(spec, content.clone()).secret else { continue };
+            secret.metadata.owner_references = Some(vec![owner_of_secret(&files.name, uid)]);
+            let _: Secret = self.cluster.apply("apply secrets", MANAGER, false, &files.name, &Unshown(secret)).await?;
+        }
+        Ok(())
     }
 
     /// Takes over every Deployment of the installation. Errors: some bear another epoch still.

@@ -122,3 +122,34 @@ async fn secrets_of_the_engines_machine_reach_the_execution_and_nothing_of_them_
     eventually("nothing is left", SOON, || async { rig.left().await.is_empty() }).await;
     assert!(directory.join("nats-token").exists(), "what is not ours stays");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_changes_reaches_what_runs_without_a_restart() {
+    require!("docker", "nats-server", "database");
+    let mut rig = Rig::set().await;
+    let directory = temp_dir("secrets");
+    let file = directory.path().join("token");
+    std::fs::write(&file, "one").unwrap();
+    let secret = Secret::from_file("one", &file);
+    let mut settings = rig.settings.as_ref().clone();
+    settings.nats.token = Some(secret.clone());
+    rig.settings = Arc::new(settings);
+    let (backend, one) = (rig.backend(), rig.plain().await);
+    backend.ensure(&one).await.unwrap();
+    runs(&backend, &one).await;
+    let name = observed(&backend).await.unwrap().instances.remove(0).name;
+    let started = async || rig.docker.cli(&["inspect", "--format", "{{.State.StartedAt}} {{.RestartCount}}", &name]).await;
+    let before = started().await;
+    let volume = sluice::executor::names::execution_name(rig.installation, &one.id, &one.fingerprint);
+    let mountpoint = rig.docker.cli(&["volume", "inspect", "--format", "{{.Mountpoint}}", &volume]).await;
+    let inside = std::path::Path::new(mountpoint.trim()).join("secrets/nats-token");
+    assert_eq!(std::fs::read_to_string(&inside).unwrap(), "one");
+    std::fs::write(&file, "two").unwrap();
+    secret.refresh().unwrap();
+    eventually("it is in the volume", SOON, || async { std::fs::read_to_string(&inside).is_ok_and(|text| text == "two") }).await;
+    rig.world.send(0..10).await;
+    rig.world.stored(10).await;
+    assert_eq!(started().await, before, "it was restarted");
+    backend.destroy(&id()).await.unwrap();
+    eventually("nothing is left", SOON, || async { rig.left().await.is_empty() }).await;
+}

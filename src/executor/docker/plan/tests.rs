@@ -30,6 +30,7 @@ fn container(spec: &ExecutionSpec, replica: Option<u32>, state: State) -> Contai
         error: String::new(),
         finished: None,
         edited: None,
+        spec: None,
     }
 }
 
