@@ -44,7 +44,7 @@ use uuid::Uuid;
 
 /// The collection of the ledger, in the database of each time-series pipeline. It may be dropped where no such pipeline runs and no
 /// message of one is unacknowledged.
-pub const COLLECTION: &str = "sluice_ledger";
+pub const COLLECTION: &str = crate::pipeline::reserved::LEDGER;
 
 /// A page whose beat stands for so long is taken over, at most.
 const LONGEST_LEASE: Duration = Duration::from_secs(15);

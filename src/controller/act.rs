@@ -145,6 +145,11 @@ impl Controller {
         if record.status.kept.on_delete != OnDelete::Delete {
             let consumer =
                 record.status.admitted.spec.as_ref().map_or_else(|| self.deps.store.names.consumer(), |spec| spec.consumer.clone());
+            // An answer that nothing is there decides only where the leader has caught up with what was acknowledged. One copy
+            // has nothing to catch up with.
+            if stream.replicas > 1 {
+                self.as_holder(async { self.streams()?.caught_up(&stream.name).await.map_err(unfit) }).await?;
+            }
             let again = self.deps.store.streams.observe(id, &stream.name, &consumer).await.map_err(unfit)?;
             let drained = again.is_some_and(|again| {
                 again.created == stream.created && again.messages == 0 && again.subjects == [self.deps.store.names.closed(id)]

@@ -176,12 +176,15 @@ impl Controller {
             .map_err(|error| Finding::new(connection_reason(&error), error.to_string()))?;
         let stream = config.input.stream.clone().unwrap_or_else(|| names.stream(id));
         let consumer = config.input.consumer.clone().unwrap_or_else(|| names.consumer());
-        if let Some(other) = self.memory().reader_of(&stream, &consumer, id) {
-            return Err(Finding::new(
-                Reason::StreamShared,
-                format!("pipeline {other} reads stream {stream} by durable {consumer} already"),
-            )
-            .into());
+        if let Some(other) = self.memory().reader_of(&stream, id) {
+            return Err(Finding::new(Reason::StreamShared, format!("pipeline {other} reads stream {stream} already")).into());
+        }
+        let taken = |subject: &&String| **subject != names.subject(id);
+        for subject in config.input.subjects.iter().filter(taken) {
+            if let Some(other) = self.memory().listener_on(subject, names, id) {
+                let message = format!("the stream of pipeline {other} listens on what '{subject}' matches");
+                return Err(Finding::new(Reason::SubjectTaken, message).into());
+            }
         }
         // Said until the entry is put again: once the new content runs, nothing else tells.
         let revision = desire.summary.revision;

@@ -3,7 +3,9 @@
 
 use super::looks::Looked;
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::names::Names;
 use crate::pipeline::status::{Phase, PipelineStatus};
+use crate::pipeline::subject::overlap;
 use crate::store::StatusRecord;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -100,13 +102,19 @@ impl Memories {
         self.each.remove(id);
     }
 
-    /// Another pipeline than `id` that is admitted to read this stream by this durable.
-    pub fn reader_of(&self, stream: &str, consumer: &str, id: &PipelineId) -> Option<PipelineId> {
-        let reads = |other: &PipelineId| {
-            let spec = self.get(other).and_then(Memory::status).and_then(|status| status.admitted.spec.as_ref());
-            spec.is_some_and(|spec| spec.consumer == consumer)
+    /// Another pipeline than `id` that is admitted to read this stream, by whatever durable: a work queue has one.
+    pub fn reader_of(&self, stream: &str, id: &PipelineId) -> Option<PipelineId> {
+        self.readers.get(stream)?.iter().find(|other| *other != id).cloned()
+    }
+
+    /// Another pipeline than `id` whose stream listens on what `subject` matches, or will: on its own subject, and on those
+    /// that its stream was last seen with.
+    pub fn listener_on(&self, subject: &str, names: &Names, id: &PipelineId) -> Option<PipelineId> {
+        let listens = |(other, memory): &(&PipelineId, &Memory)| {
+            let Some(status) = memory.status().filter(|status| *other != id && stream_of(status).is_some()) else { return false };
+            overlap(subject, &names.subject(other)) || status.kept.subjects.iter().any(|taken| overlap(subject, taken))
         };
-        self.readers.get(stream)?.iter().find(|other| *other != id && reads(other)).cloned()
+        self.iter().find(listens).map(|(other, _)| other.clone())
     }
 
     fn reads(&mut self, id: &PipelineId, before: Option<&str>, now: Option<String>) {
@@ -169,15 +177,14 @@ mod tests {
     #[test]
     fn a_stream_is_read_by_who_is_admitted_to_it_until_that_changes() {
         let mut memories = Memories::default();
-        let reader = |memories: &Memories| memories.reader_of("s", "default", &id("b"));
+        let reader = |memories: &Memories| memories.reader_of("s", &id("b"));
         memories.note(&id("b"), record("b", Phase::Run, "s"));
         assert_eq!(reader(&memories), None, "itself is nobody else");
         memories.note(&id("a"), record("a", Phase::Run, "s"));
         assert_eq!(reader(&memories), Some(id("a")));
-        assert_eq!(memories.reader_of("s", "other", &id("b")), None, "by another durable");
-        assert_eq!(memories.reader_of("t", "default", &id("b")), None, "another stream");
+        assert_eq!(memories.reader_of("t", &id("b")), None, "another stream");
         memories.note(&id("a"), record("a", Phase::Run, "t"));
-        assert_eq!((reader(&memories), memories.reader_of("t", "default", &id("b"))), (None, Some(id("a"))), "it moved");
+        assert_eq!((reader(&memories), memories.reader_of("t", &id("b"))), (None, Some(id("a"))), "it moved");
         memories.note(&id("a"), record("a", Phase::Stopped, "s"));
         assert_eq!(reader(&memories), Some(id("a")), "paused, it keeps its stream");
         memories.note(&id("a"), record("a", Phase::Absent, "s"));
@@ -185,6 +192,22 @@ mod tests {
         memories.note(&id("a"), record("a", Phase::Run, "s"));
         memories.forget(&id("a"));
         assert_eq!((reader(&memories), memories.readers["s"].len()), (None, 1), "forgotten, without a trace");
+    }
+
+    #[test]
+    fn a_subject_is_another_pipelines_where_its_stream_listens_on_it_or_will() {
+        let names = Names::new("alpha".parse().unwrap(), crate::pipeline::names::NameTemplates::default());
+        let mut memories = Memories::default();
+        let mut other = record("a", Phase::Run, "alpha_a").unwrap();
+        Arc::make_mut(&mut other).status.kept.subjects = vec!["alpha.a".into(), "plant.*".into()];
+        memories.note(&id("a"), Some(other));
+        for taken in ["alpha.a", "plant.x", "plant.>"] {
+            assert_eq!(memories.listener_on(taken, &names, &id("b")), Some(id("a")), "{taken}");
+            assert_eq!(memories.listener_on(taken, &names, &id("a")), None, "its own");
+        }
+        assert_eq!(memories.listener_on("alpha.c", &names, &id("b")), None, "nobody's");
+        memories.note(&id("a"), record("a", Phase::Absent, "alpha_a"));
+        assert_eq!(memories.listener_on("alpha.a", &names, &id("b")), None, "withdrawn");
     }
 
     #[test]

@@ -202,6 +202,7 @@ mod tests {
             ours: true,
             work_queue: true,
             unsafe_settings: Vec::new(),
+            replicas: 1,
             messages: 0,
             first_time: None,
             first_sequence: 1,

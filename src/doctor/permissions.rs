@@ -202,6 +202,7 @@ fn controller(grants: &mut Builder<'_>) {
     grants.api("STREAM.INFO.*", "look at streams and buckets");
     grants.api("STREAM.CREATE.*", "create the buckets and the pipelines' streams");
     grants.api("STREAM.UPDATE.*", "move a stream aside before it is drained");
+    grants.api("STREAM.PURGE.*", "make sure that a drained stream of several copies is empty, by a purge of nothing");
     grants.api("STREAM.DELETE.*", "delete the stream of a deleted pipeline");
     grants.api(&format!("CONSUMER.CREATE.*.{}", names.consumer()), "create the pipelines' durables");
     grants.api(&format!("CONSUMER.INFO.*.{}", names.consumer()), "look at the pipelines' durables");

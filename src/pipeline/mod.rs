@@ -44,6 +44,8 @@ pub mod problem;
 #[cfg(feature = "server")]
 pub mod report;
 #[cfg(feature = "server")]
+pub mod reserved;
+#[cfg(feature = "server")]
 pub mod spec;
 #[cfg(feature = "server")]
 pub mod status;

@@ -149,7 +149,16 @@ impl Names {
     /// The subjects of all pipelines at once: the id replaced by a wildcard, where it is a whole token. `>` behind what
     /// stands in front of it where it is not, since NATS has no wildcard for a part of a token.
     pub fn subjects(&self) -> String {
-        let template = self.of(&self.templates.subject);
+        self.of_all(&self.templates.subject)
+    }
+
+    /// The subjects of all pipelines that are being drained at once.
+    pub fn closed_subjects(&self) -> String {
+        self.of_all(&self.templates.closed)
+    }
+
+    fn of_all(&self, template: &str) -> String {
+        let template = self.of(template);
         if template.split('.').all(|token| token == "{id}" || !token.contains("{id}")) {
             return template.replace("{id}", "*");
         }

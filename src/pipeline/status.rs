@@ -304,7 +304,9 @@ reasons! {
     StreamLostMessages => "what nobody had read yet is gone: set `sync_interval: always` or three copies; said until the execution starts anew, or the entry is put again",
     /// The stream is no work queue.
     StreamNotWorkQueue => "the stream must have work-queue retention; delete it or name another in the config",
-    /// Two pipelines read the same stream and durable.
+    /// A subject that the config names is another pipeline's.
+    SubjectTaken => "choose a subject that no other pipeline's stream listens on, or delete the other one first",
+    /// Two pipelines read the same stream.
     StreamShared => "one pipeline per stream; give the second its own",
     /// The stream cannot be created.
     StreamUnavailable => "look at the message; JetStream refused the stream or the consumer",

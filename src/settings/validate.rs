@@ -12,6 +12,7 @@ use crate::pipeline::config::{DEFAULT_ACK_WAIT, ON_DELETE, WRITE_TIMEOUT, check_
 use crate::pipeline::document::{Node, shown};
 use crate::pipeline::fields::{Fields, Report, Taken, nearest};
 use crate::pipeline::id::Namespace;
+use crate::pipeline::reserved;
 use humantime::format_duration as show;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -49,6 +50,13 @@ pub(super) fn settings(root: &Node, files: &Files, report: &mut Report) -> Setti
     section(&mut root, "http", report, |fields, report| http(fields, &mut settings.http, files, report));
     section(&mut root, "log", report, |fields, report| log(fields, &mut settings.log, report));
     section(&mut root, "names", report, |fields, report| templates::read(fields, &mut settings.names, report));
+    let (place, names) = (root.place().clone(), settings.names());
+    for prefix in names.inboxes() {
+        if let Some(taken) = reserved::inbox(prefix, &names) {
+            let message = format!("inboxes '{prefix}.>' overlap '{taken}', which is a name of this installation");
+            report.error(&place, "nats.inbox_prefix", message, "choose a prefix such as _INBOX_sluice");
+        }
+    }
     root.finish(report);
     if let Some(kind) = &kind {
         docker::check(&settings, kind, report);

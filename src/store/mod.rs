@@ -4,6 +4,7 @@
 //! supervised and only hint; what counts is read by [`Entries::list`] and [`StatusStore::list`].
 
 mod api;
+mod barrier;
 mod bucket;
 mod collect;
 pub mod configs;

@@ -52,6 +52,8 @@ pub struct PipelineStream {
     pub work_queue: bool,
     /// Ways in which it may lose messages that it has acknowledged to their publishers, each for people.
     pub unsafe_settings: Vec<String>,
+    /// Its copies.
+    pub replicas: u64,
     /// Messages in it.
     pub messages: u64,
     /// The time of its first message; `None` when empty.
@@ -307,6 +309,7 @@ fn observed(info: &Value, id: &PipelineId) -> Result<PipelineStream, Failure> {
         ours: is_ours(config, id),
         work_queue: config["retention"] == "workqueue",
         unsafe_settings: unsafe_settings(info),
+        replicas: config["num_replicas"].as_u64().unwrap_or(1),
         messages,
         first_time: if messages > 0 { Some(field(info, "/state/first_ts")?) } else { None },
         first_sequence: if messages > 0 { field(info, "/state/first_seq")? } else { field::<u64>(info, "/state/last_seq")? + 1 },

@@ -36,6 +36,7 @@ mod outliving;
 mod permissions;
 mod pipelines;
 mod readme;
+mod reserved;
 mod scene;
 mod series;
 mod servers;

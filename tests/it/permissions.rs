@@ -126,9 +126,11 @@ fn used(nats: &Nats) -> BTreeMap<String, BTreeSet<(String, String)>> {
 }
 
 /// Granted, and not used below: what takes a fault that is not caused here.
-const IN_TROUBLE_ONLY: [(&str, &str); 2] = [
+const IN_TROUBLE_ONLY: [(&str, &str); 3] = [
     // A dead letter that is there already, since its acknowledgement was lost; a stream that may have lost its tail.
     ("controller,execution", "$JS.API.STREAM.MSG.GET.*"),
+    // A stream of several copies, which takes several servers.
+    ("controller,execution", "$JS.API.STREAM.PURGE.*"),
     // Who asks from another account, which there is none of here.
     ("controller,execution", "_R_.>"),
 ];

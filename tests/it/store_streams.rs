@@ -1,7 +1,7 @@
 //! Pipelines' streams on a real nats-server: created where missing, left alone where they are not ours, moved, deleted.
 
 use crate::store::{connected, id};
-use crate::support::Nats;
+use crate::support::{Nats, NatsCluster, eventually};
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
@@ -187,4 +187,30 @@ async fn several_who_ensure_at_once_get_one_stream() {
     let store = connected(&nats).await;
     let made = futures_util::future::join_all((0..8).map(|_| ensured(&store))).await;
     assert!(made.iter().all(|stream| *stream == made[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_has_not_caught_up_and_one_that_has_knows_everything() {
+    require!("nats-server");
+    let cluster = NatsCluster::start().await;
+    let store = connected(cluster.node(0)).await;
+    let of_three = StreamSettings { replicas: 3, ..stream() };
+    store.streams.ensure(&id("a"), &of_three, &consumer()).await.unwrap();
+    store.client.request("alpha.a", "x".into()).await.unwrap();
+    eventually("the leader is asked", Duration::from_secs(30), || async { store.streams.caught_up("alpha_a").await.is_ok() }).await;
+    assert_eq!(store.streams.observe(&id("a"), "alpha_a", "default").await.unwrap().unwrap().messages, 1, "nothing is purged");
+    cluster.cut_off(0);
+    // Whatever it answers by itself, it does not know whether that is all.
+    assert!(store.streams.caught_up("alpha_a").await.is_err());
+    let others = async_nats::ConnectOptions::new().connect(cluster.urls_without(&[0])).await.unwrap();
+    eventually("the others go on", Duration::from_secs(60), || async {
+        let answer = others.request("alpha.a", "y".into()).await;
+        answer.is_ok_and(|answer| answer.payload.starts_with(b"{\"stream\""))
+    })
+    .await;
+    assert!(store.streams.caught_up("alpha_a").await.is_err(), "it is still alone");
+    cluster.heal(0);
+    eventually("it has caught up", Duration::from_secs(60), || async { store.streams.caught_up("alpha_a").await.is_ok() }).await;
+    let seen = store.streams.observe(&id("a"), "alpha_a", "default").await.unwrap().unwrap();
+    assert!(seen.messages >= 2, "{seen:?}");
 }

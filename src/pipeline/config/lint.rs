@@ -11,6 +11,7 @@ use crate::pipeline::fields::{Fields, Report, Taken};
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::names::Names;
 use crate::pipeline::problem::{Problem, Severity};
+use crate::pipeline::reserved;
 use crate::pipeline::subject;
 use humantime::format_duration as show;
 use std::time::Duration;
@@ -190,14 +191,19 @@ struct Limits {
 }
 
 fn input(fields: &mut Fields<'_>, context: &LintContext, report: &mut Report) -> (InputConfig, Limits) {
-    let stream = name(fields, "stream", report);
+    let stream = name(fields, "stream", report).filter(|stream| {
+        let taken = context.names.as_ref().and_then(|names| reserved::stream(&stream.value, names));
+        taken
+            .inspect(|why| stream.error(report, format!("'{}' is not a pipeline's to read: {why}", shown(&stream.value)), "name another"))
+            .is_none()
+    });
     let subjects = fields.strings("subjects", report);
     if let Some(many) = subjects.as_ref().filter(|taken| taken.value.len() > MAX_SUBJECTS) {
         many.error(report, format!("{} subjects are too many", many.value.len()), format!("at most {MAX_SUBJECTS}; use wildcards"));
     }
     let subjects = subjects.filter(|taken| taken.value.len() <= MAX_SUBJECTS);
     let subjects = subjects.map(|taken| checked_subjects(taken.value, context, report)).unwrap_or_default();
-    let consumer = name(fields, "consumer", report);
+    let (stream, consumer) = (stream.map(|taken| taken.value), name(fields, "consumer", report).map(|taken| taken.value));
     let ack_wait = Field::new(fields.given("ack_wait"), fields.duration("ack_wait", ONE_SECOND, report));
     let given = fields.given("max_ack_pending");
     let max_ack_pending = Field::new(given, fields.integer("max_ack_pending", -1..=i64::from(i32::MAX), report));
@@ -209,7 +215,7 @@ fn input(fields: &mut Fields<'_>, context: &LintContext, report: &mut Report) ->
 }
 
 /// The name of a stream or consumer.
-fn name(fields: &mut Fields<'_>, field: &'static str, report: &mut Report) -> Option<String> {
+fn name(fields: &mut Fields<'_>, field: &'static str, report: &mut Report) -> Option<Taken<String>> {
     let taken = fields.string(field, report)?;
     let valid = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '.' | '*' | '>' | '/' | '\\');
     if taken.value.is_empty() || taken.value.len() > 255 || !taken.value.chars().all(valid) {
@@ -217,7 +223,7 @@ fn name(fields: &mut Fields<'_>, field: &'static str, report: &mut Report) -> Op
         taken.error(report, message, "1 to 255 characters, without white space and . * > / \\");
         return None;
     }
-    Some(taken.value)
+    Some(taken)
 }
 
 fn checked_subjects(subjects: Vec<Taken<String>>, context: &LintContext, report: &mut Report) -> Vec<String> {
@@ -244,29 +250,18 @@ fn checked_subjects(subjects: Vec<Taken<String>>, context: &LintContext, report:
 
 /// Whether a subject catches what is not meant for the stream.
 fn is_reserved(taken: &Taken<String>, names: &Names, id: Option<&PipelineId>, report: &mut Report) -> bool {
-    let Some((what, remedy)) = reserved(&taken.value, names, id) else { return false };
+    let Some((what, remedy)) = reserved::subject(&taken.value, names, id) else { return false };
     taken.error(report, what, remedy);
     true
-}
-
-/// What `text`, a subject, would catch that is not meant for the stream of `id`, if anything, and the remedy.
-pub fn reserved(text: &str, names: &Names, id: Option<&PipelineId>) -> Option<(String, &'static str)> {
-    if subject::overlap(text, &names.states()) {
-        let what = format!("'{text}' matches '{}', on which state requests are answered", names.states());
-        return Some((what, "name the subjects one by one"));
-    }
-    for (others, of) in [(names.dead_letter_subjects(), "the dead letters"), (names.report(">"), "the reports")] {
-        if subject::overlap(text, &others) {
-            return Some((format!("'{text}' overlaps '{others}', {of}"), "choose a subject of its own"));
-        }
-    }
-    let own = id.map(|id| names.subject(id)).filter(|own| *text != *own && subject::overlap(text, own))?;
-    Some((format!("'{text}' overlaps '{own}', which the stream listens on anyway"), "narrow it, or leave it out"))
 }
 
 fn output(fields: &mut Fields<'_>, limits: &Limits, context: &LintContext, report: &mut Report) -> OutputConfig {
     let connection = target::connection(fields, context.connections.as_deref(), report);
     let (database, collection) = target::namespace(fields, report);
+    if collection.is_none() && context.id.as_ref().is_some_and(|id| id.as_str() == reserved::LEDGER) {
+        let message = format!("the collection would be '{}', which is Sluice's own", reserved::LEDGER);
+        report.error(fields.place(), &fields.path_of("collection"), message, "name another collection");
+    }
     let time_series = target::time_series(fields, report);
     let mut batch = fields.map("batching", report);
     let max_in_flight = fields.integer("max_in_flight", 1..=16, report).map_or(2, |taken| taken.value);

@@ -7,7 +7,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-pub use lint::{LintContext, MAX_SUBJECTS, ON_DELETE, lint, longest_period, reserved};
+pub use lint::{LintContext, MAX_SUBJECTS, ON_DELETE, lint, longest_period};
 pub use target::check_database;
 
 use schemars::JsonSchema;

@@ -59,6 +59,9 @@ fn collection_fault(name: &str) -> Option<&'static str> {
     if name.starts_with("system.") {
         return Some("names that begin with 'system.' belong to the server");
     }
+    if name == crate::pipeline::reserved::LEDGER {
+        return Some("Sluice accounts for measurements there; choose another");
+    }
     if name.contains(['$', '\0']) {
         return Some("a collection's name holds no '$'");
     }

@@ -5,10 +5,11 @@
 //! collection's name above all, is checked by the lint that every config passes.
 
 use super::ProducerEntry;
-use crate::pipeline::config::{DEFAULT_ACK_WAIT, MAX_SUBJECTS, TimeSeries, WRITE_TIMEOUT, longest_period, reserved};
+use crate::pipeline::config::{DEFAULT_ACK_WAIT, MAX_SUBJECTS, TimeSeries, WRITE_TIMEOUT, longest_period};
 use crate::pipeline::document::shown;
 use crate::pipeline::id::{NameError, PipelineId, VersionName};
 use crate::pipeline::names::Names;
+use crate::pipeline::reserved;
 use crate::pipeline::spec::hex;
 use crate::pipeline::subject;
 use base64::Engine;
@@ -117,7 +118,7 @@ fn subjects<'a>(id: &PipelineId, subs: &'a [String], names: &Names, notes: &mut 
         let fault = match (subject::fault(text), good.iter().find(|other| subject::overlap(other, text))) {
             (Some(fault), _) => Some(fault.to_owned()),
             (None, Some(other)) => Some(format!("it overlaps '{}'", shown(other))),
-            (None, None) => reserved(text, names, Some(id)).map(|(what, _)| what),
+            (None, None) => reserved::subject(text, names, Some(id)).map(|(what, _)| what),
         };
         match fault {
             Some(fault) => notes.push(format!("subject '{}' is left out: {fault}", shown(text))),
