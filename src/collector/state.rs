@@ -13,6 +13,7 @@ struct Shown {
     troubles: Vec<Trouble>,
     limits: EffectiveLimits,
     role: Option<StreamRole>,
+    advice: Vec<Trouble>,
     /// When the server last said anything about pull requests.
     signs: Option<Arc<AtomicU64>>,
 }
@@ -61,6 +62,11 @@ impl ExecutionState {
     /// Why it does not make progress; empty where it does.
     pub fn troubles(&self) -> Vec<Trouble> {
         self.shown().troubles.clone()
+    }
+
+    /// What is doubtful but keeps nothing from making progress.
+    pub fn advice(&self) -> Vec<Trouble> {
+        self.shown().advice.clone()
     }
 
     /// Limits in force.
@@ -117,6 +123,10 @@ impl ExecutionState {
         let mut shown = self.shown();
         shown.phase = Some(phase);
         shown.troubles = troubles;
+    }
+
+    pub(super) fn advise(&self, advice: Vec<Trouble>) {
+        self.shown().advice = advice;
     }
 
     pub(super) fn show_role(&self, role: StreamRole) {

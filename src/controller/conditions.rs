@@ -42,6 +42,7 @@ pub(super) fn conditions(facts: &Facts<'_>, old: &[Condition]) -> Vec<Condition>
             let message = format!("batches of {} because max_ack_pending is {}", report.limits.batch_count, report.limits.max_ack_pending);
             advice.push(Finding::new(Reason::BatchLimited, message));
         }
+        advice.extend(report.advice.iter().map(|advice| Finding::new(advice.reason, advice.message.clone())));
         if report.role == Some(StreamRole::AtLeastOnce) {
             let message = "the server cannot delete single measurements of a time-series collection";
             advice.push(Finding::new(Reason::AtLeastOnce, message));

@@ -144,7 +144,7 @@ impl Peers {
 /// Whether two reports of one execution say the same but for counters, times and the wording of troubles: a message
 /// that names a round trip differs with every try.
 pub fn same(a: &ExecutionReport, b: &ExecutionReport) -> bool {
-    let reasons = |report: &ExecutionReport| report.troubles.iter().map(|trouble| trouble.reason).collect::<Vec<_>>();
+    let reasons = |report: &ExecutionReport| report.troubles.iter().chain(&report.advice).map(|trouble| trouble.reason).collect::<Vec<_>>();
     let said = |report: &ExecutionReport| (report.phase, report.role, report.limits, report.proven);
     a.fingerprint == b.fingerprint && said(a) == said(b) && reasons(a) == reasons(b)
 }
@@ -162,6 +162,7 @@ mod tests {
             fingerprint: Fingerprint("f".into()),
             phase: ExecutionPhase::Running,
             troubles: vec![Trouble { reason: Reason::DatabaseUnavailable, message: message.into() }],
+            advice: Vec::new(),
             counters: Counters::default(),
             role: None,
             limits: crate::pipeline::report::EffectiveLimits::default(),

@@ -225,6 +225,7 @@ mod tests {
             fingerprint: Fingerprint("f".into()),
             phase: ExecutionPhase::Running,
             troubles: Vec::new(),
+            advice: Vec::new(),
             counters: Counters::default(),
             role: None,
             limits: crate::pipeline::report::EffectiveLimits::default(),

@@ -61,6 +61,8 @@ pub(super) async fn target(databases: &Databases, spec: &ExecutionSpec, about: &
         .and_then(|sharding| judge_target(about, &spec.target.to_string(), spec.series.is_some(), &sharding))
         .into_iter()
         .collect();
+    let keeping = database.keeping(&spec.target).await.map(|keeping| keeping.deletes(&spec.target, None)).unwrap_or_default();
+    findings.extend(keeping.into_iter().map(|message| Finding::doubtful(about, message, Reason::TargetUnsafe.remedy())));
     if let Some(series) = &spec.series
         && let Ok(false) = database.repairs(&spec.target, series).await
     {

@@ -241,7 +241,7 @@ pub fn mongodb(roles: &[Role], databases: &[String]) -> Vec<MongoGrants> {
     let privileges = match (roles.contains(&Role::Execution), roles.contains(&Role::Controller)) {
         // Time-series collections: copies are removed, and what came back as a normal collection is dropped.
         (true, _) => vec![
-            everywhere(vec!["insert", "find", "remove", "listCollections", "createCollection", "dropCollection"]),
+            everywhere(vec!["insert", "find", "remove", "listCollections", "listIndexes", "createCollection", "dropCollection"]),
             Privilege { collection: ledger::COLLECTION, actions: vec!["update"] },
         ],
         (false, true) => vec![everywhere(vec!["listCollections"])],

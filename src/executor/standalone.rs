@@ -325,7 +325,8 @@ impl View for Standalone {
 /// Whether others should hear of it at once.
 fn is_news(old: &[ExecutionReport], new: &[ExecutionReport]) -> bool {
     let said = |report: &ExecutionReport| {
-        (report.phase, report.role, report.limits, report.proven, report.troubles.iter().map(|trouble| trouble.reason).collect::<Vec<_>>())
+        let reasons = report.troubles.iter().chain(&report.advice).map(|trouble| trouble.reason).collect::<Vec<_>>();
+        (report.phase, report.role, report.limits, report.proven, reasons)
     };
     old.len() != new.len() || old.iter().zip(new).any(|(old, new)| said(old) != said(new))
 }

@@ -85,6 +85,7 @@ impl Running {
             fingerprint: self.spec.fingerprint.clone(),
             phase,
             troubles,
+            advice: self.state.advice(),
             counters: self.state.counters(),
             role: self.state.role(),
             limits: self.state.limits(),

@@ -91,6 +91,7 @@ mod tests {
             fingerprint: Fingerprint("f".into()),
             phase: ExecutionPhase::Running,
             troubles: Vec::new(),
+            advice: Vec::new(),
             counters: Counters { buffered, ..Counters::default() },
             role: None,
             limits: EffectiveLimits::default(),

@@ -73,6 +73,9 @@ pub struct ExecutionReport {
     pub phase: ExecutionPhase,
     /// Why it does not make progress, where it does not; one of the closed reasons, with a message for people.
     pub troubles: Vec<Trouble>,
+    /// What is doubtful but keeps nothing from making progress.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub advice: Vec<Trouble>,
     /// Counters since the execution started.
     pub counters: Counters,
     /// Its part in reading the stream; only where the collection is a time-series one, and once it is known.

@@ -336,6 +336,8 @@ reasons! {
     ConsumerNotPaused => "nats-server 2.11 or later, and the right to publish to $JS.API.CONSUMER.PAUSE.>; target changes go on without",
     /// The collection is not of the kind that the config says.
     CollectionKindDiffers => "drop or rename the collection, or make the config's `time_series` agree with it",
+    /// The collection deletes by itself what MongoDB confirmed.
+    TargetUnsafe => "look at the message; what the collection deletes by itself nobody brings back: take the option off it, or let it stay if it is meant",
     /// No document of this config was ever stored and all are refused.
     NothingStoredYet => "all documents are refused; check `time_field`, the validator and the unique indexes against the documents",
     /// No document of this config was ever stored, and what comes is no BSON.

@@ -133,6 +133,7 @@ impl Driver {
             Done::Asked(answer) => self.consumer_says(answer),
             Done::Glanced(answer) => self.stream_says(answer),
             Done::Opened(answer) => self.collection_says(answer),
+            Done::Keeping(answer) => self.collection_keeps(answer),
         }
     }
 

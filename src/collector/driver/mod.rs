@@ -8,6 +8,7 @@ mod arrive;
 mod carry;
 mod gate;
 mod happen;
+mod keeping;
 mod slots;
 mod standing;
 mod supervise;
@@ -28,6 +29,7 @@ use crate::pipeline::backoff::Backoff;
 use crate::pipeline::report::{ExecutionPhase, StreamRole};
 use crate::pipeline::status::Reason;
 use async_nats::Subject;
+use keeping::Keeper;
 use slots::Slots;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -159,6 +161,7 @@ struct Driver {
     /// Dead letters that an earlier delivery had stored.
     buried_before: u64,
     collection: Option<Collection>,
+    keeper: Keeper,
     /// The place at the client's gate; why it is shut, where it is, and how many turns there were.
     seat: Seat,
     shut: Option<Class>,
@@ -224,6 +227,7 @@ impl Driver {
             role: None,
             buried_before: 0,
             collection: None,
+            keeper: Keeper::new(),
             letters,
             words: Words::default(),
             showing: Showing::default(),
@@ -284,6 +288,7 @@ impl Driver {
             }
             self.act().await;
             self.supervise();
+            self.look_after_the_collection();
             self.stand();
             self.act().await;
             self.speak_at_the_gate();
@@ -316,6 +321,7 @@ impl Driver {
 
     fn next_deadline(&self) -> Instant {
         let own = self.supervision.next_deadline(self.shut.is_some());
+        let own = self.keeper.deadline().map_or(own, |keeper| own.min(keeper));
         let own = self.unless_shut(self.standing_deadline()).map_or(own, |standing| own.min(standing));
         match self.core.next_deadline() {
             Nanos::MAX => own,

@@ -9,7 +9,7 @@ use crate::collector::core::GroupId;
 use crate::collector::dead_letters::{DeadLetterError, DeadLetterErrorKind, DeadLetters, Poison, Reason, Stored};
 use crate::collector::former::{Doubtful, Formers, Unasked};
 use crate::collector::ledger::Answer;
-use crate::collector::sink::{Collection, CommandFailure, FailureKind, InsertCommand, InsertReply, OpenError};
+use crate::collector::sink::{Collection, CommandFailure, FailureKind, InsertCommand, InsertReply, Keeping, OpenError};
 use crate::collector::source::{ConsumerFacts, Found, Glance, Inspector, Original, SourceError, SourceErrorKind};
 use bson::{RawBson, RawDocument, oid::ObjectId};
 use bytes::Bytes;
@@ -51,6 +51,8 @@ pub(super) enum Done {
     /// What the stream alone is like.
     Glanced(Result<Glance, SourceError>),
     Opened(Result<Collection, OpenError>),
+    /// How the collection deletes by itself.
+    Keeping(Result<Keeping, CommandFailure>),
 }
 
 /// Begins `work` beside the driver's loop; what `instead` makes stands for a panic in it.

@@ -41,6 +41,7 @@ fn report(phase: ExecutionPhase, trouble: Option<Reason>) -> ExecutionReport {
         fingerprint: Fingerprint("f".into()),
         phase,
         troubles: trouble.into_iter().map(|reason| Trouble { reason, message: "m".into() }).collect(),
+        advice: Vec::new(),
         counters: Counters::default(),
         role: None,
         limits: EffectiveLimits::default(),

@@ -33,7 +33,8 @@ fn safe_settings() -> Value {
 
 async fn call(stage: &Stage, operation: &str, body: Value) -> Value {
     let client = stage.nats.client().await;
-    let answer = client.request(format!("$JS.API.{operation}"), body.to_string().into()).await.unwrap();
+    let payload = if body.is_null() { String::new() } else { body.to_string() };
+    let answer = client.request(format!("$JS.API.{operation}"), payload.into()).await.unwrap();
     let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
     assert!(answer["error"].is_null(), "{operation} {body}: {answer}");
     answer
@@ -82,6 +83,79 @@ async fn every_setting_by_which_a_stream_may_lose_what_it_confirms_is_named_in_t
         assert!(finding["verdict"] == "wrong" && finding["remedy"].as_str().unwrap().contains("delete it, and it is made again"));
     }
     assert!(findings.iter().any(|finding| finding["about"] == "pipeline safe" && finding["verdict"] == "good"), "{findings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_option_by_which_a_collection_deletes_what_it_confirmed_is_named_in_the_status_and_by_doctor() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    let database = stage.mongo.client().await.database(stage.mongo.database());
+    database.run_command(doc! {"create": "capped", "capped": true, "size": 1 << 20}).await.unwrap();
+    let index = doc! {"key": {"at": 1}, "name": "at_1", "expireAfterSeconds": 86_400};
+    database.run_command(doc! {"createIndexes": "ttl", "indexes": [index]}).await.unwrap();
+    database.run_command(doc! {"create": "series", "timeseries": {"timeField": "ts"}, "expireAfterSeconds": 86_400}).await.unwrap();
+    for id in ["capped", "ttl", "plain"] {
+        stage.publish_plain(id).await;
+    }
+    let series = plain("series").replace("    batching", "    time_series: {time_field: ts}\n    batching");
+    stage.publish("series", &series).await;
+    let says = [("capped", "is capped"), ("ttl", "the TTL index 'at_1'"), ("series", "older than 86400 s")];
+    for (id, part) in says {
+        eventually(&format!("{id} says {part}"), SOON, || async { advises(&stage.status(id).await, "TargetUnsafe", part) }).await;
+    }
+    assert!(!advises(&stage.status("plain").await, "TargetUnsafe", ""));
+    let doctor = stage.sluice.cli(&["doctor"]).await;
+    let shown = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    // What the config wants of a series doctor does not know.
+    for (_, part) in &says[..2] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    // Said as meant, it is no more doubtful.
+    stage.publish("series", &series.replace("{time_field: ts}", "{time_field: ts, expire_after: 1d}")).await;
+    let quiet = || async { !advises(&stage.status("series").await, "TargetUnsafe", "") };
+    eventually("nothing is said any more", SOON, quiet).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_setting_by_which_a_durable_does_not_hand_out_what_was_published_is_named_in_the_status_and_by_doctor() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    let durables = [
+        ("headers", json!({"headers_only": true})),
+        ("deliver", json!({"max_deliver": 3})),
+        ("filter", json!({"filter_subject": "alpha.other"})),
+        ("filters", json!({"filter_subjects": ["alpha.filters", "alpha.another"]})),
+        ("groups", json!({"priority_groups": ["a"], "priority_policy": "overflow"})),
+        ("push", json!({"deliver_subject": "somewhere"})),
+    ];
+    for (id, change) in &durables {
+        make_stream(&stage, id, json!({"subjects": [format!("alpha.{id}"), format!("alpha.{id}.more")]})).await;
+        let mut config = json!({"durable_name": "default", "name": "default", "ack_policy": "explicit", "deliver_policy": "all"});
+        change.as_object().unwrap().iter().for_each(|(name, value)| config[name] = value.clone());
+        let body = json!({"stream_name": format!("alpha_{id}"), "config": config, "action": "create"});
+        call(&stage, &format!("CONSUMER.CREATE.alpha_{id}.default"), body).await;
+        let file = stage.config_file(id, &plain(id));
+        stage.sluice.cli(&["publish", id, "-f", &file]).await;
+    }
+    for (id, _) in &durables {
+        stage.says(id, "Valid", false, "ConsumerUnusable").await;
+    }
+    let doctor = stage.sluice.cli(&["doctor", "--output", "json"]).await;
+    assert_eq!(doctor.status.code(), Some(1));
+    let findings: Vec<Value> = serde_json::from_slice(&doctor.stdout).unwrap();
+    for (id, _) in &durables {
+        let about = format!("pipeline {id}");
+        let wrong = |finding: &&Value| finding["about"] == about.as_str() && finding["verdict"] == "wrong";
+        assert!(
+            findings.iter().any(|finding| wrong(&finding) && finding["message"].as_str().unwrap().contains("durable")),
+            "{id}: {findings:?}"
+        );
+    }
+    // The remedy: without the durable, one is made that can be read.
+    call(&stage, "CONSUMER.DELETE.alpha_headers.default", Value::Null).await;
+    stage.says("headers", "Ready", true, "AsDesired").await;
+    stage.send("alpha.headers", 0..10).await;
+    stage.exactly("headers", 0..10).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
