@@ -7,6 +7,7 @@
 
 mod objects;
 
+use crate::pipeline::jetstream::told;
 use async_nats::{HeaderMap, HeaderName, Message, Request, RequestErrorKind};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -173,6 +174,13 @@ impl DeadLetters {
         headers.insert("Sluice-Object", format!("{}/{}", self.objects.bucket(), poison.identity));
         match self.publish(poison.identity, headers, Bytes::new()).await? {
             Ok(stored) => Ok(stored),
+            // The original's headers alone are too large, then: better a dead letter without them than none.
+            Err(refusal) if refusal.err_code == MESSAGE_TOO_LARGE => {
+                let mut headers = describe(poison, &self.stream, 0);
+                headers.insert("Sluice-Object", format!("{}/{}", self.objects.bucket(), poison.identity));
+                let published = self.publish(poison.identity, headers, Bytes::new()).await?;
+                published.map_err(|refusal| refused(&refusal))
+            }
             Err(refusal) => Err(refused(&refusal)),
         }
     }
@@ -312,7 +320,7 @@ fn rfc3339(nanoseconds: u64) -> String {
 fn refused(refusal: &Refusal) -> DeadLetterError {
     let full = refusal.err_code == STORE_FAILED || NO_ROOM.contains(&refusal.err_code);
     let kind = if full { DeadLetterErrorKind::Full } else { DeadLetterErrorKind::Refused };
-    failure(kind, format!("the dead letters' stream refuses: {} ({})", refusal.description, refusal.err_code))
+    failure(kind, format!("the dead letters' stream refuses: {}", told(&refusal.description, refusal.err_code)))
 }
 
 fn unavailable(message: impl Into<String>) -> DeadLetterError {

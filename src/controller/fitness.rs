@@ -36,8 +36,8 @@ pub(super) fn fit_to_read(stream: &PipelineStream) -> Result<(), Failure> {
         let message = format!("the subjects of stream {} have {subjects} bytes, more than {MOST_SUBJECTS}; use wildcards", stream.name);
         return Err(Failure::Finding(Finding::new(Reason::StreamUnavailable, message)));
     }
-    if stream.consumer.as_ref().is_some_and(|consumer| !consumer.usable) {
-        let message = format!("the durable on stream {} cannot be read", stream.name);
+    if let Some(durable) = stream.consumer.as_ref().filter(|durable| !durable.faults.is_empty()) {
+        let message = format!("durable {} of stream {} cannot be read: {}", durable.name, stream.name, durable.faults.join("; "));
         return Err(Failure::Finding(Finding::new(Reason::ConsumerUnusable, message)));
     }
     Ok(())

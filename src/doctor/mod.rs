@@ -7,9 +7,11 @@
 //!
 //! Reads only, and changes nothing. Called by `sluice doctor`.
 
+mod jetstream;
 mod mongodb;
 pub mod permissions;
 
+use self::jetstream::Account;
 use crate::collector::sink::Databases;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::status::Reason;
@@ -64,10 +66,21 @@ impl Finding {
 pub async fn examine(settings: &Settings, store: &Store) -> Vec<Finding> {
     let mut findings = vec![nats(&store.client.server_info().version)];
     findings.extend(installation(store).await);
+    let (account, found) = jetstream::examine(store).await;
+    findings.extend(found);
     let databases = Databases::new(&settings.mongodb);
-    findings.extend(pipelines(store, &databases).await);
+    findings.extend(pipelines(store, &databases, &account).await);
     for name in settings.mongodb.connections.keys() {
         findings.push(mongodb::connection(&databases, name).await);
+        let ignored = databases.options_without_effect(name);
+        if !ignored.is_empty() {
+            let message = format!("the url's options {} have no effect here", ignored.join(", "));
+            findings.push(Finding::doubtful(
+                format!("mongodb {name}"),
+                message,
+                "take them out of the url, or leave them: nothing depends on them",
+            ));
+        }
     }
     findings
 }
@@ -116,7 +129,7 @@ async fn installation(store: &Store) -> Vec<Finding> {
 }
 
 /// The streams, durables and targets of every pipeline that has an entry.
-async fn pipelines(store: &Store, databases: &Databases) -> Vec<Finding> {
+async fn pipelines(store: &Store, databases: &Databases, account: &Account) -> Vec<Finding> {
     let entries = match store.entries.list().await {
         Ok(entries) => entries,
         Err(error) if error.kind() == StoreErrorKind::Missing => return Vec::new(),
@@ -126,14 +139,14 @@ async fn pipelines(store: &Store, databases: &Databases) -> Vec<Finding> {
     for entry in entries.iter().filter(|entry| entry.operation == Operation::Put) {
         let about = format!("pipeline {}", entry.key);
         match PipelineId::parse(&entry.key) {
-            Ok(id) => findings.extend(pipeline(store, databases, &id, &about).await),
+            Ok(id) => findings.extend(pipeline(store, databases, account, &id, &about).await),
             Err(error) => findings.push(Finding::wrong(about, error.to_string(), "delete the key, and put the entry under another")),
         }
     }
     findings
 }
 
-async fn pipeline(store: &Store, databases: &Databases, id: &PipelineId, about: &str) -> Vec<Finding> {
+async fn pipeline(store: &Store, databases: &Databases, account: &Account, id: &PipelineId, about: &str) -> Vec<Finding> {
     // What runs may read a stream of another name than its own.
     let spec = store.status.get(id).await.ok().flatten().and_then(|record| record.status.admitted.spec);
     let (stream, consumer) = match &spec {
@@ -141,8 +154,18 @@ async fn pipeline(store: &Store, databases: &Databases, id: &PipelineId, about: 
         None => (store.names.stream(id), store.names.consumer()),
     };
     let mut findings = match store.streams.observe(id, &stream, &consumer).await {
-        Ok(Some(found)) => judge(about, &found, &consumer),
-        Ok(None) => vec![Finding::good(about, format!("no stream {stream} yet; publishing creates it"))],
+        Ok(found) => {
+            let mut refused = jetstream::creatable(store, account, id, about, &stream, found.as_ref()).await;
+            match found {
+                Some(found) => refused.extend(judge(about, &found, &consumer).into_iter().filter(|one| one.verdict != Verdict::Good)),
+                None if refused.is_empty() => refused.push(Finding::good(about, format!("no stream {stream} yet; publishing creates it"))),
+                None => {}
+            }
+            if refused.is_empty() {
+                refused.push(Finding::good(about, format!("stream {stream} and durable {consumer} are safe")));
+            }
+            refused
+        }
         Err(error) if error.kind() == StoreErrorKind::Unfit(Unfit::Foreign) => {
             vec![Finding::wrong(about, error.to_string(), Reason::StreamForeign.remedy())]
         }
@@ -167,8 +190,8 @@ fn judge(about: &str, stream: &PipelineStream, consumer: &str) -> Vec<Finding> {
     }
     match &stream.consumer {
         None => findings.push(Finding::good(about, format!("stream {name} has no durable {consumer} yet; publishing creates it"))),
-        Some(durable) if !durable.usable => {
-            let message = format!("durable {consumer} of stream {name} cannot be read");
+        Some(durable) if !durable.faults.is_empty() => {
+            let message = format!("durable {consumer} of stream {name} cannot be read: {}", durable.faults.join("; "));
             findings.push(Finding::wrong(about, message, Reason::ConsumerUnusable.remedy()));
         }
         Some(durable) if durable.paused.is_some() => {
@@ -211,7 +234,7 @@ mod tests {
                 name: "default".into(),
                 waiting: 0,
                 ours: true,
-                usable: true,
+                faults: Vec::new(),
                 ack_wait: Duration::from_secs(30),
                 max_ack_pending: 1000,
                 pending: 0,
@@ -237,7 +260,7 @@ mod tests {
             change(stream.consumer.as_mut().unwrap());
             judge("p", &stream, "default")[0].verdict
         };
-        assert_eq!(with(|durable| durable.usable = false), Verdict::Wrong);
+        assert_eq!(with(|durable| durable.faults.push("it pushes".into())), Verdict::Wrong);
         assert_eq!(with(|durable| durable.paused = Some(Duration::from_secs(60))), Verdict::Doubtful);
     }
 

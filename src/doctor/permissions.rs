@@ -180,6 +180,7 @@ fn editor(grants: &mut Builder<'_>) {
     grants.api(&format!("STREAM.MSG.GET.KV_{}", names.lease()), "whether a controller is there");
     grants.publish(names.logs("*"), "ask for log lines");
     grants.api("STREAM.INFO.*", "what is in the buckets, and how much waits in the pipelines' streams");
+    grants.api("INFO", "what the account allows, for `sluice doctor`");
     grants.api(&format!("CONSUMER.INFO.*.{}", names.consumer()), "how much is unacknowledged");
     grants.answers();
 }

@@ -6,6 +6,7 @@
 pub mod causes;
 pub mod created;
 pub mod id;
+pub mod jetstream;
 pub mod names;
 pub mod subject;
 

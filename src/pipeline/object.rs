@@ -58,6 +58,12 @@ pub fn meta_subject(bucket: &str, name: &str) -> String {
     format!("$O.{bucket}.M.{}", URL_SAFE.encode(name))
 }
 
+/// The same as other clients write it, which leave the padding out; `None` where there is none to leave out.
+pub fn unpadded_subject(bucket: &str, name: &str) -> Option<String> {
+    let subject = meta_subject(bucket, name);
+    subject.ends_with('=').then(|| subject.trim_end_matches('=').to_owned())
+}
+
 /// The subject of the chunks that are called `nuid`.
 pub fn chunk_subject(bucket: &str, nuid: &str) -> String {
     format!("$O.{bucket}.C.{nuid}")

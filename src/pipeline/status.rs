@@ -309,9 +309,9 @@ reasons! {
     /// Two pipelines read the same stream.
     StreamShared => "one pipeline per stream; give the second its own",
     /// The stream cannot be created.
-    StreamUnavailable => "look at the message; JetStream refused the stream or the consumer",
+    StreamUnavailable => "do what the message says, and it goes on by itself",
     /// The durable is of a kind that cannot be read.
-    ConsumerUnusable => "the durable must be a pull consumer with explicit acknowledgement, without a filter",
+    ConsumerUnusable => "change what the message names, or remove the durable (`nats consumer rm STREAM NAME`): it is made again as it must be, and nothing is lost",
     /// The durable holds messages back.
     ConsumerStuck => "look at the message; `nats consumer resume`, or take `max_deliver` from the durable, or delete it: it is made again, and nothing is lost",
     /// `ack_wait` or `max_ack_pending` of a durable that is not ours differ from the config.
@@ -345,7 +345,7 @@ reasons! {
     /// Single documents are refused and lie in the dead letters.
     DocumentsRefused => "`sluice dlq list ID` shows them with their reasons",
     /// The dead letters are full or cannot be written.
-    DeadLettersUnavailable => "make room in the dead letters' stream; the pipeline holds the messages until then",
+    DeadLettersUnavailable => "do what the message says; the pipeline holds the messages until dead letters can be stored",
     /// NATS cannot be reached.
     NatsUnavailable => "nothing is lost; reading goes on by itself when NATS is back",
     /// The byte budget of the process is used up.

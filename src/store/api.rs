@@ -7,6 +7,7 @@
 
 use super::entries::Operation;
 use super::error::{StoreError, StoreErrorKind};
+use crate::pipeline::jetstream::told;
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message};
@@ -42,7 +43,7 @@ pub(super) mod code {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// The server answered with an error.
-    #[error("{} (error {})", .0.description, .0.err_code)]
+    #[error("{}", told(&.0.description, .0.err_code))]
     Api(ApiError),
     /// Nobody listens: no stream on that subject, or no JetStream (yet).
     #[error("no JetStream answers there")]

@@ -5,12 +5,12 @@
 //! answer with the bytes as they were stored, wherever the asker says and with the server's rights, so that whoever may store
 //! a chunk and get it directly could publish it anywhere. `STREAM.MSG.GET` answers in an envelope.
 
-use super::api::{Api, Failure, Guard, TIMEOUT, header};
+use super::api::{Api, Failure, Guard, Stored, TIMEOUT, header};
 use super::collect::Which;
 use super::error::{StoreError, StoreErrorKind, Unfit};
 use crate::pipeline::config::MAX_CONFIG_BYTES;
 use crate::pipeline::id::{PipelineId, VersionName};
-use crate::pipeline::object::{CHUNK, Meta, chunk_subject, meta_subject, metadata, sum, written};
+use crate::pipeline::object::{CHUNK, Meta, chunk_subject, meta_subject, metadata, sum, unpadded_subject, written};
 use async_nats::{Client, HeaderMap};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
@@ -123,7 +123,12 @@ impl Configs {
         let digest = written(&Sha256::digest(&bytes));
         // Twice, since the metadata may be written by another between our look at it and our own writing.
         for _ in 0..2 {
-            let expected = match self.newest(&name).await? {
+            let own = meta_subject(&self.bucket, &name);
+            let (subject, found) = match self.found(&name).await? {
+                Some((meta, message)) => (message.subject, Some((meta, message.sequence))),
+                None => (own, None),
+            };
+            let expected = match found {
                 Some((meta, revision)) if !meta.deleted => {
                     let same = self.check(&name, &meta).is_ok_and(|sum| written(&sum) == digest);
                     if !same {
@@ -139,7 +144,7 @@ impl Configs {
                 Some((_, revision)) => revision,
                 None => 0,
             };
-            match self.write(&name, &bytes, &digest, expected).await {
+            match self.write(&name, &subject, &bytes, (&digest, expected)).await {
                 Ok(()) => return Ok(digest),
                 Err(failure) if failure.kind() == StoreErrorKind::Conflict => {}
                 Err(failure) => return Err(failure.during(what())),
@@ -158,16 +163,30 @@ impl Configs {
             let Ok(meta) = serde_json::from_slice::<Meta>(&message.payload) else { continue };
             let Some(version) = meta.name.strip_prefix(&prefix).and_then(|version| VersionName::parse(version).ok()) else { continue };
             let Some(sum) = sum(&meta.digest).filter(|_| !meta.deleted && !meta.is_link()) else { continue };
+            // Stored under both encodings of its name: the later one counts.
+            versions.retain(|known: &VersionInfo| known.version != version);
             versions.push(VersionInfo { version, digest: written(&sum), size: meta.size, stored: message.time });
         }
         Ok(versions)
     }
 
+    /// The newest metadata of a name, however its subject was encoded.
     async fn newest(&self, name: &str) -> Result<Option<(Meta, u64)>, StoreError> {
-        let found = self.api.last(&self.stream, &meta_subject(&self.bucket, name)).await;
-        let Some(message) = found.map_err(|failure| failure.during(self.reading(name)))? else { return Ok(None) };
+        Ok(self.found(name).await?.map(|(meta, message)| (meta, message.sequence)))
+    }
+
+    async fn found(&self, name: &str) -> Result<Option<(Meta, Stored)>, StoreError> {
+        let last = async |subject: &str| self.api.last(&self.stream, subject).await.map_err(|failure| failure.during(self.reading(name)));
+        let mut found = last(&meta_subject(&self.bucket, name)).await?;
+        if let Some(subject) = unpadded_subject(&self.bucket, name)
+            && let Some(other) = last(&subject).await?
+            && found.as_ref().is_none_or(|found| found.sequence < other.sequence)
+        {
+            found = Some(other);
+        }
+        let Some(message) = found else { return Ok(None) };
         match serde_json::from_slice::<Meta>(&message.payload) {
-            Ok(meta) => Ok(Some((meta, message.sequence))),
+            Ok(meta) => Ok(Some((meta, message))),
             Err(error) => Err(self.unfit(name, Unfit::Unreadable, &format!("its metadata does not parse, {error}"))),
         }
     }
@@ -211,7 +230,7 @@ impl Configs {
         Ok(bytes.freeze())
     }
 
-    async fn write(&self, name: &str, bytes: &Bytes, digest: &str, expected: u64) -> Result<(), Failure> {
+    async fn write(&self, name: &str, meta_subject: &str, bytes: &Bytes, (digest, expected): (&str, u64)) -> Result<(), Failure> {
         let nuid = uuid::Uuid::new_v4().simple().to_string();
         let subject = chunk_subject(&self.bucket, &nuid);
         let chunk = CHUNK.min(self.api.client.max_payload() / 2).max(1024);
@@ -226,7 +245,7 @@ impl Configs {
         let meta = metadata(&self.bucket, name, &nuid, (bytes.len(), chunk), digest, &now);
         let headers = header("Nats-Rollup", "sub");
         let meta = Bytes::from(meta);
-        let written = self.api.publish_expecting(&self.stream, &meta_subject(&self.bucket, name), headers, meta, expected).await;
+        let written = self.api.publish_expecting(&self.stream, meta_subject, headers, meta, expected).await;
         if written.is_err() {
             let purge = json!({ "filter": subject });
             if let Err(failure) = self.api.call::<serde_json::Value>(&format!("STREAM.PURGE.{}", self.stream), purge).await {

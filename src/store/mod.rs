@@ -121,6 +121,12 @@ impl Store {
         prepare::prepare(&self.client, &self.names, self.replicas).await
     }
 
+    /// Of each bucket, Object Store and stream that [`Self::prepare`] sees to, by its stream's name: whether it is there, or why
+    /// it cannot serve. Changes nothing.
+    pub async fn look_at_buckets(&self) -> Result<Vec<(String, Result<bool, StoreError>)>, StoreError> {
+        prepare::look(&self.client, &self.names).await
+    }
+
     /// Whether NATS is connected now.
     pub fn connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected

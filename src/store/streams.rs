@@ -8,6 +8,7 @@ use super::error::{StoreError, StoreErrorKind, Unfit};
 use super::safety::unsafe_settings;
 use crate::pipeline::created::{CREATED_BY, CREATED_FOR, metadata};
 use crate::pipeline::id::PipelineId;
+use crate::pipeline::jetstream::OTHER_READERS;
 use crate::pipeline::names::Names;
 use crate::pipeline::subject::covers;
 use async_nats::Client;
@@ -73,8 +74,8 @@ pub struct PipelineConsumer {
     pub name: String,
     /// Whether its metadata says that we created it.
     pub ours: bool,
-    /// Whether it is a pull consumer with explicit acknowledgement, without a filter, and without a `max_deliver`.
-    pub usable: bool,
+    /// Why it cannot be read; empty where it can: it pulls whole messages of all subjects, acknowledges each, and gives none up.
+    pub faults: Vec<String>,
     /// `ack_wait`.
     pub ack_wait: Duration,
     /// `max_ack_pending`; 0 or less for none.
@@ -146,15 +147,18 @@ impl Streams {
                 return Err(StoreError::new(StoreErrorKind::Unfit(Unfit::NotWorkQueue), message));
             }
             let Some(live) = &found.consumer else {
-                self.create_consumer(id, &stream.name, consumer).await.map_err(during)?;
+                if let Err(failure) = self.create_consumer(id, &stream.name, consumer).await {
+                    let others = match &failure {
+                        Failure::Api(error) if OTHER_READERS.contains(&error.err_code) => self.consumers(&stream.name).await,
+                        _ => Vec::new(),
+                    };
+                    let others = if others.is_empty() { String::new() } else { format!(" (it has {})", others.join(", ")) };
+                    return Err(failure.during(format!("create durable {} of stream {}{others}", consumer.name, stream.name)));
+                }
                 continue;
             };
-            if !live.usable {
-                let message = format!(
-                    "consumer {} of stream {} is no pull consumer with explicit acknowledgement, whole messages, no filter, no priority \
-                     group and no max_deliver",
-                    consumer.name, stream.name
-                );
+            if !live.faults.is_empty() {
+                let message = format!("durable {} of stream {} cannot be read: {}", consumer.name, stream.name, live.faults.join("; "));
                 return Err(StoreError::new(StoreErrorKind::Unfit(Unfit::Consumer), message));
             }
             if live.is_as(consumer) || !live.ours {
@@ -164,6 +168,24 @@ impl Streams {
         }
         let message = format!("create stream {}: it or its consumer is being changed by others", stream.name);
         Err(StoreError::new(StoreErrorKind::Conflict, message))
+    }
+
+    /// What the account allows and uses, as the server says it.
+    pub async fn account(&self) -> Result<Value, StoreError> {
+        self.api.call::<Value>("INFO", Value::Null).await.map_err(|failure| failure.during("ask what the account allows"))
+    }
+
+    /// A stream's configuration and state, as the server says them.
+    pub async fn configuration(&self, stream: &str) -> Result<(Value, Value), StoreError> {
+        let info = self.api.info(stream).await.map_err(|failure| failure.during(format!("look at stream {stream}")))?;
+        Ok((info["config"].clone(), info["state"].clone()))
+    }
+
+    /// The names of the stream's consumers; none where they cannot be asked for, which is found out soon.
+    pub async fn consumers(&self, stream: &str) -> Vec<String> {
+        let answer =
+            self.api.clone().with_timeout(Duration::from_secs(1)).call::<Value>(&format!("CONSUMER.NAMES.{stream}"), Value::Null).await;
+        answer.ok().and_then(|answer| field(&answer, "/consumers").ok()).unwrap_or_default()
     }
 
     /// Creates the durable on a stream that is there; one that exists stays as it is.
@@ -213,11 +235,16 @@ impl Streams {
         let mut stream = observed(&info, id).map_err(during)?;
         let listens = |wanted: &str| stream.subjects.iter().any(|subject| covers(subject, wanted));
         if !listens(&self.names.subject(id)) && !listens(&self.names.closed(id)) {
-            let message = format!(
-                "stream {name} listens on {} and not on {}: it belongs to something else",
-                stream.subjects.join(", "),
-                self.names.subject(id)
-            );
+            let own = self.names.subject(id);
+            let message = match (info["config"]["mirror"]["name"].as_str(), stream.subjects.join(", ")) {
+                (Some(of), _) => {
+                    format!("stream {name} is a mirror of {of}: nothing can be published to it, and it does not listen on {own}")
+                }
+                (None, none) if none.is_empty() => {
+                    format!("stream {name} listens on no subject, and not on {own}: it belongs to something else")
+                }
+                (None, others) => format!("stream {name} listens on {others} and not on {own}: it belongs to something else"),
+            };
             return Err(StoreError::new(StoreErrorKind::Unfit(Unfit::Foreign), message));
         }
         match durable {
@@ -321,20 +348,10 @@ fn observed(info: &Value, id: &PipelineId) -> Result<PipelineStream, Failure> {
 /// What `CONSUMER.INFO` says.
 fn observed_consumer(info: &Value, id: &PipelineId) -> Result<PipelineConsumer, Failure> {
     let config = &info["config"];
-    let filters = config["filter_subjects"].as_array().map_or(0, Vec::len);
-    let unfiltered = filters == 0 && matches!(config["filter_subject"].as_str(), None | Some("" | ">"));
-    let pull = config["deliver_subject"].as_str().is_none_or(str::is_empty);
-    let whole = config["headers_only"] != json!(true);
-    let ungrouped = config["priority_groups"].as_array().is_none_or(Vec::is_empty);
     Ok(PipelineConsumer {
         name: field(info, "/name")?,
         ours: is_ours(config, id),
-        usable: pull
-            && whole
-            && ungrouped
-            && unfiltered
-            && config["ack_policy"] == "explicit"
-            && config["max_deliver"].as_i64().unwrap_or(-1) <= 0,
+        faults: faults(config),
         ack_wait: Duration::from_nanos(config["ack_wait"].as_u64().unwrap_or_default()),
         max_ack_pending: config["max_ack_pending"].as_i64().unwrap_or_default(),
         pending: field(info, "/num_pending")?,
@@ -342,6 +359,30 @@ fn observed_consumer(info: &Value, id: &PipelineId) -> Result<PipelineConsumer, 
         waiting: info["num_waiting"].as_u64().unwrap_or_default(),
         paused: (info["paused"] == json!(true)).then(|| Duration::from_nanos(info["pause_remaining"].as_u64().unwrap_or_default())),
     })
+}
+
+/// Why a durable of this configuration cannot be read, each with what ends it.
+fn faults(config: &Value) -> Vec<String> {
+    let filters = config["filter_subjects"].as_array().map_or(0, Vec::len);
+    let unfiltered = filters == 0 && matches!(config["filter_subject"].as_str(), None | Some("" | ">"));
+    let most = config["max_deliver"].as_i64().unwrap_or(-1);
+    let checks = [
+        (
+            config["deliver_subject"].as_str().is_some_and(|subject| !subject.is_empty()),
+            "it pushes, and has to be a pull consumer: remove it".to_owned(),
+        ),
+        (config["ack_policy"] != "explicit", "its ack_policy is not explicit: remove it".to_owned()),
+        (!unfiltered, "it filters subjects: remove the filter (`nats consumer edit STREAM NAME --filter=`), or the durable".to_owned()),
+        (config["headers_only"] == json!(true), "it delivers headers only: `nats consumer edit STREAM NAME --no-headers-only`".to_owned()),
+        (config["priority_groups"].as_array().is_some_and(|groups| !groups.is_empty()), "it has priority groups: remove it".to_owned()),
+        (
+            most > 0,
+            format!(
+                "its max_deliver is {most}, after which messages lie in the stream unseen: `nats consumer edit STREAM NAME --max-deliver=-1`"
+            ),
+        ),
+    ];
+    checks.into_iter().filter_map(|(wrong, why)| wrong.then_some(why)).collect()
 }
 
 fn is_ours(config: &Value, id: &PipelineId) -> bool {

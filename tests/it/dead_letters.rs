@@ -143,3 +143,25 @@ async fn without_the_stream_or_the_server_a_dead_letter_waits() {
     nats.kill9();
     assert_eq!(letters.store(&poison(&message, "aa")).await.unwrap_err().kind, DeadLetterErrorKind::Unavailable);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_takes_only_small_messages_gets_the_letter_without_the_originals_headers_or_says_what_to_raise() {
+    require!("nats-server");
+    let nats = Nats::start().await;
+    let (jetstream, letters) = stream(&nats, |config| config.max_message_size = 1200).await;
+    let mut large = message(vec![7; 3000]);
+    large.headers.as_mut().unwrap().insert("Long", "x".repeat(2000));
+    assert_eq!(letters.store(&poison(&large, "aa")).await.unwrap(), Stored::New);
+    let stored = jetstream.get_stream("x-dlq").await.unwrap().get_last_raw_message_by_subject("x-dlq.p.aa").await.unwrap();
+    assert!(stored.headers.get("Sluice-Original-Omitted").is_some() && stored.headers.get("Sluice-Object").is_some());
+    let (_, letters) = {
+        jetstream.delete_stream("x-dlq").await.unwrap();
+        stream(&nats, |config| config.max_message_size = 100).await
+    };
+    let error = letters.store(&poison(&large, "aa")).await.unwrap_err();
+    assert!(
+        error.kind == DeadLetterErrorKind::Refused && error.message.contains("(error 10054)") && error.message.contains("max_msg_size"),
+        "{error}"
+    );
+    assert!(!error.message.contains("room"), "{error}");
+}

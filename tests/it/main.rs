@@ -20,6 +20,7 @@ mod controller_stream;
 mod controller_support;
 mod controllers;
 mod dead_letters;
+mod diagnosis;
 mod docker;
 mod entries;
 mod execute;

@@ -30,7 +30,7 @@ async fn stream_and_durable_are_created_once_and_then_left_as_they_are() {
     let made = ensured(&store).await;
     assert!(made.ours && made.work_queue && made.unsafe_settings.is_empty() && made.first_time.is_none());
     let durable = made.consumer.clone().unwrap();
-    assert!(durable.ours && durable.usable && durable.paused.is_none());
+    assert!(durable.ours && durable.faults.is_empty() && durable.paused.is_none());
     assert_eq!((durable.ack_wait, durable.max_ack_pending), (Duration::from_secs(30), 10_000));
     assert_eq!(ensured(&store).await, made);
 
@@ -99,7 +99,7 @@ async fn what_a_producer_made_is_used_and_not_changed() {
     assert_eq!(seen.unsafe_settings, ["discard old with max_msgs 1000000"]);
     assert_eq!(seen.subjects, ["alpha.a"]);
     let durable = seen.consumer.unwrap();
-    assert!(!durable.ours && durable.usable);
+    assert!(!durable.ours && durable.faults.is_empty());
     assert_eq!(durable.max_ack_pending, 1000);
 }
 

@@ -4,6 +4,7 @@
 //! the bytes as they were stored, wherever the asker says). The bucket is made by the controller, or by `sluice publish`.
 
 use super::{DeadLetterError, unavailable};
+use crate::pipeline::jetstream::told;
 use crate::pipeline::object::{CHUNK, Meta, chunk_subject, meta_subject, metadata, written};
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
@@ -96,7 +97,7 @@ impl Objects {
         match refused {
             Refused::Nobody => unavailable(format!("nobody answers for the bucket {bucket}: it is made again by the controller")),
             Refused::Failed(why) => unavailable(format!("cannot store the payload in {bucket}: {why}")),
-            Refused::Answer(code, why) => unavailable(format!("cannot store the payload in {bucket}: {why} ({code})")),
+            Refused::Answer(code, why) => unavailable(format!("cannot store the payload in {bucket}: {}", told(why, *code))),
         }
     }
 }

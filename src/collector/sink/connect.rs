@@ -8,6 +8,7 @@ use super::gate::Gate;
 use super::listing::Listings;
 use super::proof::Proof;
 use super::tls;
+use super::url;
 use crate::pipeline::config::WRITE_TIMEOUT;
 use crate::pipeline::moves::Place;
 use crate::pipeline::spec::Target;
@@ -70,6 +71,10 @@ impl Databases {
         if let Some((_, database)) = made.iter().find(|(key, _)| *key == connection) {
             return Ok(database.clone());
         }
+        let ignored = self.options_without_effect(name);
+        if !ignored.is_empty() {
+            tracing::warn!(connection = name, options = ignored.join(", "), "options of the url have no effect");
+        }
         let database = Database::new(&connection).await;
         let database = Arc::new(database.map_err(|message| ConnectionError::Invalid { name: name.to_owned(), message })?);
         made.push((connection, database.clone()));
@@ -97,7 +102,7 @@ impl Databases {
     pub fn target(&self, connection: &str, database: Option<&str>, collection: &str) -> Result<Target, ConnectionError> {
         let settings = self.connection(connection)?;
         let invalid = |message: &str| ConnectionError::Invalid { name: connection.to_owned(), message: message.to_owned() };
-        let url = ConnectionString::parse(&*settings.url.expose()).map_err(|_| invalid(BAD_URL))?;
+        let url = parsed(&settings.url.expose()).map_err(|message| invalid(&message))?;
         let mut hosts = match &url.host_info {
             HostInfo::HostIdentifiers(addresses) => addresses.iter().map(ServerAddress::to_string).collect(),
             HostInfo::DnsRecord(name) => vec![name.clone()],
@@ -110,9 +115,20 @@ impl Databases {
         Ok(Target { hosts, database: database.to_owned(), collection: collection.to_owned() })
     }
 
+    /// Options in the url of the connection `name` that other drivers take and that change nothing here.
+    pub fn options_without_effect(&self, name: &str) -> Vec<String> {
+        self.connection(name).map(|connection| url::without_effect(&connection.url.expose()).1).unwrap_or_default()
+    }
+
     fn connection(&self, name: &str) -> Result<&MongoConnection, ConnectionError> {
         self.connections.get(name).ok_or_else(|| ConnectionError::Unknown(name.to_owned()))
     }
+}
+
+/// A connection string, without the options that the driver does not take and that change nothing here.
+fn parsed(text: &str) -> Result<ConnectionString, String> {
+    let (url, _) = url::without_effect(text);
+    ConnectionString::parse(url).map_err(|_| url::refused_option(text).unwrap_or_else(|| BAD_URL.to_owned()))
 }
 
 const BAD_URL: &str = "the url is no MongoDB connection string (mongodb://host:port/…; in user names and passwords, \
@@ -158,7 +174,7 @@ impl Made {
     async fn new(settings: &MongoConnection) -> Result<(Self, Vec<String>), String> {
         // Before what it is made with: what changes meanwhile is found as a change.
         let proof = Proof::of(settings);
-        let url = ConnectionString::parse(&*settings.url.expose()).map_err(|_| BAD_URL)?;
+        let url = parsed(&settings.url.expose())?;
         let mut options = ClientOptions::parse(url).await.map_err(|error| match CommandFailure::from_driver(&error) {
             failure if failure.kind == FailureKind::UnknownHost => failure.message,
             _ => BAD_URL.to_owned(),

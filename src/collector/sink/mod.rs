@@ -23,6 +23,7 @@ mod remedy;
 mod reply;
 mod target;
 mod tls;
+mod url;
 
 pub use command::{MAX_COMMAND_BYTES, MAX_DOCUMENT_BYTES};
 pub use connect::{ConnectionError, Database, Databases};

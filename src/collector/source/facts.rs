@@ -2,6 +2,7 @@
 
 use super::link::Link;
 use super::{REPLY_TIMEOUT, SourceError, SourceErrorKind};
+use crate::pipeline::jetstream::told;
 use async_nats::{Client, Request, RequestErrorKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -340,7 +341,7 @@ impl From<Refusal> for SourceError {
             500.. => SourceErrorKind::Unavailable,
             _ => SourceErrorKind::Refused,
         };
-        Self { kind, code: Some(refusal.err_code), message: refusal.description }
+        Self { kind, code: Some(refusal.err_code), message: told(&refusal.description, refusal.err_code) }
     }
 }
 
