@@ -60,23 +60,68 @@ pub fn id_of(document: &RawDocument) -> Option<RawBson> {
     document.get("_id").ok().flatten().map(RawBson::from)
 }
 
-/// Equal for `_id`s that are one to the server: numbers of any type with the same value are.
+/// Equal only for `_id`s that are one to the server, and for nearly all that are: numbers of any type with the same value are,
+/// also within documents. What a collation takes for one has different keys here.
 pub fn id_key(id: &RawBson) -> Vec<u8> {
-    let number = match id {
-        RawBson::Int32(number) => Some(f64::from(*number)),
-        RawBson::Int64(number) => Some(*number as f64),
-        RawBson::Double(number) => Some(*number),
-        _ => None,
-    };
-    match number {
-        // Different large integers may share a key, which costs a comparison.
-        Some(number) => [b"n".as_slice(), &(number + 0.0).to_le_bytes()].concat(),
-        None => {
-            let mut one = bson::RawDocumentBuf::new();
-            one.append(bson::raw::cstr!("v"), id.clone());
-            one.into_bytes()
+    let mut key = Vec::new();
+    write_key(id.as_raw_bson_ref(), &mut key);
+    key
+}
+
+/// Payloads are not deeper than `payload::MAX_DEPTH`.
+fn write_key(value: RawBsonRef<'_>, key: &mut Vec<u8>) {
+    match value {
+        RawBsonRef::Int32(number) => write_integer(i64::from(number), key),
+        RawBsonRef::Int64(number) => write_integer(number, key),
+        RawBsonRef::Double(number) => write_number(number, key),
+        RawBsonRef::Decimal128(number) => match number.to_string() {
+            text if text.parse().is_ok_and(|number: f64| format!("{number}") == text) => write_number(text.parse().unwrap_or(0.0), key),
+            text => match text.parse() {
+                Ok(number) => write_integer(number, key),
+                Err(_) => {
+                    key.push(b'd');
+                    key.extend(text.as_bytes());
+                    key.push(0);
+                }
+            },
+        },
+        RawBsonRef::Document(document) => {
+            key.push(b'{');
+            for (name, value) in document.iter().flatten() {
+                key.extend(name.as_str().as_bytes());
+                key.push(0);
+                write_key(value, key);
+            }
+            key.push(b'}');
+        }
+        RawBsonRef::Array(array) => {
+            key.push(b'[');
+            array.into_iter().flatten().for_each(|value| write_key(value, key));
+            key.push(b']');
+        }
+        other => {
+            let mut one = RawDocumentBuf::new();
+            one.append(bson::raw::cstr!("v"), other);
+            key.push(b'v');
+            key.extend(one.as_bytes());
         }
     }
+}
+
+fn write_integer(number: i64, key: &mut Vec<u8>) {
+    key.push(b'i');
+    key.extend(number.to_le_bytes());
+}
+
+/// Whole numbers as integers, exactly.
+fn write_number(number: f64, key: &mut Vec<u8>) {
+    const PAST: f64 = 9_223_372_036_854_775_808.0;
+    if number.fract() == 0.0 && (-PAST..PAST).contains(&number) {
+        return write_integer(number as i64, key);
+    }
+    key.push(b'f');
+    // All that are not a number are one.
+    key.extend(if number.is_nan() { f64::NAN } else { number }.to_le_bytes());
 }
 
 /// Name, type and bytes.
@@ -144,6 +189,25 @@ mod tests {
         assert_eq!(id_key(&RawBson::Int32(1)), id_key(&RawBson::Double(1.0)));
         assert_eq!(id_key(&RawBson::Double(-0.0)), id_key(&RawBson::Int64(0)));
         assert_ne!(id_key(&RawBson::Int32(1)), id_key(&RawBson::String("1".into())));
+        let decimal = |text: &str| id_key(&RawBson::Decimal128(text.parse().unwrap()));
+        assert_eq!(decimal("3"), id_key(&RawBson::Int32(3)));
+        assert_eq!(decimal("0.5"), id_key(&RawBson::Double(0.5)));
+        assert_ne!(decimal("0.1"), decimal("0.2"));
+    }
+
+    #[test]
+    fn large_integers_that_are_one_as_floating_point_numbers_have_keys_of_their_own() {
+        let large = 1_i64 << 53;
+        assert_ne!(id_key(&RawBson::Int64(large)), id_key(&RawBson::Int64(large + 1)));
+        assert_eq!(id_key(&RawBson::Int64(large)), id_key(&RawBson::Double(9_007_199_254_740_992.0)));
+    }
+
+    #[test]
+    fn numbers_within_documents_and_arrays_are_one_as_well_and_names_and_order_are_not() {
+        let key = |id: RawDocumentBuf| id_key(&RawBson::Document(id));
+        assert_eq!(key(rawdoc! { "n": 3, "a": [1, { "b": -0.0 }] }), key(rawdoc! { "n": 3.0, "a": [1_i64, { "b": 0 }] }));
+        assert_ne!(key(rawdoc! { "n": 3 }), key(rawdoc! { "m": 3 }));
+        assert_ne!(key(rawdoc! { "a": 1, "b": 2 }), key(rawdoc! { "b": 2, "a": 1 }));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod borrowed_rights;
 mod chart;
 mod cli;
 mod collector;
+mod collector_blame;
 mod collector_edges;
 mod collector_losses;
 mod collector_support;

@@ -81,7 +81,7 @@ async fn a_thousand_documents_are_stored_by_one_command_and_found_again() {
     let documents: Vec<_> = (0..1000).map(plain).collect();
     assert_eq!(failures(collection.insert(&documents).await), []);
     assert_eq!(mongo.count("a").await, 1000);
-    let found = collection.find(vec![ObjectId::from_bytes(id(7)).into(), ObjectId::from_bytes(id(5000)).into()]).await.unwrap();
+    let found = collection.find(vec![ObjectId::from_bytes(id(7)).into(), ObjectId::from_bytes(id(5000)).into()], false).await.unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].get_i64("n").unwrap(), 7);
     collection.ping().await.unwrap();

@@ -9,16 +9,10 @@ use super::types::{Effect, Entry, GroupId, Nanos, SECOND, Target};
 use crate::pipeline::backoff::Backoff;
 use std::time::Duration;
 
-/// How often what is refused is tried again while nothing was ever stored: somebody may have corrected the validator.
-const HELD_AGAIN: Nanos = 30 * SECOND;
 /// How many may wait aside at least, where the consumer allows it.
 const ASIDE: u64 = 1000;
 /// Dead letters on their way at once.
 const BURYING: u32 = 32;
-/// Tries after which, and time over which, a document refused for an unknown reason counts as refused.
-const PUZZLE_TRIES: u32 = 5;
-const PUZZLE_TIME: Nanos = 120 * SECOND;
-
 const LOOK_UP: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
 const BURY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 
@@ -39,24 +33,6 @@ impl Burials {
 
     pub(super) fn due(&self, now: Nanos) -> Nanos {
         if self.waiting && self.next_at > now { self.next_at } else { Nanos::MAX }
-    }
-}
-
-impl Puzzle {
-    /// Whether it has been tried often and long enough, while others were stored. Where whole commands failed, it may have
-    /// been the database: then only what was stored since counts.
-    pub(super) fn hopeless(&self, now: Nanos, stored: u64) -> bool {
-        let neighbours = if self.by_itself { stored > 0 } else { stored > self.stored };
-        self.tries >= PUZZLE_TRIES && now >= self.since + PUZZLE_TIME && neighbours
-    }
-
-    pub(super) fn delay(&self) -> Nanos {
-        match self.tries {
-            0 | 1 => 2 * SECOND,
-            2 => 10 * SECOND,
-            3 => 30 * SECOND,
-            _ => 60 * SECOND,
-        }
     }
 }
 
@@ -84,31 +60,17 @@ impl Core {
         self.groups.values().filter(|group| group.stage.aside()).map(|group| group.bytes).sum()
     }
 
-    /// A message that cannot be stored as it is. Joins the others, so that there are few groups.
-    pub(super) fn refuse(&mut self, entry: Entry, stage: Stage, now: Nanos) {
-        let stage = if self.proven { Stage::Doomed } else { stage };
-        let lease = self.lease();
-        let count = self.batch_count() as usize;
-        let bytes = self.batches.bytes;
-        let room =
-            |group: &&mut Group| group.stage == stage && group.entries.len() < count && group.bytes + u64::from(entry.bytes) <= bytes;
-        if let Some(group) = self.groups.values_mut().rev().find(room) {
-            group.push(entry, lease);
-            self.aside += 1;
-            return;
-        }
-        let mut group = Group::new(stage, Vec::new());
-        group.push(entry, lease);
-        group.sent = stage == Stage::Held;
-        group.suspect = self.guarded();
-        group.due = if stage == Stage::Held { now + HELD_AGAIN } else { 0 };
-        self.new_group(group);
+    /// A payload that cannot be sent, or whose dead letter is there already.
+    pub(super) fn cannot_be_sent(&mut self, entry: Entry) {
+        self.join(entry, if self.proven { Stage::Doomed } else { Stage::Unreadable }, Puzzle::default(), 0);
     }
 
+    /// Tries again what is due, as few at a time as may be written at once: what is tried again keeps nothing waiting.
     pub(super) fn retry_aside(&mut self, now: Nanos, out: &mut Vec<Effect>) {
         let calm = self.breaker.closed() && self.target == Target::Good;
         let (proven, shut) = (self.proven, self.breaker.is_shut());
         let stopping = self.stopping.is_some();
+        let stored = self.stored();
         let due: Vec<GroupId> = self
             .groups
             .iter()
@@ -117,22 +79,21 @@ impl Core {
                 Stage::AckAgain => now >= group.due,
                 Stage::CheckAgain => calm && now >= group.due && !stopping,
                 Stage::Busy(_) => calm && now >= group.due,
-                Stage::Held => calm && (proven || (now >= group.due && !stopping)),
+                Stage::Held => calm && !stopping && (now >= group.due || proven && group.puzzle.stored.is_some_and(|then| stored > then)),
                 Stage::Puzzling => calm && now >= group.due && !stopping,
                 Stage::Unreadable => proven,
                 _ => false,
             })
             .map(|(id, _)| *id)
             .collect();
+        if due.is_empty() {
+            return;
+        }
         // What finds no room would keep others from being written while it waits.
-        let mut room = self.batches.max_in_flight.saturating_sub(self.checking);
+        let mut checks = self.batches.max_in_flight.saturating_sub(self.checking);
+        let retried = self.groups.values().filter(|group| group.retry && group.stage != Stage::Acking).count();
+        let mut room = (self.batches.max_in_flight as usize).saturating_sub(retried);
         for id in due {
-            if self.groups.get(&id).is_some_and(|group| group.stage == Stage::CheckAgain) {
-                if room == 0 {
-                    continue;
-                }
-                room -= 1;
-            }
             let Some(mut group) = self.take(id) else { continue };
             match group.stage {
                 Stage::LookUpAgain => {
@@ -147,13 +108,44 @@ impl Core {
                     group.stage = Stage::Doomed;
                     self.aside += group.entries.len() as u64;
                 }
-                _ => {
+                Stage::CheckAgain if checks > 0 => {
+                    checks -= 1;
                     group.stage = Stage::Ready;
                     self.ready.push_back(id);
                 }
+                Stage::Held if room > 0 && now < group.due => {
+                    room -= 1;
+                    self.one_by_one(&mut group);
+                    self.aside += group.entries.len() as u64;
+                }
+                Stage::Busy(_) | Stage::Held | Stage::Puzzling if room > 0 => {
+                    room -= 1;
+                    group.stage = Stage::Ready;
+                    group.retry = true;
+                    group.due = 0;
+                    self.ready.push_back(id);
+                }
+                _ => self.aside += if group.stage.aside() { group.entries.len() as u64 } else { 0 },
             }
-            self.groups.insert(id, group);
+            if !group.entries.is_empty() {
+                self.groups.insert(id, group);
+            }
         }
+    }
+
+    /// Takes one out of a group, to be tried alone.
+    fn one_by_one(&mut self, group: &mut Group) {
+        let lease = self.lease();
+        let Some(entry) = group.entries.pop() else { return };
+        group.recount(lease);
+        let id = self.sent_group(Stage::Ready, vec![entry]);
+        if let Some(single) = self.groups.get_mut(&id) {
+            single.retry = true;
+            single.puzzle = group.puzzle;
+            single.suspect = group.suspect;
+            single.oldest_ns = group.oldest_ns;
+        }
+        self.ready.push_back(id);
     }
 
     pub(super) fn bury_doomed(&mut self, now: Nanos, out: &mut Vec<Effect>) {
@@ -208,7 +200,7 @@ impl Core {
             self.acknowledge(id, group, Settled::Buried, now, out);
         } else {
             for entry in self.inside_lease(group.entries, now, out) {
-                self.refuse(entry, Stage::Held, now);
+                self.join(entry, Stage::Doomed, Puzzle::default(), 0);
             }
         }
     }

@@ -29,7 +29,7 @@ impl Core {
                 continue;
             }
             if message.kind == Kind::Unreadable {
-                self.refuse(entry, Stage::Unreadable, now);
+                self.cannot_be_sent(entry);
                 continue;
             }
             if !self.forming.entries.is_empty()
@@ -138,6 +138,7 @@ impl Core {
                 group.again |= group.sent;
                 group.sent = true;
                 group.begun_at = now;
+                group.of = group.entries.len();
                 // Reserved for good.
                 group.upto = 0;
             }

@@ -50,7 +50,7 @@ impl Core {
         }
         for entry in self.inside_lease(buried, now, out) {
             // Its dead letter is there: stored once more, which changes nothing, and terminated. Never tried as a document.
-            self.refuse(entry, Stage::Unreadable, now);
+            self.cannot_be_sent(entry);
         }
         let Some(mut group) = self.group_inside_lease(group, now, out) else { return };
         group.stage = Stage::Ready;

@@ -29,11 +29,12 @@ pub(super) enum Stage {
     Acking,
     /// As before, to be sent again at `due`.
     AckAgain,
-    /// Refused documents while the config is not proven; tried again at `due`.
+    /// Refused documents beside which none were stored, so that it may be the collection that refuses them: tried again at
+    /// `due`, and one by one once others were stored.
     Held,
     /// Payloads that cannot be sent, while the config is not proven.
     Unreadable,
-    /// Refused for an unknown reason; tried again at `due`.
+    /// Refused with a doubt whether it is about them, or for an unknown reason; tried again at `due`.
     Puzzling,
     /// To be put into the dead letters.
     Doomed,
@@ -67,17 +68,22 @@ pub(super) enum Settled {
     Buried,
 }
 
-/// What is known of documents that were refused for an unknown reason.
-#[derive(Debug, Clone, Copy, Default)]
+/// What is known of documents that were refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Puzzle {
-    /// Tries that failed.
+    /// How it was refused last: other refusals say nothing about this one.
+    pub(super) class: Option<Class>,
+    /// Refusals of it alone, with others stored between them.
     pub(super) tries: u32,
-    /// When the first one did.
+    /// When it was refused first.
     pub(super) since: Nanos,
-    /// How many documents the pipeline had stored then.
-    pub(super) stored: u64,
-    /// Whether it was refused by itself, by a command that the server carried out.
-    pub(super) by_itself: bool,
+    /// How many documents the pipeline had stored when it was refused last, or before the command in which others were;
+    /// `None`: it never was.
+    pub(super) stored: Option<u64>,
+    /// Whether it was ever refused alone.
+    pub(super) alone: bool,
+    /// Whether a whole command was refused, rather than documents.
+    pub(super) of_command: bool,
 }
 
 /// A group of messages that share their fate for now.
@@ -111,6 +117,12 @@ pub(super) struct Group {
     pub(super) begun_at: Nanos,
     pub(super) settled: Settled,
     pub(super) puzzle: Puzzle,
+    /// How many documents the pipeline had stored when it could not be taken for the first time.
+    pub(super) busy_at: Option<u64>,
+    /// How many documents its last insert held.
+    pub(super) of: usize,
+    /// Whether it is tried again after it waited aside.
+    pub(super) retry: bool,
     /// When the oldest was published.
     pub(super) oldest_ns: u64,
     /// When the first and the last of them arrived.
@@ -137,12 +149,20 @@ impl Group {
             begun_at: 0,
             settled: Settled::Stored,
             puzzle: Puzzle::default(),
+            busy_at: None,
+            of: 0,
+            retry: false,
             oldest_ns: u64::MAX,
             first_at: 0,
             last_at: 0,
         };
         group.bytes = group.entries.iter().map(|e| u64::from(e.bytes)).sum();
         group
+    }
+
+    /// Whether the pipeline, which has stored so many documents, stored none since it was refused.
+    pub(super) fn stored_nothing_since(&self, stored: u64) -> bool {
+        self.puzzle.stored.is_some_and(|then| stored <= then)
     }
 
     /// Adds one, whose lease is already counted.

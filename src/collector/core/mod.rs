@@ -5,8 +5,8 @@
 //! says its document is durable, terminated only after its dead letter is stored, and past its lease nothing is sent for
 //! it; what is held is bounded in messages and bytes. By batch: no allocation per message in steady state.
 //!
-//! `batch` fills and sends batches, `check` looks into previous targets, `settle` reads replies, `series` has the
-//! rules of time-series collections, `aside` keeps what cannot simply be stored, `lease` renews,
+//! `batch` fills and sends batches, `check` looks into previous targets, `settle` reads replies, `refusal` has the rules of
+//! blame, `series` those of time-series collections, `aside` keeps what cannot simply be stored, `lease` renews,
 //! `pull` asks for more, `stop` ends. Driven by the driver.
 
 mod aside;
@@ -16,6 +16,7 @@ mod check;
 mod group;
 mod lease;
 mod pull;
+mod refusal;
 mod series;
 mod settle;
 mod stop;
@@ -238,11 +239,16 @@ impl Core {
     /// What is wrong.
     pub fn troubles(&self) -> Troubles {
         let class = self.breaker.trouble();
+        let stored = self.stored();
+        let lonely = |of: fn(&Group) -> bool| self.groups.values().any(|group| of(group) && group.stored_nothing_since(stored));
         let any = |stage| self.groups.values().any(|group| group.stage == stage);
         Troubles {
             unavailable: class == Some(Class::Transient) || any(Stage::LookUpAgain) || any(Stage::Busy(Class::Transient)),
-            refuses: class.is_some_and(|class| class != Class::Transient) || any(Stage::Busy(Class::Operator)),
+            refuses: class.is_some_and(|class| class != Class::Transient)
+                || any(Stage::Busy(Class::Operator))
+                || lonely(|group| group.stage == Stage::Puzzling && group.puzzle.of_command),
             nothing_stored: !self.proven && self.aside > 0 && self.groups.values().any(|group| group.stage.refused()),
+            lonely: self.proven && lonely(|group| group.stage == Stage::Held),
             // Also while it is being asked again.
             previous: self.groups.values().any(|group| group.unchecked && group.failures > 0),
             dead_letters: self.burials.failing(),

@@ -1,12 +1,11 @@
 //! What replies mean for the messages: acknowledged, tried again, looked up, refused. Part of the core.
 
 use super::Core;
-use super::group::{Group, Puzzle, Settled, Stage};
+use super::group::{Group, Settled, Stage};
+use super::refusal::Refused;
 use super::types::{Effect, Entry, GroupId, Nanos, Outcome, SECOND};
 use crate::collector::classify::Class;
 
-/// Failures of a whole command after which a batch is halved, where what failed is not known to pass or to need a person.
-const HALVE_AFTER: u32 = 3;
 /// How long an unconfirmed acknowledgement rests before it is sent again.
 const ACK_AGAIN: Nanos = SECOND;
 
@@ -17,6 +16,7 @@ struct Parts {
     again_class: Option<Class>,
     look_up: Vec<Entry>,
     refused: Vec<Entry>,
+    doubtful: Vec<Entry>,
     unknown: Vec<Entry>,
     done: u64,
 }
@@ -30,15 +30,24 @@ impl Core {
         }
         match outcome {
             Outcome::Executed { failures, uncertain: None } => {
-                self.breaker.succeeded();
+                let sent = self.groups.get(&id).map_or(0, |group| group.entries.len());
+                let all = |of: fn(Class) -> bool| failures.len() == sent && sent > 0 && failures.iter().all(|(_, class)| of(*class));
+                // What hits every document is no document's fault: the command failed.
+                if sent > 1 && all(|class| class == Class::Unknown) {
+                    return self.halve(id, Class::Unknown, now, out);
+                }
+                if !all(|class| matches!(class, Class::Transient | Class::Operator)) {
+                    self.breaker.succeeded();
+                }
                 self.executed(id, failures, true, now, out);
             }
             // Unknown, never failed: everything again, until the write concern is met.
             Outcome::Executed { uncertain: Some(class), .. } => {
                 self.again(id, if class == Class::Transient { class } else { Class::Operator }, now, out);
             }
-            Outcome::Failed(Class::Unknown) => self.halve(id, now, out),
-            Outcome::Failed(class) => self.again(id, if class == Class::Transient { class } else { Class::Operator }, now, out),
+            Outcome::Failed(Class::Transient) => self.again(id, Class::Transient, now, out),
+            Outcome::Failed(Class::Operator) => self.halve(id, Class::Operator, now, out),
+            Outcome::Failed(_) => self.halve(id, Class::Unknown, now, out),
         }
     }
 
@@ -57,49 +66,67 @@ impl Core {
     }
 
     /// Every document of the group was tried; those without a failure are durable.
+    ///
+    /// Where a command stored none of its documents, a duplicate of our own identity is not taken at its word: a router of
+    /// release 7.0 or before says nothing of an unmet write concern then, and what is stored may be rolled back. It is
+    /// looked up on a majority, which costs one read of `_id`s for each such command: after a crash, or an answer that was lost.
     fn executed(&mut self, id: GroupId, failures: &[(u32, Class)], inserted: bool, now: Nanos, out: &mut Vec<Effect>) {
         let Some(mut group) = self.take(id) else { return };
         let lease = self.lease();
-        let parts = if failures.is_empty() { Parts::default() } else { split(&mut group, failures, lease) };
+        let before = self.stored();
+        let mut parts = if failures.is_empty() { Parts::default() } else { split(&mut group, failures, lease) };
+        if inserted && parts.done > 0 && parts.done == group.entries.len() as u64 {
+            parts.look_up.append(&mut group.entries);
+            parts.done = 0;
+        }
         let here = group.entries.len() as u64;
         let found = if inserted { parts.done } else { here };
         self.totals.duplicates += found;
         self.totals.written += here - found;
         self.proven |= here > 0;
-        let (puzzle, failures) = (group.puzzle, group.failures);
+        let (puzzle, failed, of, busy_at) = (group.puzzle, group.failures, group.of, group.busy_at);
+        // What a look-up found is certain, whatever became of the others.
+        let refused = Refused { before: puzzle, of, stored_before: before, certain: here > 0 || !inserted };
         self.acknowledge(id, group, Settled::Stored, now, out);
 
-        for entry in self.inside_lease(parts.refused, now, out) {
-            self.refuse(entry, Stage::Held, now);
-        }
-        let unknown = self.inside_lease(parts.unknown, now, out);
-        if !unknown.is_empty() {
-            self.puzzle(unknown, Puzzle { by_itself: true, ..puzzle }, now);
-        }
+        let entries = self.inside_lease(parts.refused, now, out);
+        self.refused(entries, refused, now);
+        let entries = self.inside_lease(parts.doubtful, now, out);
+        self.weigh(entries, Class::Doubtful, refused, now);
+        let entries = self.inside_lease(parts.unknown, now, out);
+        self.weigh(entries, Class::Unknown, refused, now);
         let look_up = self.inside_lease(parts.look_up, now, out);
         if !look_up.is_empty() {
             let id = self.sent_group(Stage::LookingUp, look_up);
             if let Some(group) = self.groups.get_mut(&id) {
-                // What is found nowhere has been tried as often as before.
+                // What is found nowhere has been tried as often as before, and in the same company.
                 group.puzzle = puzzle;
+                (group.of, group.failures) = (of, failed);
             }
             out.push(Effect::LookUp(id));
         }
         let again = self.inside_lease(parts.again, now, out);
         if let Some(class) = parts.again_class {
-            self.busy(again, class, here > 0 || failures > 0, failures, now);
+            // What a look-up does not find rests by itself.
+            let alone = here > 0 || !inserted || busy_at.is_some_and(|then| self.stored() > then);
+            let id = self.busy(again, class, alone, failed, now);
+            if let Some(group) = id.and_then(|id| self.groups.get_mut(&id)) {
+                (group.puzzle, group.busy_at) = (puzzle, busy_at.or(Some(before)));
+            }
         }
     }
 
     /// Documents that the server could not take now, one by one. `alone`: others do pass, so that nothing else waits for
     /// them.
-    fn busy(&mut self, entries: Vec<Entry>, class: Class, alone: bool, failures: u32, now: Nanos) {
+    fn busy(&mut self, entries: Vec<Entry>, class: Class, alone: bool, failures: u32, now: Nanos) -> Option<GroupId> {
         let random = self.random();
-        if !alone {
+        if alone {
+            self.breaker.answered();
+        } else {
             self.breaker.failed(class, now, random);
         }
         if entries.is_empty() {
-            return;
+            return None;
         }
         let id = self.sent_group(if alone { Stage::Busy(class) } else { Stage::Ready }, entries);
         if let Some(group) = self.groups.get_mut(&id) {
@@ -109,6 +136,7 @@ impl Core {
         if !alone {
             self.ready.push_back(id);
         }
+        Some(id)
     }
 
     /// What of the group is still inside its lease; the rest is dropped without a word. `None` where nothing is.
@@ -153,77 +181,12 @@ impl Core {
         self.requeue(id, group, now, out);
     }
 
-    fn requeue(&mut self, id: GroupId, group: Group, now: Nanos, out: &mut Vec<Effect>) {
+    pub(super) fn requeue(&mut self, id: GroupId, group: Group, now: Nanos, out: &mut Vec<Effect>) {
         let Some(mut group) = self.group_inside_lease(group, now, out) else { return };
         group.failures += 1;
         group.stage = Stage::Ready;
         self.groups.insert(id, group);
         self.ready.push_front(id);
-    }
-
-    /// The command failed for an unknown reason: perhaps because of one document. Narrow it down.
-    fn halve(&mut self, id: GroupId, now: Nanos, out: &mut Vec<Effect>) {
-        let Some(mut group) = self.take(id) else { return };
-        if group.puzzle.tries > 0 && group.entries.len() == 1 {
-            // Known to fail alone: that says nothing about the database.
-            self.breaker.answered();
-        } else {
-            let random = self.random();
-            self.breaker.failed(Class::Unknown, now, random);
-        }
-        if group.failures + 1 < HALVE_AFTER {
-            self.requeue(id, group, now, out);
-            return;
-        }
-        let second = group.entries.split_off(group.entries.len().div_ceil(2));
-        let first = std::mem::take(&mut group.entries);
-        if second.is_empty() {
-            let single = self.inside_lease(first, now, out);
-            if !single.is_empty() {
-                self.puzzle(single, group.puzzle, now);
-            }
-            return;
-        }
-        for half in [second, first] {
-            let half = self.inside_lease(half, now, out);
-            if half.is_empty() {
-                continue;
-            }
-            let id = self.sent_group(Stage::Ready, half);
-            if let Some(new) = self.groups.get_mut(&id) {
-                new.failures = HALVE_AFTER - 1;
-                new.puzzle = group.puzzle;
-                new.oldest_ns = group.oldest_ns;
-            }
-            self.ready.push_front(id);
-        }
-    }
-
-    /// Refused for an unknown reason: set aside, to be tried again.
-    fn puzzle(&mut self, entries: Vec<Entry>, before: Puzzle, now: Nanos) {
-        let first = before.tries == 0;
-        let puzzle = Puzzle {
-            tries: before.tries + 1,
-            since: if first { now } else { before.since },
-            stored: if first { self.stored() } else { before.stored },
-            by_itself: before.by_itself,
-        };
-        if self.proven && puzzle.hopeless(now, self.stored()) {
-            for entry in entries {
-                self.refuse(entry, Stage::Held, now);
-            }
-            return;
-        }
-        let id = self.sent_group(Stage::Puzzling, entries);
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.puzzle = puzzle;
-            group.due = now + puzzle.delay();
-        }
-    }
-
-    /// Documents that were found to be stored, one way or the other.
-    fn stored(&self) -> u64 {
-        self.totals.written + self.totals.duplicates
     }
 
     pub(super) fn sent_group(&mut self, stage: Stage, entries: Vec<Entry>) -> GroupId {
@@ -264,6 +227,7 @@ fn split(group: &mut Group, failures: &[(u32, Class)], lease: Nanos) -> Parts {
             }
             Some(Class::LookUp) => parts.look_up.push(*entry),
             Some(Class::Document) => parts.refused.push(*entry),
+            Some(Class::Doubtful) => parts.doubtful.push(*entry),
             Some(Class::Unknown) => parts.unknown.push(*entry),
         }
         false

@@ -256,6 +256,8 @@ pub struct Troubles {
     pub refuses: bool,
     /// Documents are refused and none was ever stored.
     pub nothing_stored: bool,
+    /// Documents are refused, and none was stored beside or since: it may be the collection that refuses them.
+    pub lonely: bool,
     /// Dead letters cannot be stored.
     pub dead_letters: bool,
     /// Previous targets cannot be asked.

@@ -172,7 +172,7 @@ fn note_of(fault: Fault, payload: &[u8]) -> Note {
     };
     let appearance = if reason == Reason::NotBson { payload::describe(payload) } else { None };
     let detail = appearance.map_or_else(|| fault.to_string(), |appearance| format!("{fault}; {appearance}"));
-    Note { reason, code: None, detail }
+    Note { reason, code: None, detail, on_id: None }
 }
 
 #[cfg(test)]

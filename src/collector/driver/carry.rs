@@ -2,8 +2,9 @@
 
 use super::Driver;
 use super::arrive::{message_identity, told};
+use super::doubles::Met;
 use super::slots::Note;
-use super::work::{self, Done, Letter, Met};
+use super::work::{self, Done, Letter};
 use crate::collector::core::{Effect, Entry, Event, FLOW_EXPIRES, GroupId};
 use crate::collector::dead_letters::Reason;
 use crate::collector::former::Doubtful;
@@ -163,7 +164,9 @@ impl Driver {
         let slots = &self.slots;
         let suspect = |entry: &Entry| {
             let slot = slots.get(entry.slot)?;
-            Some(Met { payload: slot.delivery.message.payload.clone(), id: slot.id })
+            // One without a note met its own identity.
+            let on_id = slot.note.as_ref().map_or(Some(true), |note| note.on_id);
+            Some(Met { payload: slot.delivery.message.payload.clone(), id: slot.id, on_id })
         };
         let met = self.core.entries(group).iter().filter_map(suspect).collect();
         self.work.spawn(work::look_up(collection, group, met));
@@ -196,6 +199,7 @@ impl Driver {
             reason: Reason::Unknown,
             code: None,
             detail: "refused for a reason that was not kept".into(),
+            on_id: None,
         });
         // The stream is certain: nothing arrives in the core before it is.
         let identities = self.identities.clone().unwrap_or_else(|| Identities::new(&self.job.stream, self.supervision.stream_created_ns));

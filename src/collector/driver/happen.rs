@@ -80,7 +80,7 @@ impl Driver {
                 self.words.previous = None;
                 for index in elsewhere.iter().filter(|(_, class)| *class == Class::Document).map(|(index, _)| *index as usize) {
                     let detail = "an execution of the previous target put it into the dead letters".to_owned();
-                    self.note(group, index, LetterReason::Unknown, None, detail);
+                    self.note(group, index, Note { reason: LetterReason::Unknown, code: None, detail, on_id: None });
                 }
                 self.feed(Event::Checked(group, Outcome::Executed { failures: &elsewhere, uncertain: None }));
             }
@@ -160,8 +160,11 @@ impl Driver {
                     self.open_anew();
                 }
                 let class = self.command_failed(&failure);
-                for index in 0..if class == Class::Unknown { self.core.entries(group).len() } else { 0 } {
-                    self.note(group, index, LetterReason::Unknown, failure.code, failure.message.clone());
+                // Perhaps it is one of them that is meant.
+                let blames = matches!(class, Class::Unknown | Class::Operator);
+                for index in 0..if blames { self.core.entries(group).len() } else { 0 } {
+                    let (code, detail) = (failure.code, failure.message.clone());
+                    self.note(group, index, Note { reason: LetterReason::Unknown, code, detail, on_id: None });
                 }
                 self.feed(Event::Inserted(group, Outcome::Failed(class)));
             }
@@ -184,9 +187,12 @@ impl Driver {
     }
 
     fn document_failed(&mut self, group: GroupId, failure: DocumentFailure) -> Option<(u32, Class)> {
-        let slot = self.core.entries(group).get(failure.index).and_then(|entry| self.slots.get(entry.slot));
-        let our_id = slot.is_some_and(|slot| slot.id.is_some());
-        let class = classify::document(failure.code, failure.on_id, our_id);
+        let slot_number = self.core.entries(group).get(failure.index).map(|entry| entry.slot);
+        let our_id = slot_number.and_then(|slot| self.slots.get(slot)).is_some_and(|slot| slot.id.is_some());
+        let class = match self.job.output.time_series {
+            Some(_) => classify::measurement(failure.code),
+            None => classify::document(failure.code, failure.on_id, our_id),
+        };
         let reason = match (class, failure.code) {
             (_, 11000) => LetterReason::DuplicateId,
             (_, 10334) => LetterReason::TooLarge,
@@ -198,19 +204,23 @@ impl Driver {
         }
         let index = u32::try_from(failure.index).ok()?;
         if class != Class::Done {
-            if matches!(class, Class::Document | Class::Unknown) {
+            if matches!(class, Class::Document | Class::Doubtful | Class::Unknown) {
                 self.words.refusal = format!("{} (code {})", failure.message, failure.code);
                 self.words.not_bson = false;
             }
-            self.note(group, failure.index, reason, Some(failure.code), failure.message);
+            let note = Note { reason, code: Some(failure.code), detail: failure.message, on_id: failure.on_id };
+            self.note(group, failure.index, note);
+        } else if let Some(slot) = slot_number.and_then(|slot| self.slots.get_mut(slot)) {
+            // Of an earlier try; what is looked up is its own identity now.
+            slot.note = None;
         }
         Some((index, class))
     }
 
-    fn note(&mut self, group: GroupId, index: usize, reason: LetterReason, code: Option<i32>, detail: String) {
+    fn note(&mut self, group: GroupId, index: usize, note: Note) {
         let slot = self.core.entries(group).get(index).map(|entry| entry.slot);
         if let Some(slot) = slot.and_then(|slot| self.slots.get_mut(slot)) {
-            slot.note = Some(Box::new(Note { reason, code, detail }));
+            slot.note = Some(Box::new(note));
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod arrive;
 mod carry;
+mod doubles;
 mod gate;
 mod happen;
 mod keeping;

@@ -11,6 +11,8 @@ pub(super) struct Note {
     pub(super) reason: Reason,
     pub(super) code: Option<i32>,
     pub(super) detail: String,
+    /// Of a duplicate key: whether the server said that the index is the one on `_id`.
+    pub(super) on_id: Option<bool>,
 }
 
 /// A message that is held.

@@ -77,6 +77,11 @@ impl Words {
         if core.nothing_stored {
             add(nothing_stored, &self.refusal);
         }
+        if core.lonely && !core.aside {
+            let why = "documents are refused, and no other was stored beside or after them: if it is not the collection that refuses \
+                       all, they become dead letters once another one is stored";
+            add(Reason::DocumentsRefused, &format!("{why}: {}", self.refusal));
+        }
         if core.aside {
             add(
                 if core.nothing_stored { nothing_stored } else { Reason::DocumentsRefused },

@@ -1,20 +1,18 @@
 //! What runs beside the driver's loop: inserts, look-ups, dead letters, questions. Each is one task that ends with one
 //! [`Done`]; a panic in one is a failure of that one.
 
+use super::doubles::{self, Met};
 use super::slots::Note;
 use super::suspects::Compared;
 use crate::collector::classify::{self, Class};
-use crate::collector::compare;
 use crate::collector::core::GroupId;
 use crate::collector::dead_letters::{DeadLetterError, DeadLetterErrorKind, DeadLetters, Poison, Reason, Stored};
 use crate::collector::former::{Doubtful, Formers, Unasked};
 use crate::collector::ledger::Answer;
 use crate::collector::sink::{Collection, CommandFailure, FailureKind, InsertCommand, InsertReply, Keeping, OpenError};
 use crate::collector::source::{ConsumerFacts, Found, Glance, Inspector, Original, SourceError, SourceErrorKind};
-use bson::{RawBson, RawDocument, oid::ObjectId};
-use bytes::Bytes;
+use bson::RawBson;
 use futures_util::FutureExt;
-use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -160,40 +158,8 @@ pub(super) async fn take_back(collection: Collection, group: GroupId, ids: Vec<R
     guarded(work, || Done::Inserted(group, InsertReply::Failed(panicked("taking measurements back")), begun.elapsed())).await
 }
 
-/// A document that met a duplicate key.
-#[derive(Debug)]
-pub(super) struct Met {
-    pub(super) payload: Bytes,
-    pub(super) id: Option<[u8; 12]>,
-}
-
-impl Met {
-    fn id(&self) -> Option<RawBson> {
-        match self.id {
-            Some(id) => Some(RawBson::ObjectId(ObjectId::from_bytes(id))),
-            None => compare::id_of(RawDocument::from_bytes(&self.payload).ok()?),
-        }
-    }
-}
-
 pub(super) async fn look_up(collection: Collection, group: GroupId, met: Vec<Met>) -> Done {
-    let work = async {
-        let ids: Vec<RawBson> = met.iter().filter_map(Met::id).collect();
-        let result = collection.find(ids).await.map(|stored| {
-            let mut by_id: HashMap<Vec<u8>, Vec<&RawDocument>> = HashMap::new();
-            for document in &stored {
-                if let Some(id) = compare::id_of(document) {
-                    by_id.entry(compare::id_key(&id)).or_default().push(document);
-                }
-            }
-            let judged = met.iter().enumerate().filter_map(|(index, met)| {
-                let found = met.id().and_then(|id| by_id.get(&compare::id_key(&id)).cloned()).unwrap_or_default();
-                Some((u32::try_from(index).ok()?, judge(met, &found)?))
-            });
-            judged.collect()
-        });
-        Done::LookedUp(group, result)
-    };
+    let work = async { Done::LookedUp(group, doubles::look_up(&collection, &met).await) };
     guarded(work, || Done::LookedUp(group, Err(panicked("the look-up")))).await
 }
 
@@ -201,21 +167,6 @@ pub(super) async fn check(formers: Formers, letters: DeadLetters, group: GroupId
     let work = async { Done::Checked(group, formers.check(&letters, &doubtful).await) };
     let panicked = || Unasked { unknown: false, message: "the look-up in the previous target panicked: a bug of sluice".into() };
     guarded(work, || Done::Checked(group, Err(panicked()))).await
-}
-
-/// `None`: stored as it was sent.
-fn judge(met: &Met, found: &[&RawDocument]) -> Option<Class> {
-    let Ok(sent) = RawDocument::from_bytes(&met.payload) else { return Some(Class::Unknown) };
-    if found.iter().any(|stored| compare::same(sent, stored)) {
-        return None;
-    }
-    match (found.is_empty(), met.id) {
-        // Another unique index; or it was there a moment ago, and the application deleted it. To be tried again.
-        (true, _) => Some(Class::Unknown),
-        // Nothing but this message has this identity: it was stored, and the application has changed it since.
-        (false, Some(_)) => None,
-        (false, None) => Some(Class::Document),
-    }
 }
 
 /// Everything that a dead letter says, owned by its task.
@@ -303,37 +254,6 @@ pub(super) fn class_of(failure: &CommandFailure) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bson::rawdoc;
-
-    fn met(document: bson::RawDocumentBuf) -> Met {
-        Met { payload: Bytes::from(document.into_bytes()), id: None }
-    }
-
-    #[test]
-    fn a_document_that_is_stored_as_it_was_sent_is_done() {
-        let stored = rawdoc! { "_id": 1, "a": 2 };
-        assert_eq!(judge(&met(rawdoc! { "a": 2, "_id": 1 }), &[&stored]), None);
-    }
-
-    #[test]
-    fn another_document_under_the_same_id_is_a_refusal() {
-        let stored = rawdoc! { "_id": 1, "a": 3 };
-        assert_eq!(judge(&met(rawdoc! { "_id": 1, "a": 2 }), &[&stored]), Some(Class::Document));
-    }
-
-    #[test]
-    fn nothing_under_the_id_means_another_index_or_a_document_that_was_deleted_meanwhile() {
-        assert_eq!(judge(&met(rawdoc! { "_id": 1 }), &[]), Some(Class::Unknown));
-    }
-
-    #[test]
-    fn a_document_under_our_own_identity_is_done_even_if_the_application_changed_it() {
-        let id = [7; 12];
-        let stored = rawdoc! { "_id": ObjectId::from_bytes(id), "a": 3 };
-        let ours = Met { id: Some(id), ..met(rawdoc! { "a": 2 }) };
-        assert_eq!(judge(&ours, &[&stored]), None);
-    }
-
     #[test]
     fn a_message_that_is_gone_may_have_been_acknowledged_and_one_in_its_place_says_that_it_was_lost() {
         for held in [true, false] {

@@ -254,13 +254,14 @@ impl Collection {
         command::document_bytes(payload, adds_id)
     }
 
-    /// The stored documents with one of these `_id`s, by a majority read.
-    pub async fn find(&self, ids: Vec<RawBson>) -> Result<Vec<RawDocumentBuf>, CommandFailure> {
+    /// The stored documents with one of these `_id`s, or nothing but their `_id`s (`bare`), by a majority read.
+    pub async fn find(&self, ids: Vec<RawBson>, bare: bool) -> Result<Vec<RawDocumentBuf>, CommandFailure> {
         let ids: Result<Vec<Bson>, _> = ids.into_iter().map(Bson::try_from).collect();
         let ids = ids.map_err(|error| CommandFailure::new(FailureKind::Other, error.to_string()))?;
         let found = connect::bounded(async {
             let collection = self.handle().collection::<RawDocumentBuf>(&self.name);
             let find = collection.find(doc! {"_id": {"$in": ids}}).read_concern(ReadConcern::majority()).max_time(WRITE_TIMEOUT);
+            let find = if bare { find.projection(doc! {"_id": 1}) } else { find };
             find.await?.try_collect().await
         });
         match found.await {

@@ -12,6 +12,8 @@ async fn with_letters(refused: Range<i64>) -> Stage {
     stage.publish_plain("metrics").await;
     stage.send("alpha.metrics", 0..10).await;
     stage.send_with("alpha.metrics", refused.clone(), |m| doc! {"m": m}).await;
+    // They are blamed once another one is stored beside or after them.
+    stage.send("alpha.metrics", 10..11).await;
     let letters = u64::try_from(refused.end - refused.start).unwrap();
     eventually("they are dead letters", LONG, || async { stage.dead_letters("metrics").await == letters }).await;
     stage.settled("metrics").await;
@@ -82,8 +84,9 @@ async fn what_is_refused_again_is_a_dead_letter_again_and_can_be_replayed_at_onc
     let stage = with_letters(0..5).await;
     let first = letters(&stage).await;
     let mut before = first.clone();
-    for _ in 0..3 {
+    for turn in 0..3 {
         assert_eq!(replay(&stage).await["done"], 5);
+        stage.send("alpha.metrics", 20 + turn..21 + turn).await;
         // All of them anew: other sequences, and other identities, so that none is taken for the one that was removed.
         eventually("they are refused again", LONG, || async {
             let now = letters(&stage).await;

@@ -61,50 +61,6 @@ fn fewer_than_the_bound_aside_do_not_take_the_place_of_others() {
     assert!(!desk.core.troubles().aside);
 }
 
-/// Retries of one document that fails with an unknown code; how many until it is a dead letter.
-fn puzzled(desk: &mut Desk, mut effects: Vec<Effect>, fails: impl Fn(GroupId) -> Event<'static>) -> u64 {
-    for _ in 0..2_000 {
-        for effect in std::mem::take(&mut effects) {
-            match effect {
-                Effect::Insert(group) => effects.extend(desk.on(fails(group))),
-                Effect::Renew(group) => effects.extend(desk.on(Event::Renewed(group, desk.now, true))),
-                Effect::Bury(_) => return desk.now / SECOND,
-                Effect::Ping => effects.extend(desk.on(Event::Pinged(None))),
-                other => panic!("{other:?}"),
-            }
-        }
-        effects.extend(desk.after(SECOND));
-    }
-    0
-}
-
-#[test]
-fn a_document_that_is_refused_for_an_unknown_reason_is_a_dead_letter_after_minutes_if_others_were_stored_before() {
-    let refused = |group| Event::Inserted(group, Outcome::Executed { failures: &[(0, Class::Unknown)], uncertain: None });
-    let mut desk = Desk::new(1, true);
-    let good = insert(&desk.deliver(1));
-    desk.inserted(good, &[]);
-    desk.on(Event::Acked(good, true));
-    let effects = desk.deliver(1);
-    let after = puzzled(&mut desk, effects, refused);
-    assert!((120..600).contains(&after), "after {after} s");
-
-    // Nothing was ever stored in this execution: no dead letter.
-    let mut desk = Desk::new(1, true);
-    let effects = desk.deliver(1);
-    assert_eq!(puzzled(&mut desk, effects, refused), 0);
-}
-
-#[test]
-fn commands_that_fail_for_an_unknown_reason_make_no_dead_letter_of_what_came_after_the_last_success() {
-    let mut desk = Desk::new(1, true);
-    let good = insert(&desk.deliver(1));
-    desk.inserted(good, &[]);
-    desk.on(Event::Acked(good, true));
-    let effects = desk.deliver(1);
-    assert_eq!(puzzled(&mut desk, effects, |group| Event::Inserted(group, Outcome::Failed(Class::Unknown))), 0);
-}
-
 #[test]
 fn a_consumer_that_is_there_and_gone_again_is_asked_ever_more_slowly_until_it_brings_something() {
     let mut desk = Desk::new(10, true);

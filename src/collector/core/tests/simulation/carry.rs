@@ -21,7 +21,15 @@ impl World<'_> {
             Effect::Withdraw => self.send(p, |connection| Action::Withdraw(p, connection)),
             Effect::Insert(group) => self.insert(p, group),
             Effect::LookUp(group) => {
-                let what = self.entries(p, group).into_iter().map(|slot| (slot.message.doc, slot.key)).collect();
+                let what: Vec<(usize, Key)> = self.entries(p, group).into_iter().map(|slot| (slot.message.doc, slot.key)).collect();
+                if std::mem::take(&mut self.processes[p].blames) {
+                    let all = (0..what.len() as u32).map(|index| (index, Class::Document)).collect();
+                    return self.looked_up(p, group, Some(all));
+                }
+                let ours = what.iter().all(|(_, key)| matches!(key, Key::Ours(_)));
+                if self.mutant == Some(Mutant::DuplicatesTakenAtTheirWord) && ours {
+                    return self.looked_up(p, group, Some(Vec::new()));
+                }
                 self.ask_database(p, Told::LookedUp(group, None), |ticket| Action::LookUp(p, ticket, group, what));
                 if self.mutant == Some(Mutant::LookUpTakenAsDone) {
                     self.looked_up(p, group, Some(Vec::new()));
@@ -235,22 +243,36 @@ impl World<'_> {
 
     pub fn inserted(&mut self, p: usize, group: GroupId, reply: Reply) {
         let slots: Vec<u32> = self.processes[p].core.entries(group).iter().map(|entry| entry.slot).collect();
-        self.processes[p].database_failed = match reply {
+        let failed = match reply {
             Reply::Failed(class @ (Class::Transient | Class::Operator)) => Some(class),
             _ => None,
         };
+        // What is known to fail alone says nothing about the database.
+        let mut known = false;
+        if let ([slot], Reply::Failed(_)) = (&slots[..], &reply)
+            && let Some(slot) = self.processes[p].slots.get_mut(slot)
+        {
+            known = slot.spoilt > 0 && failed == Some(Class::Operator);
+            slot.spoilt += 1;
+        }
+        if !known {
+            self.processes[p].database_failed = failed;
+        }
         let reply = match (self.mutant, reply) {
             (Some(Mutant::UnmetWriteConcernTakenAsDone), Reply::Executed { failures, .. }) => Reply::Executed { failures, uncertain: None },
-            (Some(Mutant::UnmetWriteConcernTakenAsRefusal), Reply::Executed { uncertain: Some(_), .. }) => {
-                Reply::Executed { failures: (0..slots.len() as u32).map(|index| (index, Class::Document)).collect(), uncertain: None }
-            }
-            (Some(Mutant::UnknownTakenAsRefusal), Reply::Failed(Class::Unknown)) => {
-                Reply::Executed { failures: (0..slots.len() as u32).map(|index| (index, Class::Document)).collect(), uncertain: None }
+            (Some(Mutant::UnmetWriteConcernTakenAsRefusal), Reply::Executed { uncertain: Some(_), .. })
+            | (Some(Mutant::UnknownTakenAsRefusal), Reply::Failed(Class::Unknown)) => self.blame_all(p, slots.len()),
+            (Some(Mutant::CodeOfAllTakenAsRefusal), Reply::Executed { failures, uncertain: None })
+                if failures.len() == slots.len() && failures.iter().all(|(_, class)| *class == Class::Document) =>
+            {
+                self.blame_all(p, slots.len())
             }
             (Some(Mutant::UnknownNeverNarrowedDown), Reply::Failed(Class::Unknown)) => Reply::Failed(Class::Transient),
             (Some(Mutant::OutageTakenAsDone), Reply::Failed(Class::Transient)) => Reply::Executed { failures: Vec::new(), uncertain: None },
             (mutant, Reply::Executed { failures, uncertain }) => {
+                let company = failures.len() < slots.len();
                 let class = |class| match (mutant, class) {
+                    (Some(Mutant::RefusalInCompanyTakenAsRefusal), Class::Doubtful) if company => Class::Document,
                     (Some(Mutant::DuplicateOfAnotherIndexTakenAsDone), Class::Document) => Class::Done,
                     (Some(Mutant::BusyTakenAsRefusal), Class::Transient) => Class::Document,
                     (Some(Mutant::DuplicateUnderItsOwnIdTakenAsRefusal), Class::LookUp) => Class::Document,
@@ -276,6 +298,12 @@ impl World<'_> {
                 }
             }
         }
+    }
+
+    /// What makes dead letters of all the documents of a command: each is looked up, and said to be another one's.
+    fn blame_all(&mut self, p: usize, documents: usize) -> Reply {
+        self.processes[p].blames = true;
+        Reply::Executed { failures: (0..documents as u32).map(|index| (index, Class::LookUp)).collect(), uncertain: None }
     }
 
     fn confirm(&mut self, p: usize, slots: &[u32], stored: impl Fn(u32) -> bool) {
@@ -329,7 +357,11 @@ impl World<'_> {
     /// Whether a `_id` is the stored document's own.
     pub fn looks_stored(&self, place: usize, doc: usize, key: &Key) -> Option<Class> {
         match (self.database.find(place, key), key) {
-            (None, _) => Some(Class::Unknown),
+            (None, _) => Some(match self.docs[doc].publish.nature {
+                super::plan::Nature::Unique => Class::Document,
+                super::plan::Nature::Hidden => Class::Unknown,
+                _ => Class::Transient,
+            }),
             (Some(found), _) if found == doc => None,
             (Some(_), Key::Ours(_)) => None,
             (Some(_), Key::Own(_)) => Some(Class::Document),

@@ -43,8 +43,12 @@ pub struct Mood {
     pub refuses: bool,
     /// Replies get lost.
     pub mute: bool,
-    /// Nothing is replicated.
+    /// Nothing is replicated; and whether that is said where none of the documents is stored.
     pub unreplicated: bool,
+    pub hides: bool,
+    /// Every document is refused, by a validator, or since it takes no writes.
+    pub tightened: bool,
+    pub blocked: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -81,11 +85,22 @@ impl Database {
         if documents.iter().any(|document| document.nature == Nature::Poison) {
             return Reply::Failed(classify::command(FailureKind::Server, Some(4711), &[]));
         }
+        if documents.iter().any(|document| document.nature == Nature::Spoiler) {
+            return Reply::Failed(classify::command(FailureKind::Server, Some(2), &[]));
+        }
         let collection = &mut self.collections[place];
+        // A router hands on what a shard says of its part of the command.
+        let mut meant = [false; 2];
+        let shared = documents.iter().enumerate().filter(|(_, document)| document.nature == Nature::Shared);
+        shared.for_each(|(index, _)| meant[index % 2] = true);
         let mut failures = Vec::new();
         for (index, document) in (0..).zip(documents) {
             let ours = matches!(document.key, Key::Ours(_));
+            let meant_too = meant[index as usize % 2];
             let refusal = match document.nature {
+                _ if mood.blocked => Some((371, None)),
+                _ if mood.tightened => Some((121, None)),
+                _ if meant_too => Some((2, None)),
                 Nature::Refused => Some((121, None)),
                 Nature::Unique => Some((11000, Some(false))),
                 Nature::Hidden => Some((11000, None)),
@@ -103,7 +118,8 @@ impl Database {
         if mood.mute {
             return Reply::Failed(network);
         }
-        let uncertain = mood.unreplicated.then(|| classify::command(FailureKind::Server, Some(64), &[]));
+        let hidden = mood.hides && failures.len() == documents.len();
+        let uncertain = (mood.unreplicated && !hidden).then(|| classify::command(FailureKind::Server, Some(64), &[]));
         Reply::Executed { failures, uncertain }
     }
 

@@ -40,10 +40,13 @@ pub enum Mutant {
     GateIgnored,
     GateNeverOpens,
     TurnTakenForAnOpenGate,
+    CodeOfAllTakenAsRefusal,
+    RefusalInCompanyTakenAsRefusal,
+    DuplicatesTakenAtTheirWord,
 }
 
 /// All of them.
-pub const ALL: [Mutant; 33] = {
+pub const ALL: [Mutant; 36] = {
     use Mutant::*;
     [
         AckBeforeReply,
@@ -79,5 +82,8 @@ pub const ALL: [Mutant; 33] = {
         GateIgnored,
         GateNeverOpens,
         TurnTakenForAnOpenGate,
+        CodeOfAllTakenAsRefusal,
+        RefusalInCompanyTakenAsRefusal,
+        DuplicatesTakenAtTheirWord,
     ]
 };

@@ -32,6 +32,10 @@ pub enum Nature {
     Unreadable,
     /// Makes a whole command fail for an unknown reason.
     Poison,
+    /// Makes the server refuse a whole command with a code that an operator's matters have.
+    Spoiler,
+    /// Refused, and with it some of what is in the same command.
+    Shared,
 }
 
 impl Nature {
@@ -85,6 +89,10 @@ pub enum What {
     Refuses,
     /// It cannot take single documents.
     Busy,
+    /// A validator refuses every document.
+    Tightened,
+    /// It takes no writes, and says so of each document.
+    Blocked,
     /// It is slow.
     SlowDatabase,
     /// The stream of dead letters is full.
@@ -122,6 +130,8 @@ pub struct Plan {
     pub max_ack_pending: i64,
     /// Bytes that each process may hold.
     pub budget: u64,
+    /// Whether the server keeps an unmet write concern to itself where it stored none of a command's documents.
+    pub hides: bool,
     pub processes: usize,
     pub publishes: Vec<Publish>,
     pub faults: Vec<Fault>,
@@ -166,6 +176,7 @@ impl Plan {
             ack_wait,
             max_ack_pending: r.one(&[0, 10, 40, 1000]),
             budget: r.one(&[30_000, 1 << 20]),
+            hides: seed % 2 == 0,
             processes,
             publishes: Vec::new(),
             faults: Vec::new(),
@@ -196,8 +207,8 @@ impl Plan {
                 _ if number == 0 => Nature::Good,
                 0..12 => Nature::Good,
                 12..16 => Nature::OwnId,
-                _ if puzzling && number % 7 == 3 => r.one(&[Nature::Poison, Nature::Hidden]),
-                _ => r.one(&[Nature::StoredSame, Nature::Taken, Nature::Refused, Nature::Unique, Nature::Unreadable]),
+                _ if puzzling && number % 7 == 3 => r.one(&[Nature::Poison, Nature::Hidden, Nature::Spoiler]),
+                _ => r.one(&[Nature::StoredSame, Nature::Taken, Nature::Refused, Nature::Unique, Nature::Unreadable, Nature::Shared]),
             };
             self.publishes.push(Publish { at, nature, bytes: 20 + r.below(400) as u32, id: None });
         }
@@ -222,8 +233,18 @@ impl Plan {
     }
 
     fn break_things(&mut self, r: &mut Random) {
-        let database =
-            [What::Away, What::Mute, What::Failover, What::Refuses, What::Busy, What::SlowDatabase, What::Full, What::MuteLetters];
+        let database = [
+            What::Away,
+            What::Mute,
+            What::Failover,
+            What::Refuses,
+            What::Busy,
+            What::SlowDatabase,
+            What::Full,
+            What::MuteLetters,
+            What::Tightened,
+            What::Blocked,
+        ];
         let nats = [What::Killed, What::TailLost, What::Forgotten, What::Reset, What::Deleted, What::Cut(0), What::Lossy, What::SlowNats];
         let process = [What::Crash(0), What::Sleep(0), What::Frozen(0), What::Jump(0), What::Restart(0)];
         let kind = r.below(8);
@@ -259,13 +280,16 @@ impl Plan {
             self.faults.push(Fault { at, lasts: 70 * SECOND, what: What::Failover });
         }
         self.faults.sort_by_key(|fault| fault.at);
+        // Two of them look like one document that is refused twice while others are stored.
+        let mut tightened = false;
+        self.faults.retain(|fault| fault.what != What::Tightened || !std::mem::replace(&mut tightened, true));
     }
 
     /// Whether nothing in it is a reason to deliver a message twice.
     pub fn calm(&self) -> bool {
         let harmless = |what| {
-            use What::{Away, Busy, Failover, Full, Mute, MuteLetters, Refuses, SlowDatabase};
-            matches!(what, Away | Mute | Failover | Refuses | Busy | SlowDatabase | Full | MuteLetters)
+            use What::{Away, Blocked, Busy, Failover, Full, Mute, MuteLetters, Refuses, SlowDatabase, Tightened};
+            matches!(what, Away | Mute | Failover | Refuses | Busy | SlowDatabase | Full | MuteLetters | Tightened | Blocked)
         };
         let restarts = self.faults.iter().all(|fault| matches!(fault.what, What::Restart(_)));
         restarts && !self.unsettled() || self.faults.iter().all(|fault| harmless(fault.what))

@@ -61,6 +61,8 @@ pub struct Slot {
     pub identity: Identity,
     /// Until when, by the process's own clock, it may speak for it.
     pub until: Nanos,
+    /// How often a command with it alone failed.
+    pub spoilt: u32,
     /// Whether a reply said that it is stored; whether it was ever sent.
     pub confirmed: bool,
     pub sent: bool,
@@ -101,6 +103,8 @@ pub struct Process {
     /// Why the last command failed as a whole, unless others were answered since.
     pub database_failed: Option<Class>,
     pub gate: AtTheGate,
+    /// Of a mutant: the next look-up is said to find another document under every `_id`.
+    pub blames: bool,
     pub used: u64,
     pub buried: Option<BTreeSet<Identity>>,
     pub finished: bool,
@@ -143,6 +147,7 @@ impl Process {
             wake: (0, Nanos::MAX),
             database_failed: None,
             gate: AtTheGate::new(),
+            blames: false,
             used: 0,
             buried: None,
             finished: false,
@@ -241,7 +246,9 @@ impl World<'_> {
             }
             Told::Checked(group, found) => self.checked(p, group, found),
             Told::Pinged(failure) => {
-                self.processes[p].database_failed.take_if(|_| failure.is_none());
+                // What was found out last counts.
+                let failed = &mut self.processes[p].database_failed;
+                *failed = failed.and(failure);
                 self.found_out(p, failure.map_or(Ok(false), Err));
                 self.feed(p, Event::Pinged(failure));
             }
@@ -347,6 +354,7 @@ impl World<'_> {
                     key,
                     identity,
                     until: lease_from + self.plan.ack_wait,
+                    spoilt: 0,
                     confirmed: false,
                     sent: false,
                     check: check && kind == Kind::Document,

@@ -10,6 +10,9 @@ use crate::collector::classify::Class;
 use crate::collector::core::*;
 use std::collections::BTreeMap;
 
+/// How often a good document is published once nothing else is.
+const TRICKLE: Nanos = 15 * SECOND;
+
 impl World<'_> {
     /// Something happens.
     pub fn happen(&mut self, action: Action) {
@@ -18,6 +21,7 @@ impl World<'_> {
             Action::Fault(number) => self.begins(number),
             Action::Heal(number) => self.ends(number),
             Action::Change => self.change_target(),
+            Action::Trickle => self.trickle(),
             Action::Resumed => self.resumed(),
             Action::Remedy => (0..self.plan.processes).for_each(|seat| self.restart(seat)),
             Action::Serve => {
@@ -141,6 +145,9 @@ impl World<'_> {
             refuses: self.is(What::Refuses),
             mute: self.is(What::Mute),
             unreplicated: self.is(What::Failover),
+            hides: self.plan.hides,
+            tightened: self.is(What::Tightened),
+            blocked: self.is(What::Blocked),
         }
     }
 
@@ -182,6 +189,16 @@ impl World<'_> {
             self.docs[doc].acked = true;
         }
         self.serve();
+    }
+
+    /// Good ones go on coming until all is settled: what is refused is told from a collection that refuses all by them.
+    fn trickle(&mut self) {
+        let publish = super::plan::Publish { at: self.now, nature: super::plan::Nature::Good, bytes: 100, id: None };
+        self.docs.push(Doc { publish, acked: false, messages: 0, lost: 0 });
+        self.later(0, Action::Publish(self.docs.len() - 1));
+        if !self.stopping {
+            self.later(TRICKLE, Action::Trickle);
+        }
     }
 
     fn pulled(&mut self, request: super::stream::Request) {
@@ -354,7 +371,7 @@ impl World<'_> {
                 self.trouble_at = self.now;
                 self.later(20 * SECOND, Action::Resumed);
             }
-            What::Refuses => self.trouble_at = self.now + 30 * SECOND,
+            What::Refuses | What::Blocked => self.trouble_at = self.now + 30 * SECOND,
             What::Crash(seat) => self.later(0, Action::Start(seat)),
             What::Frozen(_) | What::Sleep(_) => {
                 for process in self.processes.iter_mut() {
