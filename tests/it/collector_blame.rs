@@ -24,7 +24,7 @@ async fn a_document_for_which_the_server_refuses_whole_commands_with_an_operator
     world.publish_bytes([payload(1), undefined, payload(2)]).await;
     let running = world.run(world.output(), true).await;
     eventually("its neighbours are stored", SOON, || stored(&world, &[1, 2])).await;
-    world.publish((3..50).map(|n| doc! {"n": n})).await;
+    world.publish((3..50_i64).map(|n| doc! {"n": n})).await;
     eventually("what comes later is stored", SOON, || async { world.counted().await.1 == 49 }).await;
     running.stop().await;
 }
@@ -61,7 +61,7 @@ async fn a_validator_that_refuses_everything_makes_no_dead_letter_is_told_of_and
     let nothing = doc! {"create": COLLECTION, "validator": {"there is no such field": true}};
     database.run_command(nothing).await.unwrap();
     let running = world.run(world.output(), true).await;
-    world.publish((0..50).map(|n| doc! {"n": n})).await;
+    world.publish((0..50_i64).map(|n| doc! {"n": n})).await;
     eventually("it is told", SOON, || async {
         running.state.troubles().iter().any(|trouble| trouble.reason == Reason::DocumentsRefused && trouble.message.contains("121"))
     })

@@ -176,7 +176,7 @@ impl Plan {
             ack_wait,
             max_ack_pending: r.one(&[0, 10, 40, 1000]),
             budget: r.one(&[30_000, 1 << 20]),
-            hides: seed % 2 == 0,
+            hides: seed.is_multiple_of(2),
             processes,
             publishes: Vec::new(),
             faults: Vec::new(),
