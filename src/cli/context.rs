@@ -84,12 +84,41 @@ impl Context {
         }
     }
 
+    /// The newest record of `id`; where there is no bucket, there is no installation of this namespace, and that is said: no
+    /// command of an editor creates one.
+    pub async fn installed(&self, store: &Store, id: &PipelineId) -> Result<Option<EntryRecord>, Failure> {
+        match store.entries.get(id).await {
+            Err(error) if error.kind() == StoreErrorKind::Missing => Err(self.no_installation(store).await),
+            result => Ok(result?),
+        }
+    }
+
     /// The newest record of `id`, which must be a value.
     pub async fn existing(&self, store: &Store, id: &PipelineId) -> Result<EntryRecord, Failure> {
-        match self.record(store, id).await? {
+        match self.installed(store, id).await? {
             Some(record) if record.operation == Operation::Put => Ok(record),
             _ => Err(self.no_pipeline(id)),
         }
+    }
+
+    /// Fails where there is no installation of this namespace.
+    pub async fn must_be_installed(&self, store: &Store) -> Result<(), Failure> {
+        match store.entries.bucket_created().await {
+            Err(error) if error.kind() == StoreErrorKind::Missing => Err(self.no_installation(store).await),
+            result => Ok(result.map(|_| ())?),
+        }
+    }
+
+    /// There is no installation in this namespace; which there are, where this user may see them.
+    pub async fn no_installation(&self, store: &Store) -> Failure {
+        let (namespace, place) = (&self.settings.namespace, self.settings_place());
+        let others = store.installations().await;
+        let there = if others.is_empty() { String::new() } else { format!("; there is {}", others.join(", ")) };
+        let bucket = store.names.entries();
+        let message = format!(
+            "no installation answers in namespace '{namespace}': NATS has no bucket '{bucket}'{there} (correct `namespace` in {place}, or start `sluice run` there, which makes it)"
+        );
+        Failure::new(Exit::NotFound, message)
     }
 
     /// The status of `id`; `None` where there is none, or no bucket at all.

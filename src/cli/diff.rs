@@ -238,7 +238,7 @@ mod tests {
     fn record(revision: u64, value: &str) -> EntryRecord {
         let operation = if value.is_empty() { Operation::Delete } else { Operation::Put };
         let (key, value) = ("metrics".to_owned(), value.to_owned().into());
-        EntryRecord { key, value, revision, operation, created: jiff::Timestamp::UNIX_EPOCH, confirms: None }
+        EntryRecord { key, value, revision, operation, created: jiff::Timestamp::UNIX_EPOCH, confirms: None, discards: false }
     }
 
     fn published(revision: u64, version: &str) -> EntryRecord {

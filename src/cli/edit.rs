@@ -5,10 +5,12 @@ use super::facts::Facts;
 use super::failure::{Exit, Failure};
 use super::publish::{Edited, entry_of};
 use super::wait::{DEFAULT_WAIT, Goal, parse_duration, wait, wait_gone};
-use crate::pipeline::entry::{Edit, Entry, EntryStatus, edited};
+use crate::pipeline::config::OnDelete;
+use crate::pipeline::entry::{Edit, Entry, EntryStatus, edited, same_but_author};
 use crate::pipeline::first_parent::{is_derived, is_partial};
 use crate::pipeline::id::{PipelineId, VersionName};
-use crate::store::{EntryRecord, Operation, Store, StoreErrorKind, VersionInfo};
+use crate::pipeline::status::{Phase, PipelineStatus};
+use crate::store::{Deletion, EntryRecord, Operation, Store, StoreErrorKind, VersionInfo};
 use bytes::Bytes;
 use clap::Args;
 use std::io::IsTerminal;
@@ -27,6 +29,9 @@ pub struct EditArgs {
 pub struct DeleteArgs {
     /// The pipeline
     id: PipelineId,
+    /// Destroy what waits in the stream instead of writing it; also where a deletion is under way and its rest cannot be written
+    #[arg(long)]
+    discard: bool,
     /// Do not ask; without a terminal nobody is asked anyway
     #[arg(long, short)]
     yes: bool,
@@ -79,42 +84,56 @@ pub async fn delete(context: &Context, args: DeleteArgs) -> Result<(), Failure> 
     };
     let there = record.as_ref().is_some_and(|record| record.operation == Operation::Put);
     if !there && status.is_none() {
+        context.installed(&store, id).await?;
         return Err(context.no_pipeline(id));
     }
     // A marker that is there already counts only where no bucket was made anew since; a second one does no harm.
+    let fate = fate(context, &store, &args, status.as_ref()).await?;
     if !args.yes && context.out.is_terminal() && std::io::stdin().is_terminal() {
-        let waiting = match Facts::of(context, &store, id, status.as_ref()).await?.lag {
-            Some(messages) => format!("{messages} messages wait"),
-            None => "no stream".to_owned(),
-        };
-        let on_delete = status.as_ref().map_or(context.settings.pipelines.on_delete, |status| status.kept.on_delete);
-        let then = match on_delete {
-            crate::pipeline::config::OnDelete::Drain => "they are written first, then the stream goes",
-            crate::pipeline::config::OnDelete::Delete => "they are destroyed with the stream",
-            crate::pipeline::config::OnDelete::Keep => "the stream stays",
-        };
-        if !context.out.confirm(&format!("Delete pipeline '{id}'? {waiting}; {then}."))? {
+        if !context.out.confirm(&format!("Delete pipeline '{id}'? {fate}."))? {
             return Err(Failure::new(Exit::Failed, "nothing was deleted"));
         }
+    } else {
+        context.out.note(&fate);
     }
     let expected = record.map_or(0, |record| record.revision);
     if let Err(error) = store.entries.bucket_created().await {
         if error.kind() != StoreErrorKind::Missing {
             return Err(error.into());
         }
-        // Without the bucket the marker would have no place.
-        store.prepare().await?;
+        let bucket = store.names.entries();
+        let message = format!(
+            "the bucket '{bucket}' is gone, and with it the place for the deletion of '{id}' (a running `sluice run` makes it anew within 30 s; then delete again)"
+        );
+        return Err(Failure::new(Exit::Failed, message));
     }
     // Where the bucket was made anew, a marker counts only because it names the bucket that is meant.
-    match status.as_ref().and_then(|status| status.kept.bucket_created) {
-        Some(confirms) => store.entries.delete_confirmed(id, confirms, expected).await?,
-        None => store.entries.delete(id, expected).await?,
-    }
+    let deletion = Deletion { confirms: status.as_ref().and_then(|status| status.kept.bucket_created), discards: args.discard };
+    store.entries.delete(id, &deletion, expected).await?;
     if let Some(limit) = args.wait {
         context.out.note(&format!("waiting until '{id}' is gone …"));
         wait_gone(context, &store, id, status.as_ref(), limit).await?;
     }
     done(context, id, "deleted", None, None)
+}
+
+/// What becomes of what waits, for the question and for whoever is not asked.
+async fn fate(context: &Context, store: &Store, args: &DeleteArgs, status: Option<&PipelineStatus>) -> Result<String, Failure> {
+    let Some(messages) = Facts::of(context, store, &args.id, status).await?.lag else { return Ok("There is no stream".to_owned()) };
+    let stream = if messages == 1 { "1 message".to_owned() } else { format!("{messages} messages") };
+    let wait = if messages == 1 { "waits" } else { "wait" };
+    let on_delete = status.map_or(context.settings.pipelines.on_delete, |status| status.kept.on_delete);
+    let runs = status.is_some_and(|status| matches!(status.admitted.phase, Phase::Run | Phase::Switch | Phase::Drain));
+    Ok(match (args.discard, on_delete) {
+        (true, _) => format!("{stream} {wait} in its stream and will be destroyed with it (--discard)"),
+        (false, OnDelete::Delete) => format!("{stream} {wait} in its stream and will be destroyed with it (`on_delete: delete`)"),
+        (false, OnDelete::Keep) => format!("{stream} {wait} in its stream, which stays (`on_delete: keep`)"),
+        (false, OnDelete::Drain) if messages == 0 => "Nothing waits in its stream, which goes".to_owned(),
+        (false, OnDelete::Drain) if runs => format!("{stream} {wait} in its stream: they are written first, then the stream goes"),
+        (false, OnDelete::Drain) => {
+            format!("{stream} {wait} in its stream and nothing runs: the stream stays (`sluice publish {}` first writes them)", args.id)
+        }
+    })
 }
 
 /// `sluice rollback`: the entry names an earlier version again; its status stays as it is.
@@ -196,13 +215,18 @@ pub async fn counting(store: &Store, id: &PipelineId, record: &EntryRecord) -> R
     Ok(store.entries.effective(id, record, kept).await?)
 }
 
-/// Writes the edited entry where nobody else has written since `record` was read, and returns the new revision.
+/// Writes the edited entry where nobody else has written since `record` was read, and returns the new revision. Where the
+/// edit changes nothing, nothing is written, and the revision is the one that is there: a bucket keeps 64 of a key.
 pub async fn write(context: &Context, store: &Store, id: &PipelineId, record: Option<&EntryRecord>, edit: &Edit) -> Result<u64, Failure> {
     let old = match record.filter(|record| record.operation == Operation::Put) {
         Some(record) => Some(counting(store, id, record).await?),
         None => None,
     };
     let value = Bytes::from(edited(old.as_deref(), edit));
+    if let Some(record) = record.filter(|record| record.operation == Operation::Put && same_but_author(&record.value, &value)) {
+        context.out.note(&format!("the entry of '{id}' says so already: nothing to do"));
+        return Ok(record.revision);
+    }
     store.entries.put(id, value, record.map_or(0, |record| record.revision)).await.map_err(|error| match error.kind() {
         StoreErrorKind::Conflict => {
             let message = format!("pipeline '{id}' was edited by somebody else meanwhile; nothing was changed (look with `sluice status {id}`, then try again)");

@@ -87,7 +87,7 @@ impl Put {
 struct Changed {
     #[serde(flatten)]
     transition: Transition,
-    remedy: &'static str,
+    remedy: String,
 }
 
 impl Changed {
@@ -125,7 +125,7 @@ pub async fn history(context: &Context, args: HistoryArgs) -> Result<(), Failure
         return Err(context.no_pipeline(&args.id));
     }
     let transitions = status.map(|status| status.history).unwrap_or_default();
-    let changed = |transition: Transition| Changed { remedy: transition.reason.remedy(), transition };
+    let changed = |transition: Transition| Changed { remedy: transition.reason.remedy_for(args.id.as_str(), None), transition };
     let history =
         History { entry: records.iter().map(Put::of).collect(), conditions: transitions.into_iter().map(changed).collect(), id: args.id };
     if context.out.is_json() {
@@ -147,7 +147,7 @@ mod tests {
     fn put(value: &str, operation: Operation) -> Put {
         let created = Timestamp::UNIX_EPOCH;
         let value = value.to_owned().into();
-        Put::of(&EntryRecord { key: "metrics".into(), value, revision: 3, operation, created, confirms: None })
+        Put::of(&EntryRecord { key: "metrics".into(), value, revision: 3, operation, created, confirms: None, discards: false })
     }
 
     #[test]

@@ -173,6 +173,7 @@ pub async fn list(context: &Context) -> Result<(), Failure> {
         return context.out.json(&all.iter().map(row).collect::<Vec<_>>());
     }
     if all.is_empty() {
+        context.must_be_installed(&store).await?;
         context.out.note(&format!("no pipelines in namespace '{}' (`sluice publish ID -f FILE` makes one)", context.settings.namespace));
         return Ok(());
     }
@@ -200,7 +201,15 @@ mod tests {
 
     fn record(value: &str, operation: Operation) -> EntryRecord {
         let created = jiff::Timestamp::UNIX_EPOCH;
-        EntryRecord { key: "metrics".into(), value: value.to_owned().into(), revision: 3, operation, created, confirms: None }
+        EntryRecord {
+            key: "metrics".into(),
+            value: value.to_owned().into(),
+            revision: 3,
+            operation,
+            created,
+            confirms: None,
+            discards: false,
+        }
     }
 
     #[test]

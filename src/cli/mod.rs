@@ -5,6 +5,7 @@
 //! Nothing but this module and `main.rs` knows that there is a command line.
 
 mod completions;
+mod conditions;
 mod config;
 mod context;
 mod diff;
@@ -23,6 +24,7 @@ mod output;
 mod probe;
 mod publish;
 mod reload;
+mod restore;
 mod run;
 mod schema;
 mod send;
@@ -106,6 +108,8 @@ enum Command {
     Delete(edit::DeleteArgs),
     /// Go back to an earlier version
     Rollback(edit::RollbackArgs),
+    /// Put back the last entry that could be read, also after a delete
+    Restore(restore::RestoreArgs),
     /// Give up previous targets: what was in flight when the target changed is not looked up there any more
     GiveUp(give_up::GiveUpArgs),
     /// List the pipelines
@@ -196,6 +200,7 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
             Command::Draft(args) => edit::draft(&context, args).await,
             Command::Delete(args) => edit::delete(&context, args).await,
             Command::Rollback(args) => edit::rollback(&context, args).await,
+            Command::Restore(args) => restore::restore(&context, args).await,
             Command::GiveUp(args) => give_up::give_up(&context, args).await,
             Command::List => list::list(&context).await,
             Command::Status(args) => status::status(&context, args).await,

@@ -13,7 +13,7 @@ use crate::pipeline::first_parent::{is_derived, is_partial};
 use crate::pipeline::id::{PipelineId, VersionName};
 use crate::pipeline::problem::{Problems, Severity, has_errors};
 use crate::pipeline::spec::hex;
-use crate::store::{EntryRecord, Operation, Store, StoreErrorKind, VersionInfo};
+use crate::store::{EntryRecord, Operation, Store, VersionInfo};
 use base64::Engine;
 use bytes::Bytes;
 use clap::Args;
@@ -62,7 +62,7 @@ pub async fn publish(context: &Context, args: PublishArgs) -> Result<(), Failure
         None => None,
     };
     let store = context.connect().await?;
-    let record = current(&store, &args.id).await?;
+    let record = context.installed(&store, &args.id).await?;
     let version = match config {
         Some(bytes) => Some(stored(&store, &args.id, bytes).await?),
         None => version_again(context, &store, &args.id, record.as_ref()).await?,
@@ -89,18 +89,6 @@ pub async fn publish(context: &Context, args: PublishArgs) -> Result<(), Failure
         let what = name.map_or(String::new(), |version| format!(" version {version}"));
         let state = if args.wait.is_some() { "running" } else { "published" };
         context.out.line(&format!("{}{what} {state} (revision {revision})", args.id))
-    }
-}
-
-/// The newest record, after creating what a namespace needs where nothing is there yet: publishing before the first
-/// `sluice run` is fine.
-async fn current(store: &Store, id: &PipelineId) -> Result<Option<EntryRecord>, Failure> {
-    match store.entries.get(id).await {
-        Err(error) if error.kind() == StoreErrorKind::Missing => {
-            store.prepare().await?;
-            Ok(store.entries.get(id).await?)
-        }
-        result => Ok(result?),
     }
 }
 

@@ -3,16 +3,16 @@
 //!
 //! `--output json` prints one [`View`], or an array of them without an id; with `--watch` one line of JSON each second.
 
+use super::conditions::condition_lines;
 use super::context::Context;
 use super::facts::{Facts, dead_letters};
 use super::failure::Failure;
-use super::list::{EntryView, Overview, is_note, is_trouble, notes, overviews};
+use super::list::{EntryView, Overview, is_trouble, notes, overviews};
 use super::output::Tone;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::instance::Instance;
 use crate::pipeline::report::{Counters, EffectiveLimits};
-use crate::pipeline::status::{Condition, ConditionType};
-use crate::pipeline::text::printable;
+use crate::pipeline::status::Condition;
 use crate::store::{Operation, Store, StoreErrorKind};
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -79,7 +79,7 @@ pub struct View {
 struct ConditionView {
     #[serde(flatten)]
     condition: Condition,
-    remedy: &'static str,
+    remedy: String,
 }
 
 struct Sample {
@@ -112,7 +112,13 @@ pub async fn status(context: &Context, args: StatusArgs) -> Result<(), Failure> 
 
 /// The pipelines to show; a named one must be there.
 async fn chosen(context: &Context, store: &Store, id: Option<&PipelineId>) -> Result<Vec<(String, Overview)>, Failure> {
-    let Some(id) = id else { return Ok(overviews(store).await?.into_iter().collect()) };
+    let Some(id) = id else {
+        let all: Vec<_> = overviews(store).await?.into_iter().collect();
+        if all.is_empty() {
+            context.must_be_installed(store).await?;
+        }
+        return Ok(all);
+    };
     let record = context.record(store, id).await?;
     let status = match store.status.get(id).await {
         Err(error) if error.kind() == StoreErrorKind::Missing => None,
@@ -144,7 +150,10 @@ fn view(id: String, overview: Overview, previous: &Sample, now: &Sample, dead: &
     let (name, entry, state) = (overview.name(), overview.entry(), overview.state().0);
     let observed = overview.status.as_ref().map(|status| status.observed.clone()).unwrap_or_default();
     let updated = overview.status.as_ref().map(|status| status.updated);
+    let named = overview.status.as_ref().and_then(|status| status.desired.version.clone());
     let conditions = overview.status.map(|status| status.conditions).unwrap_or_default();
+    let remedied = |condition: Condition| ConditionView { remedy: condition.reason.remedy_for(&id, named.as_deref()), condition };
+    let conditions = conditions.into_iter().map(remedied).collect();
     View {
         name,
         entry,
@@ -159,7 +168,7 @@ fn view(id: String, overview: Overview, previous: &Sample, now: &Sample, dead: &
         counters: observed.counters,
         limits: observed.limits,
         containers: observed.instances,
-        conditions: conditions.into_iter().map(|condition| ConditionView { remedy: condition.reason.remedy(), condition }).collect(),
+        conditions,
         updated,
         controller: false,
         id,
@@ -232,7 +241,7 @@ fn detail(context: &Context, view: &View) -> Result<(), Failure> {
         line("container", &container_line(container))?;
     }
     let conditions: Vec<Condition> = view.conditions.iter().map(|view| view.condition.clone()).collect();
-    for (text, tone) in condition_lines(&conditions, true) {
+    for (text, tone) in condition_lines(&view.id, view.entry.version.as_deref(), &conditions, true) {
         out.toned(&text, tone)?;
     }
     Ok(())
@@ -248,42 +257,6 @@ fn container_line(container: &Instance) -> String {
     format!("{} {}{since}{code}{restarts}", container.name, container.state.as_str())
 }
 
-/// The conditions as lines, each that needs it with its remedy below; `all` or only what is wrong.
-pub fn condition_lines(conditions: &[Condition], all: bool) -> Vec<(String, Tone)> {
-    let mut lines = Vec::new();
-    for (index, condition) in conditions.iter().enumerate() {
-        let (trouble, note) = (is_trouble(condition), is_note(condition));
-        // An edit in progress is no trouble, and still the answer to "why not yet?".
-        let unmet = !condition.status && condition.kind != ConditionType::Advisory;
-        if !(all || trouble || unmet) {
-            continue;
-        }
-        let message = if condition.message.is_empty() { String::new() } else { format!(": {}", printable(&condition.message)) };
-        // The second of two that have the same cause only refers to it.
-        let told = conditions[..index].iter().any(|other| other.reason == condition.reason && other.message == condition.message);
-        let told = told && !condition.message.is_empty();
-        let remedied = conditions[..index].iter().any(|other| other.reason == condition.reason && is_trouble(other));
-        let message = if told { ", as above".to_owned() } else { message };
-        let (kind, mark) = match (condition.kind, condition.status) {
-            (ConditionType::Advisory, _) => ("Note".to_owned(), ""),
-            (kind, true) => (format!("{kind:?}"), "yes"),
-            (kind, false) => (format!("{kind:?}"), "no"),
-        };
-        let since = age(condition.since).as_secs();
-        let since = humantime::format_duration(Duration::from_secs(since));
-        let tone = match (trouble, note) {
-            (true, _) => Tone::Bad,
-            (_, true) => Tone::Doubtful,
-            (false, false) => Tone::Plain,
-        };
-        lines.push((format!("{kind:<13} {mark:<3} {}{message} (for {since})", condition.reason.as_str()), tone));
-        if (trouble || note) && !remedied {
-            lines.push((format!("{:13}     -> {}", "", condition.reason.remedy()), Tone::Plain));
-        }
-    }
-    lines
-}
-
 fn tone(state: &str) -> Tone {
     match state {
         "running" => Tone::Good,
@@ -292,7 +265,7 @@ fn tone(state: &str) -> Tone {
     }
 }
 
-fn age(since: Timestamp) -> Duration {
+pub fn age(since: Timestamp) -> Duration {
     // A clock that runs behind the server's gives an age of zero.
     Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default()
 }
@@ -310,7 +283,7 @@ pub mod tests {
     use super::*;
     use crate::pipeline::id::{Namespace, VersionName};
     use crate::pipeline::spec::{ExecutionSpec, Fingerprint, Target};
-    use crate::pipeline::status::{Admitted, DesiredSummary, Kept, ObservedSummary, Phase, PipelineStatus, Reason};
+    use crate::pipeline::status::{Admitted, ConditionType, DesiredSummary, Kept, ObservedSummary, Phase, PipelineStatus, Reason};
 
     /// The status of a pipeline that runs `version` as its entry of `revision` says.
     pub fn running(id: &str, version: &str, revision: u64) -> PipelineStatus {
@@ -355,13 +328,6 @@ pub mod tests {
     }
 
     #[test]
-    fn what_is_wrong_comes_with_its_remedy() {
-        let lines = condition_lines(&[condition(ConditionType::Valid, false, Reason::VersionMissing)], false);
-        assert!(lines[0].0.contains("VersionMissing: the particulars"), "{lines:?}");
-        assert!(lines[1].0.contains("sluice rollback ID"), "{lines:?}");
-    }
-
-    #[test]
     fn what_is_right_or_asked_for_is_no_trouble() {
         for (kind, status, reason) in [
             (ConditionType::Ready, true, Reason::AsDesired),
@@ -370,23 +336,5 @@ pub mod tests {
         ] {
             assert!(!is_trouble(&condition(kind, status, reason)), "{reason:?}");
         }
-    }
-
-    #[test]
-    fn advice_is_a_note_and_no_trouble() {
-        let advice = condition(ConditionType::Advisory, true, Reason::AtLeastOnce);
-        assert!(is_note(&advice) && !is_trouble(&advice));
-        let lines = condition_lines(&[advice], true);
-        assert!(lines[0].0.starts_with("Note") && lines[0].1 == Tone::Doubtful, "{lines:?}");
-        assert!(lines[1].0.contains("-> a crash"), "{lines:?}");
-    }
-
-    #[test]
-    fn one_cause_is_told_once() {
-        let kinds = [ConditionType::Ready, ConditionType::Progressing];
-        let both = kinds.map(|kind| condition(kind, false, Reason::DatabaseUnavailable));
-        let lines = condition_lines(&both, true);
-        assert_eq!(lines.iter().filter(|(line, _)| line.contains("the particulars")).count(), 1, "{lines:?}");
-        assert!(lines.len() == 3 && lines[2].0.contains("as above"), "{lines:?}");
     }
 }

@@ -4,10 +4,10 @@
 //! runs and whether that is ready. Polled rather than watched, since a poll cannot go silent. Where the status says that
 //! this very revision cannot run, waiting ends at once.
 
+use super::conditions::condition_lines;
 use super::context::Context;
 use super::facts::Facts;
 use super::failure::{Exit, Failure};
-use super::status::condition_lines;
 use crate::pipeline::id::{PipelineId, VersionName};
 use crate::pipeline::status::{Condition, ConditionType, Phase, PipelineStatus, Reason};
 use crate::store::{Operation, Store, StoreErrorKind};
@@ -51,7 +51,7 @@ pub async fn wait(store: &Store, id: &PipelineId, revision: u64, goal: &Goal, li
         }
         if let (Goal::Running(_), Some(status)) = (goal, last.as_ref().filter(|status| hopeless(status, revision))) {
             let message = format!("pipeline '{id}' does not run as its entry (revision {revision}) says");
-            return Err(Failure::new(Exit::Invalid, with_conditions(message, &status.conditions)));
+            return Err(Failure::new(Exit::Invalid, with_conditions(message, id, Some(status))));
         }
         if let Some(status) = last.as_ref().filter(|status| status.desired.revision > revision) {
             let message = format!(
@@ -87,7 +87,7 @@ pub async fn wait_gone(
             Err(error) => return Err(error.into()),
         }
         if let Some(left) = last.as_ref().and_then(left_behind) {
-            context.out.note(&format!("{} ({})", left.message, left.reason.remedy()));
+            context.out.note(&format!("{} ({})", left.message, left.reason.remedy_for(id.as_str(), None)));
             return Ok(());
         }
         if context.record(store, id).await?.is_some_and(|record| record.operation == Operation::Put) {
@@ -96,8 +96,7 @@ pub async fn wait_gone(
         }
         if Instant::now() >= deadline {
             let message = format!("after {}, pipeline '{id}' is not gone yet; it goes on", humantime::format_duration(limit));
-            let conditions = last.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-            return Err(Failure::new(Exit::TimedOut, with_conditions(message, conditions)));
+            return Err(Failure::new(Exit::TimedOut, with_conditions(message, id, last.as_ref())));
         }
         sleep(POLL).await;
     }
@@ -149,8 +148,10 @@ fn passes(reason: Reason) -> bool {
 }
 
 /// `message`, and below it what is wrong and what to do about it.
-fn with_conditions(mut message: String, conditions: &[Condition]) -> String {
-    for (line, _) in condition_lines(conditions, false) {
+fn with_conditions(mut message: String, id: &PipelineId, status: Option<&PipelineStatus>) -> String {
+    let version = status.and_then(|status| status.desired.version.as_deref());
+    let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    for (line, _) in condition_lines(id.as_str(), version, conditions, false) {
         message.push_str("\n  ");
         message.push_str(&line);
     }
@@ -161,7 +162,7 @@ fn timed_out(id: &PipelineId, revision: u64, status: Option<&PipelineStatus>, li
     let limit = humantime::format_duration(limit);
     let message = format!("after {limit}, pipeline '{id}' is not yet as its entry (revision {revision}) says");
     let message = match status {
-        Some(status) if status.desired.revision >= revision => with_conditions(message, &status.conditions),
+        Some(status) if status.desired.revision >= revision => with_conditions(message, id, Some(status)),
         _ => message + "\n  no controller has read the entry yet (is `sluice run` running, with the same namespace and NATS?)",
     };
     Failure::new(Exit::TimedOut, message)

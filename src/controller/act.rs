@@ -132,17 +132,15 @@ impl Controller {
     }
 
     /// Looks once more, then deletes: the entry must still have its marker, the stream must be the recorded one, and
-    /// closed and empty unless the config wants what waits destroyed.
+    /// closed and empty unless the config or the marker wants what waits destroyed.
     async fn delete_stream(&self, id: &PipelineId, record: Option<&StatusRecord>, stream: Option<&PipelineStream>) -> Result<(), Failure> {
         let (Some(stream), Some(record)) = (stream, record) else { return Ok(()) };
         let entry = self.deps.store.entries.get(id).await?;
         let created = self.deps.store.entries.bucket_created().await?;
         let recorded = record.status.kept.bucket_created;
-        let marked = entry.is_some_and(|entry| entry.operation.deletes() && counts(&entry, created, recorded));
-        if !marked {
-            return Ok(());
-        }
-        if record.status.kept.on_delete != OnDelete::Delete {
+        let marker = entry.filter(|entry| entry.operation.deletes() && counts(entry, created, recorded));
+        let Some(marker) = marker else { return Ok(()) };
+        if record.status.kept.on_delete != OnDelete::Delete && !marker.discards {
             let consumer =
                 record.status.admitted.spec.as_ref().map_or_else(|| self.deps.store.names.consumer(), |spec| spec.consumer.clone());
             // An answer that nothing is there decides only where the leader has caught up with what was acknowledged. One copy

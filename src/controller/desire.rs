@@ -44,6 +44,8 @@ pub(super) struct Desire {
     pub entry: Option<String>,
     /// The previous targets that the entry gives up.
     pub given_up: Vec<String>,
+    /// Whether the marker says that what waits in the stream is to be destroyed.
+    pub discards: bool,
     /// The entry's revision, where its version was overwritten in place since it was put.
     pub overwritten: Option<u64>,
     /// When the entries' bucket was created.
@@ -65,6 +67,7 @@ impl Desire {
             advice: Vec::new(),
             entry: None,
             given_up: Vec::new(),
+            discards: false,
             overwritten: None,
             bucket_created,
             create: None,
@@ -276,7 +279,7 @@ pub(super) fn counts(marker: &EntryRecord, created: Timestamp, recorded: Option<
 fn deleted(record: &EntryRecord, created: Timestamp, status: Option<&PipelineStatus>) -> Desire {
     let recorded = status.and_then(|status| status.kept.bucket_created);
     if status.is_none() || counts(record, created, recorded) {
-        return Desire::new(Wish::Deleted, "deleted", record.revision, Some(created));
+        return Desire { discards: record.discards, ..Desire::new(Wish::Deleted, "deleted", record.revision, Some(created)) };
     }
     let finding = Finding::new(Reason::EntryMissing, "the key was deleted in another bucket than the one it was published in");
     Desire::unknown("absent", record.revision, Some(created), finding)

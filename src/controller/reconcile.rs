@@ -11,6 +11,7 @@ use super::seen::Seen;
 use super::written::{shown, summary, worth_writing};
 use crate::executor::{ExecutorError, Observed};
 use crate::pipeline::backoff::Backoff;
+use crate::pipeline::config::OnDelete;
 use crate::pipeline::history::remembered;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::plan::{Action, Deliveries, LOOK_AGAIN, Pause, Role, Stream, Wish, needs_stream, plan};
@@ -164,7 +165,11 @@ impl Controller {
     async fn pass(&self, pass: &mut Pass<'_>, record: &mut Option<Arc<StatusRecord>>) -> Result<Step, Failure> {
         let id = pass.id;
         (pass.wait, pass.seen) = (None, None);
-        let kept = record.as_deref().map(|record| record.status.kept.clone()).unwrap_or_default();
+        let mut kept = record.as_deref().map(|record| record.status.kept.clone()).unwrap_or_default();
+        if pass.desire.discards {
+            // Only for this marker: an entry that is put again means what its config says.
+            kept.on_delete = OnDelete::Delete;
+        }
         let looked = std::mem::take(&mut pass.looked);
         if !looked {
             pass.stream = if needs_stream(&pass.desire.wish, Role::Holder) {

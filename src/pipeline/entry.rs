@@ -284,6 +284,17 @@ pub(super) fn twice(bytes: &[u8]) -> Option<(EntryError, Vec<String>)> {
     Some((EntryError::Twice { path: found.path, first, second }, names))
 }
 
+/// Whether two entries say the same, whoever wrote them.
+pub fn same_but_author(one: &[u8], other: &[u8]) -> bool {
+    let said = |bytes: &[u8]| {
+        object(bytes).ok().map(|mut fields| {
+            fields.remove("author");
+            fields
+        })
+    };
+    said(one).is_some_and(|fields| Some(fields) == said(other))
+}
+
 fn object(bytes: &[u8]) -> Result<Map<String, Value>, EntryError> {
     if bytes.len() > MAX_ENTRY_BYTES {
         return Err(EntryError::TooLarge(bytes.len()));

@@ -43,6 +43,7 @@ pub mod plan;
 #[cfg(feature = "server")]
 pub mod problem;
 #[cfg(feature = "server")]
+pub mod reason;
 pub mod report;
 #[cfg(feature = "server")]
 pub mod reserved;

@@ -116,6 +116,8 @@ pub(super) struct Stored {
     pub operation: Operation,
     /// `Sluice-Confirms`, of a marker.
     pub confirms: Option<Timestamp>,
+    /// `Sluice-Discard`, of a marker.
+    pub discards: bool,
     pub payload: Bytes,
 }
 
@@ -267,6 +269,7 @@ impl Api {
         Ok(Some(Stored {
             operation: operation(header),
             confirms: confirms(header),
+            discards: discards(header),
             subject: raw.subject,
             sequence: raw.sequence,
             time: raw.time,
@@ -343,6 +346,14 @@ pub(super) const CONFIRMS: &str = "Sluice-Confirms";
 /// What a marker confirms.
 pub(super) fn confirms(header: impl Fn(&str) -> Option<String>) -> Option<Timestamp> {
     header(CONFIRMS)?.parse().ok()
+}
+
+/// The header of a marker that also destroys what waits in the pipeline's stream.
+pub(super) const DISCARDS: &str = "Sluice-Discard";
+
+/// Whether a marker destroys what waits.
+pub(super) fn discards(header: impl Fn(&str) -> Option<String>) -> bool {
+    header(DISCARDS).is_some_and(|value| value == "true")
 }
 
 /// Headers with one pair.

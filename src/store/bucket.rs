@@ -3,9 +3,9 @@
 //! Every read is answered by the stream's leader and every write is a compare-and-set on the key's newest sequence, so
 //! that what a caller decides on is never staler than the hint that woke it, and a stale decision is a `Conflict`.
 
-use super::api::{Api, CONFIRMS, Failure, Guard, Stored, field, header};
+use super::api::{Api, CONFIRMS, DISCARDS, Failure, Guard, Stored, field, header};
 use super::collect::Which;
-use super::entries::Operation;
+use super::entries::{Deletion, Operation};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -91,10 +91,15 @@ impl Bucket {
         self.write(key, headers, Bytes::new(), expected).await
     }
 
-    /// Puts a delete marker that confirms the deletion of what was put into the bucket of that creation.
-    pub async fn confirm(&self, key: &str, confirms: Timestamp, expected: u64) -> Result<u64, Failure> {
+    /// Puts a delete marker that says more than that the key is gone.
+    pub async fn delete(&self, key: &str, deletion: &Deletion, expected: u64) -> Result<u64, Failure> {
         let mut headers = header("KV-Operation", "DEL");
-        headers.insert(CONFIRMS, confirms.to_string());
+        if let Some(confirms) = deletion.confirms {
+            headers.insert(CONFIRMS, confirms.to_string());
+        }
+        if deletion.discards {
+            headers.insert(DISCARDS, "true");
+        }
         self.write(key, headers, Bytes::new(), expected).await
     }
 

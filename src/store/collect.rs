@@ -3,7 +3,7 @@
 //! Two things always hold: an empty stream gives an empty list at once, and the result is at least as new as what the
 //! stream's leader had when the listing began, although the consumer may live on a replica that lags behind.
 
-use super::api::{Api, Failure, Stored, TIMEOUT, confirms, field, operation};
+use super::api::{Api, Failure, Stored, TIMEOUT, confirms, discards, field, operation};
 use async_nats::Message;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -111,6 +111,7 @@ fn stored(message: Message, delivery: &Delivery) -> Stored {
     Stored {
         operation: operation(header),
         confirms: confirms(header),
+        discards: discards(header),
         subject: message.subject.to_string(),
         sequence: delivery.sequence,
         time: delivery.time,

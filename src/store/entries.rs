@@ -44,6 +44,17 @@ pub struct EntryRecord {
     pub created: Timestamp,
     /// Of a marker: when the bucket was created whose entry it deletes, where that is another one than this.
     pub confirms: Option<Timestamp>,
+    /// Of a marker: whether what waits in the stream is to be destroyed, whatever `on_delete` says.
+    pub discards: bool,
+}
+
+/// What a delete marker says besides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deletion {
+    /// That the entry which was put into the bucket created then is really to go.
+    pub confirms: Option<Timestamp>,
+    /// That what waits in the stream is to be destroyed.
+    pub discards: bool,
 }
 
 /// The entries' bucket.
@@ -95,14 +106,8 @@ impl Entries {
     }
 
     /// Puts a delete marker where the newest revision is `expected`.
-    pub async fn delete(&self, id: &PipelineId, expected: u64) -> Result<(), StoreError> {
-        let written = self.bucket.mark(id.as_str(), Operation::Delete, expected).await;
-        written.map(|_| ()).map_err(|failure| self.during(&format!("delete entry {id}"), failure))
-    }
-
-    /// The same with the word that the entry which was put into the bucket created at `confirms` is really to go.
-    pub async fn delete_confirmed(&self, id: &PipelineId, confirms: Timestamp, expected: u64) -> Result<(), StoreError> {
-        let written = self.bucket.confirm(id.as_str(), confirms, expected).await;
+    pub async fn delete(&self, id: &PipelineId, deletion: &Deletion, expected: u64) -> Result<(), StoreError> {
+        let written = self.bucket.delete(id.as_str(), deletion, expected).await;
         written.map(|_| ()).map_err(|failure| self.during(&format!("delete entry {id}"), failure))
     }
 
@@ -141,6 +146,7 @@ impl Entries {
             operation: message.operation,
             created: message.time,
             confirms: message.confirms,
+            discards: message.discards,
         }
     }
 

@@ -12,6 +12,7 @@ mod connect;
 mod credentials;
 pub mod entries;
 pub mod error;
+mod installations;
 pub mod lease;
 pub mod letters;
 mod link;
@@ -30,7 +31,7 @@ pub mod watch;
 
 pub use api::Guard;
 pub use configs::{Configs, StoredConfig, VersionInfo};
-pub use entries::{Entries, EntryRecord, Operation};
+pub use entries::{Deletion, Entries, EntryRecord, Operation};
 pub use error::{StoreError, StoreErrorKind};
 pub use lease::{Lease, LeaseHolder, LeaseStore};
 pub use letters::LetterStream;

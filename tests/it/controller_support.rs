@@ -97,7 +97,7 @@ impl Rig {
 
     pub async fn remove(&self, id: &PipelineId) {
         let revision = self.store.entries.get(id).await.unwrap().unwrap().revision;
-        self.store.entries.delete(id, revision).await.unwrap();
+        self.store.entries.delete(id, &Default::default(), revision).await.unwrap();
     }
 
     /// Whether anything was stopped or destroyed.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sluice::pipeline::id::PipelineId;
 use sluice::pipeline::status::{Admitted, DesiredSummary, Kept, ObservedSummary, Phase, PipelineStatus};
 use sluice::settings::{Secret, Settings};
-use sluice::store::{Operation, Store, StoreErrorKind};
+use sluice::store::{Deletion, Operation, Store, StoreErrorKind};
 use std::time::{Duration, Instant};
 
 pub fn settings(nats: &Nats) -> Settings {
@@ -53,7 +53,7 @@ async fn a_write_on_a_stale_revision_is_a_conflict() {
     assert_eq!(entries.put(&id("a"), "x".into(), 0).await.unwrap_err().kind(), StoreErrorKind::Conflict);
     let second = entries.put(&id("a"), "2".into(), first).await.unwrap();
     assert_eq!(entries.put(&id("a"), "x".into(), first).await.unwrap_err().kind(), StoreErrorKind::Conflict);
-    assert_eq!(entries.delete(&id("a"), first).await.unwrap_err().kind(), StoreErrorKind::Conflict);
+    assert_eq!(entries.delete(&id("a"), &Deletion::default(), first).await.unwrap_err().kind(), StoreErrorKind::Conflict);
     let record = entries.get(&id("a")).await.unwrap().unwrap();
     assert_eq!((record.value, record.revision, record.operation), (Bytes::from("2"), second, Operation::Put));
 }
@@ -64,7 +64,7 @@ async fn a_marker_stays_visible_and_the_key_can_be_written_over_it() {
     let nats = Nats::start().await;
     let entries = prepared(&nats).await.entries;
     let first = entries.put(&id("a"), "1".into(), 0).await.unwrap();
-    entries.delete(&id("a"), first).await.unwrap();
+    entries.delete(&id("a"), &Deletion::default(), first).await.unwrap();
     let marker = entries.get(&id("a")).await.unwrap().unwrap();
     assert_eq!(marker.operation, Operation::Delete);
     assert!(marker.value.is_empty() && marker.created > jiff::Timestamp::UNIX_EPOCH);

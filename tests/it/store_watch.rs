@@ -56,7 +56,7 @@ async fn every_write_and_marker_is_hinted_by_its_key_also_in_a_bucket_that_was_e
     let revision = store.entries.put(&id("a"), "1".into(), 0).await.unwrap();
     assert_eq!(entries.next(SOON).await, changed("a"));
     assert_eq!(store.entries.get(&id("a")).await.unwrap().unwrap().revision, revision);
-    store.entries.delete(&id("a"), revision).await.unwrap();
+    store.entries.delete(&id("a"), &Default::default(), revision).await.unwrap();
     assert_eq!(entries.next(SOON).await, WatchEvent::Removed("a".into()));
     nats.nats_cli(&["kv", "put", "alpha", "b.c", "x"]).await;
     assert_eq!(entries.next(SOON).await, changed("b.c"));

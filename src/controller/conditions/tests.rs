@@ -17,6 +17,7 @@ fn desire(wish: Wish, trouble: Option<Finding>) -> Desire {
         advice: Vec::new(),
         entry: None,
         given_up: Vec::new(),
+        discards: false,
         overwritten: None,
         bucket_created: None,
         create: None,

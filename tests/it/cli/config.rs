@@ -22,7 +22,7 @@ async fn two_versions(cli: &Cli) -> [String; 2] {
 async fn a_config_is_printed_byte_by_byte_as_it_was_published() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let [first, second] = two_versions(&cli).await;
     assert_eq!(cli.ok(&["config", "show", &format!("metrics/{first}")]).await, CONFIG);
     assert_eq!(cli.ok(&["config", "show", "metrics"]).await, other(), "the entry's version");
@@ -35,7 +35,7 @@ async fn a_config_is_printed_byte_by_byte_as_it_was_published() {
 async fn versions_are_listed_with_what_each_is_in_use_for() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let [first, second] = two_versions(&cli).await;
     // A controller runs the first one; the entry names the second.
     super::status::put_status(&nats, "metrics", 1, "run").await;
@@ -51,7 +51,7 @@ async fn versions_are_listed_with_what_each_is_in_use_for() {
 async fn what_is_not_stored_exits_4_and_what_is_no_name_2() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     for args in [["config", "show", "metrics"], ["config", "versions", "metrics"]] {
         assert!(cli.fails(4, &args).await.contains("'metrics'"));
     }
@@ -70,7 +70,7 @@ async fn what_is_not_stored_exits_4_and_what_is_no_name_2() {
 async fn an_object_that_is_no_config_of_ours_is_named_with_what_is_wrong_with_it() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     two_versions(&cli).await;
     let bucket = nats.jetstream().await.get_object_store("alpha-configs").await.unwrap();
     bucket.put("metrics/large", &mut vec![b'#'; 2 << 20].as_slice()).await.unwrap();
@@ -81,7 +81,7 @@ async fn an_object_that_is_no_config_of_ours_is_named_with_what_is_wrong_with_it
 async fn diff_shows_what_would_change_and_once_it_has_what_has_changed() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let [first, second] = two_versions(&cli).await;
     super::status::put_status(&nats, "metrics", 1, "run").await;
     let text = cli.ok(&["diff", "metrics"]).await;
@@ -103,7 +103,7 @@ async fn diff_shows_what_would_change_and_once_it_has_what_has_changed() {
 async fn entries_are_compared_by_revision_and_the_order_of_fields_is_no_difference() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     cli.ok(&["publish", "metrics", "-f", &cli.file("metrics.yml", CONFIG)]).await;
     cli.ok(&["pause", "metrics"]).await;
     let bucket = entries(&nats).await;

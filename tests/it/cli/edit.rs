@@ -14,7 +14,7 @@ fn digest8(config: &str) -> String {
 async fn publish_stores_an_immutable_object_and_names_it_in_the_entry() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let file = cli.file("metrics.yml", CONFIG);
     let version = format!("1-{}", digest8(CONFIG));
     let done = cli.json(&["publish", "metrics", "-f", &file, "--name", "Metrics", "--replicas", "2"]).await;
@@ -32,7 +32,7 @@ async fn publish_stores_an_immutable_object_and_names_it_in_the_entry() {
 async fn the_same_config_again_is_the_same_version_and_another_one_the_next() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let (one, two) = (cli.file("1.yml", CONFIG), cli.file("2.yml", format!("{CONFIG}    max_in_flight: 4\n")));
     let version = async |file: &str| cli.json(&["publish", "metrics", "-f", file]).await["version"].as_str().unwrap().to_owned();
     let first = version(&one).await;
@@ -46,7 +46,7 @@ async fn the_same_config_again_is_the_same_version_and_another_one_the_next() {
 async fn a_racing_edit_exits_5_and_undoes_nothing() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     cli.ok(&["publish", "metrics", "-f", &cli.file("metrics.yml", CONFIG)]).await;
     let client = nats.client().await;
     let bucket = entries(&nats).await;
@@ -80,7 +80,7 @@ async fn a_racing_edit_exits_5_and_undoes_nothing() {
 async fn pause_draft_and_publish_change_the_status_alone() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let file = cli.file("metrics.yml", CONFIG);
     cli.ok(&["publish", "metrics", "-f", &file, "--description", "all of them"]).await;
     let before = entry(&nats, "metrics").await;
@@ -98,7 +98,7 @@ async fn pause_draft_and_publish_change_the_status_alone() {
 async fn fields_that_we_do_not_know_survive_our_edits() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     cli.ok(&["publish", "metrics", "-f", &cli.file("metrics.yml", CONFIG)]).await;
     let mut theirs = entry(&nats, "metrics").await;
     theirs["x-team"] = serde_json::json!({"on": "call"});
@@ -111,7 +111,7 @@ async fn fields_that_we_do_not_know_survive_our_edits() {
 async fn rollback_goes_back_step_by_step_or_to_the_version_named() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let mut versions = Vec::new();
     for flight in 1..=3 {
         let file = cli.file("metrics.yml", format!("{CONFIG}    max_in_flight: {flight}\n"));
@@ -132,7 +132,7 @@ async fn rollback_goes_back_step_by_step_or_to_the_version_named() {
 async fn delete_leaves_a_marker_and_nothing_else() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     cli.ok(&["publish", "metrics", "-f", &cli.file("metrics.yml", CONFIG)]).await;
     assert_eq!(cli.json(&["delete", "metrics", "--yes"]).await["status"], "deleted");
     let last = entries(&nats).await.entry("metrics").await.unwrap().unwrap();
@@ -146,7 +146,7 @@ async fn delete_leaves_a_marker_and_nothing_else() {
 async fn delete_confirms_the_end_of_a_pipeline_whose_entry_went_missing() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     cli.ok(&["publish", "other", "-f", &cli.file("metrics.yml", CONFIG)]).await;
     super::status::put_status(&nats, "metrics", 4, "run").await;
     cli.ok(&["delete", "metrics", "--yes"]).await;
@@ -158,7 +158,7 @@ async fn delete_confirms_the_end_of_a_pipeline_whose_entry_went_missing() {
 async fn what_is_not_there_exits_4_and_an_invalid_config_3_before_anything_is_written() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     for args in [["pause", "metrics"], ["draft", "metrics"], ["delete", "metrics"], ["rollback", "metrics"], ["publish", "metrics"]] {
         assert!(cli.fails(4, &args).await.contains("'metrics'"));
     }
@@ -171,12 +171,12 @@ async fn what_is_not_there_exits_4_and_an_invalid_config_3_before_anything_is_wr
 async fn wait_exits_6_where_nobody_reads_the_entry_and_3_at_once_where_it_cannot_run() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let file = cli.file("metrics.yml", CONFIG);
     let error = cli.fails(6, &["publish", "metrics", "-f", &file, "--wait=200ms"]).await;
     assert!(error.contains("no controller has read the entry"), "{error}");
     // A controller has read it and says why it does not run.
-    super::status::put_status(&nats, "metrics", 2, "absent").await;
+    super::status::put_status(&nats, "metrics", 1, "absent").await;
     let (began, error) = (std::time::Instant::now(), cli.fails(3, &["publish", "metrics", "--wait"]).await);
     assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
     assert!(error.contains("UnknownConnection") && error.contains("mongodb.connections"), "{error}");
@@ -186,7 +186,7 @@ async fn wait_exits_6_where_nobody_reads_the_entry_and_3_at_once_where_it_cannot
 async fn wait_ends_once_the_status_says_that_exactly_this_version_runs() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let file = cli.file("metrics.yml", CONFIG);
     let (done, ()) = tokio::join!(async { cli.json(&["publish", "metrics", "-f", &file, "--wait=20s"]).await }, async {
         crate::support::eventually("the entry is there", std::time::Duration::from_secs(10), || async {

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 async fn history_shows_every_edit_with_its_author_markers_and_garbage_included() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     assert!(cli.fails(4, &["history", "metrics"]).await.contains("'metrics'"));
     cli.ok(&["publish", "metrics", "-f", &cli.file("metrics.yml", CONFIG)]).await;
     cli.ok(&["pause", "metrics"]).await;

@@ -19,7 +19,7 @@ async fn the_log_lines_of_a_pipeline_come_from_the_process_that_runs_it_and_go_o
     let (nats, mongo) = (Nats::start().await, Mongo::start().await);
     let _controller = Sluice::start(&nats, &mongo).await;
     // From elsewhere: nothing but the address of NATS.
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let file = cli.file("metrics.yml", CONFIG);
     cli.ok(&["publish", "metrics", "-f", &file, "--wait"]).await;
     let said = lines(&cli.ok(&["logs", "metrics", "--output", "json"]).await);
@@ -53,7 +53,7 @@ async fn the_log_lines_of_a_pipeline_come_from_the_process_that_runs_it_and_go_o
 async fn logs_of_what_nobody_knows_are_no_success_and_logs_that_nobody_has_are_no_failure() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let file = cli.file("metrics.yml", CONFIG);
     cli.ok(&["publish", "metrics", "-f", &file]).await;
     let output = cli.run(&["logs", "metrics"]).await;
@@ -68,7 +68,7 @@ async fn a_controller_that_has_lost_nats_for_a_while_answers_again() {
     require!("nats-server", "database");
     let (mut nats, mongo) = (Nats::start().await, Mongo::start().await);
     let _controller = Sluice::start(&nats, &mongo).await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let file = cli.file("metrics.yml", CONFIG);
     cli.ok(&["publish", "metrics", "-f", &file, "--wait"]).await;
     nats.kill9();

@@ -7,6 +7,7 @@ mod edit;
 mod history;
 mod logs;
 mod offline;
+mod restore;
 mod run;
 mod secrets;
 mod send;
@@ -33,6 +34,14 @@ impl Cli {
         let settings = dir.path().join("sluice.yml");
         std::fs::write(&settings, format!("namespace: alpha\nnats: {{urls: ['{nats_url}']}}\n")).unwrap();
         Self { settings, dir }
+    }
+
+    /// The same where a controller has made the buckets before: no command of an editor does.
+    pub async fn installed(nats: &Nats) -> Self {
+        let cli = Self::new(&nats.url());
+        let loaded = sluice::settings::load::load(Some(&cli.settings), &[], &[]).unwrap();
+        sluice::store::Store::connect(&loaded.settings).await.unwrap().prepare().await.unwrap();
+        cli
     }
 
     /// Puts a file into its directory.

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 async fn ten_thousand_json_lines_are_published_once_each_and_in_order() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let jetstream = nats.jetstream().await;
     let mut stream = stream_of_metrics(&jetstream).await;
     let mut lines = String::new();
@@ -33,7 +33,7 @@ async fn ten_thousand_json_lines_are_published_once_each_and_in_order() {
 async fn a_bad_line_ends_it_there_and_skip_goes_on_from_it() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let mut stream = stream_of_metrics(&nats.jetstream().await).await;
     let file = cli.file("data.jsonl", "{\"n\":1}\n{\"n\":2}\n{\"n\":}\n{\"n\":4}\n");
     let error = cli.fails(3, &["send", "metrics", &file]).await;
@@ -48,7 +48,7 @@ async fn a_bad_line_ends_it_there_and_skip_goes_on_from_it() {
 async fn bson_documents_arrive_byte_for_byte_and_standard_input_works() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let stream = stream_of_metrics(&nats.jetstream().await).await;
     let (one, two) = (bson::serialize_to_vec(&doc! {"a": 1}).unwrap(), bson::serialize_to_vec(&doc! {"b": "x"}).unwrap());
     let file = cli.file("dump.bson", [one, two.clone()].concat());
@@ -65,7 +65,7 @@ async fn bson_documents_arrive_byte_for_byte_and_standard_input_works() {
 async fn a_message_id_field_makes_sending_twice_harmless() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let mut stream = stream_of_metrics(&nats.jetstream().await).await;
     let file = cli.file("data.jsonl", "{\"k\":\"a\"}\n{\"k\":\"b\"}\n");
     for duplicates in [0, 2] {
@@ -78,7 +78,7 @@ async fn a_message_id_field_makes_sending_twice_harmless() {
 async fn without_a_stream_nothing_is_sent_and_the_message_says_what_to_do() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let error = cli.fails(4, &["send", "metrics", &cli.file("data.jsonl", "{}\n")]).await;
     assert!(error.contains("'alpha.metrics'") && error.contains("sluice publish metrics"), "{error}");
     cli.ok(&["publish", "metrics", "-f", &cli.file("metrics.yml", super::CONFIG)]).await;
@@ -93,7 +93,7 @@ async fn without_a_stream_nothing_is_sent_and_the_message_says_what_to_do() {
 async fn a_document_that_the_server_does_not_take_is_named() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let mut stream = stream_of_metrics(&nats.jetstream().await).await;
     let large = format!("{{\"n\":1}}\n{{\"x\":\"{}\"}}\n", "y".repeat(2 << 20));
     let error = cli.fails(3, &["send", "metrics", &cli.file("data.jsonl", large)]).await;
@@ -105,7 +105,7 @@ async fn a_document_that_the_server_does_not_take_is_named() {
 async fn what_would_not_be_stored_as_it_is_written_is_refused_with_line_and_column_and_what_is_before_it_is_sent() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let mut stream = stream_of_metrics(&nats.jetstream().await).await;
     let mut sent = 0;
     for (line, place, part) in [
@@ -130,7 +130,7 @@ async fn what_would_not_be_stored_as_it_is_written_is_refused_with_line_and_colu
 async fn a_file_with_a_byte_order_mark_is_sent_and_one_in_utf_16_or_compressed_is_named_with_the_command_that_helps() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     let mut stream = stream_of_metrics(&nats.jetstream().await).await;
     let marked = cli.file("marked.jsonl", "\u{feff}{\"a\":1}\r\n{\"a\":2}\r\n");
     assert_eq!(cli.json(&["send", "metrics", &marked]).await["sent"], 2);

@@ -45,7 +45,7 @@ pub async fn put_status(nats: &Nats, id: &str, revision: u64, phase: &str) {
 async fn an_empty_namespace_lists_nothing_and_is_no_error() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     assert_eq!(cli.json(&["list"]).await, json!([]));
     assert_eq!(cli.json(&["status"]).await, json!([]));
     assert_eq!(cli.ok(&["list"]).await, "");
@@ -56,7 +56,7 @@ async fn an_empty_namespace_lists_nothing_and_is_no_error() {
 async fn list_shows_entries_and_statuses_garbage_included() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     cli.ok(&["publish", "metrics", "-f", &cli.file("metrics.yml", CONFIG)]).await;
     super::entries(&nats).await.put("garbage", "\u{1b}[31mnot json".into()).await.unwrap();
     put_status(&nats, "metrics", 1, "run").await;
@@ -77,7 +77,7 @@ async fn list_shows_entries_and_statuses_garbage_included() {
 async fn status_tells_what_waits_how_old_it_is_and_what_to_do() {
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     cli.ok(&["publish", "metrics", "-f", &cli.file("metrics.yml", CONFIG)]).await;
     let jetstream = nats.jetstream().await;
     stream_of_metrics(&jetstream).await;
@@ -101,7 +101,7 @@ async fn watching_prints_one_line_of_json_a_second() {
     use tokio::io::{AsyncBufReadExt, BufReader};
     require!("nats-server");
     let nats = Nats::start().await;
-    let cli = Cli::new(&nats.url());
+    let cli = Cli::installed(&nats).await;
     cli.ok(&["publish", "metrics", "-f", &cli.file("metrics.yml", CONFIG)]).await;
     let mut child =
         cli.command(&["status", "metrics", "--watch", "--output", "json"]).stdout(std::process::Stdio::piped()).spawn().unwrap();

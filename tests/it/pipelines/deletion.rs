@@ -196,3 +196,38 @@ async fn a_durable_deleted_in_the_middle_of_a_drain_is_made_anew_and_the_drain_e
     eventually("the stream is gone", LONG, || async { stage.waiting("metrics").await.is_none() }).await;
     stage.exactly("metrics", 0..60_000).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_destroyed_by_discard_alone_whether_it_drains_or_was_kept() {
+    require!("nats-server", "database");
+    let stage = Stage::set().await;
+    stage.publish_plain("metrics").await;
+    stage.sluice.cli_ok(&["pause", "metrics", "--wait=9m"]).await;
+    stage.send("alpha.metrics", 0..300).await;
+    // Paused, so nothing of it is written: the stream stays, and the status names both ways out.
+    let output = stage.sluice.cli(&["delete", "metrics"]).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("300 messages wait") && said.contains("the stream stays"), "{said}");
+    stage.says("metrics", "Ready", true, "StreamKept").await;
+    let shown = stage.sluice.cli_ok(&["status", "metrics"]).await;
+    assert!(shown.contains("sluice restore metrics") && shown.contains("sluice delete metrics --discard"), "{shown}");
+    assert_eq!(stage.waiting("metrics").await, Some(300));
+    // Taken back, and all of it written after all.
+    stage.sluice.cli_ok(&["restore", "metrics"]).await;
+    stage.sluice.cli_ok(&["publish", "metrics", "--wait=9m"]).await;
+    stage.exactly("metrics", 0..300).await;
+
+    // A drain that cannot end, since the database refuses: the delete destroys nothing, and --discard ends it.
+    stage.sluice.cli_ok(&["pause", "metrics", "--wait=9m"]).await;
+    stage.send("alpha.metrics", 300..400).await;
+    stage.mongo.fail_command(doc! {"mode": "alwaysOn", "data": {"failCommands": ["insert"], "errorCode": 11600}}).await;
+    stage.sluice.cli_ok(&["publish", "metrics"]).await;
+    stage.phase_is("metrics", "run").await;
+    stage.sluice.cli_ok(&["delete", "metrics", "--yes"]).await;
+    stage.phase_is("metrics", "drain").await;
+    assert_eq!(stage.waiting("metrics").await, Some(100), "nothing is destroyed by a delete");
+    let output = stage.sluice.cli(&["delete", "metrics", "--discard", "--wait=9m"]).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("100 messages wait") && said.contains("destroyed"), "{said}");
+    assert!(stage.waiting("metrics").await.is_none() && stage.status("metrics").await.is_null());
+}
