@@ -142,7 +142,10 @@ enum Command {
 
 /// Parses the arguments, runs the command, and says how it ended.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error),
+    };
     let out = Output::new(cli.global.output, cli.global.color);
     // Several dependencies bring rustls; with ring chosen once, none of them has to guess. An error means that it is
     // chosen already.

@@ -14,6 +14,7 @@ use clap::ValueEnum;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
 
 /// A terminal that is narrower than this gets long lines instead of columns of single letters.
 const NARROWEST: u16 = 60;
@@ -215,6 +216,18 @@ impl Output {
     fn paint_err(&self, text: &str, tone: Tone) -> String {
         if self.color_err { painted(text, tone) } else { text.to_owned() }
     }
+}
+
+/// Says why arguments do not parse, or what was asked for instead: help, the version. What a script passed on is repeated,
+/// and may be anybody's.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        error.render().to_string().lines().for_each(|line| eprintln!("{}", printable(line)));
+    } else {
+        // A reader that has gone away has seen enough.
+        let _ = error.print();
+    }
+    u8::try_from(error.exit_code()).unwrap_or(2).into()
 }
 
 fn painted(text: &str, tone: Tone) -> String {

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 /// So many previous targets are looked into at most: each message that may lie there is looked up in all of them.
-const MOST_PREVIOUS: usize = 16;
+pub(super) const MOST_PREVIOUS: usize = 16;
 
 /// Something to say in the status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,12 @@ impl Desire {
             config: None,
             derived: None,
         }
+    }
+
+    /// One of which nothing is known, for tests.
+    #[cfg(test)]
+    pub(super) fn nothing() -> Self {
+        Self::new(Wish::Unknown, "absent", 0, None)
     }
 
     fn unfit(status: &str, revision: u64, bucket_created: Option<Timestamp>, trouble: Finding) -> Self {

@@ -13,6 +13,8 @@
 //! the holder too, runs what is admitted and never the entry itself; without a holder, what runs goes on.
 
 mod act;
+#[cfg(test)]
+mod bounds;
 mod conditions;
 mod derived;
 mod desire;

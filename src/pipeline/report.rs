@@ -172,14 +172,14 @@ pub struct Counters {
 
 impl std::ops::AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
-        self.received += other.received;
-        self.written += other.written;
-        self.duplicates += other.duplicates;
-        self.dead_lettered += other.dead_lettered;
-        self.redelivered += other.redelivered;
-        self.expired += other.expired;
-        self.buffered += other.buffered;
-        self.lost_tails += other.lost_tails;
+        self.received = self.received.saturating_add(other.received);
+        self.written = self.written.saturating_add(other.written);
+        self.duplicates = self.duplicates.saturating_add(other.duplicates);
+        self.dead_lettered = self.dead_lettered.saturating_add(other.dead_lettered);
+        self.redelivered = self.redelivered.saturating_add(other.redelivered);
+        self.expired = self.expired.saturating_add(other.expired);
+        self.buffered = self.buffered.saturating_add(other.buffered);
+        self.lost_tails = self.lost_tails.saturating_add(other.lost_tails);
     }
 }
 

@@ -15,6 +15,9 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The largest status, in bytes: whatever entries, servers and engines say, it stays below what a server takes by default.
+pub const LARGEST: usize = 640 << 10;
+
 /// The status document of one pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PipelineStatus {

@@ -12,6 +12,7 @@ mod run;
 mod secrets;
 mod send;
 mod status;
+mod terminals;
 
 use crate::support::{Nats, temp_dir};
 use async_nats::jetstream::{self, kv, stream};

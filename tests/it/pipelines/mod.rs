@@ -9,6 +9,7 @@ mod faults;
 mod forgetting;
 mod guarded;
 mod history;
+mod huge_entries;
 mod lapses;
 mod large;
 mod life;
