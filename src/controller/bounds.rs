@@ -36,13 +36,14 @@ fn spec() -> ExecutionSpec {
 }
 
 fn report() -> ExecutionReport {
-    let troubles = Reason::ALL.iter().map(|reason| Trouble { reason: *reason, message: hostile(100_000) }).collect();
+    let troubles: Vec<_> = Reason::ALL.iter().map(|reason| Trouble { reason: *reason, message: hostile(100_000) }).collect();
     let counters = Counters { dead_lettered: u64::MAX / 2, lost_tails: 1, ..Counters::default() };
     ExecutionReport {
         id: spec().id,
         version: hostile(100_000),
         fingerprint: Fingerprint(hostile(100_000)),
         phase: ExecutionPhase::Blocked,
+        advice: troubles.clone(),
         troubles,
         counters,
         role: Some(StreamRole::AtLeastOnce),

@@ -51,9 +51,9 @@ impl Report {
         for execution in &mut self.executions {
             execution.version = bounded(&execution.version, NAME);
             execution.fingerprint.0 = bounded(&execution.fingerprint.0, NAME);
-            execution.troubles.truncate(MOST_TROUBLES);
-            for trouble in &mut execution.troubles {
-                *trouble = Trouble::new(trouble.reason, &trouble.message);
+            for told in [&mut execution.troubles, &mut execution.advice] {
+                told.truncate(MOST_TROUBLES);
+                told.iter_mut().for_each(|trouble| *trouble = Trouble::new(trouble.reason, &trouble.message));
             }
         }
         self
