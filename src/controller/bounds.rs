@@ -138,6 +138,5 @@ fn the_largest_status_that_hostile_parts_make_stays_below_its_bound() {
         kept,
     };
     let bytes = serde_json::to_vec(&status).unwrap().len();
-    println!("the largest status has {bytes} bytes, and may have {LARGEST}");
     assert!(bytes <= LARGEST && status.conditions.len() < 60, "{bytes}, {} conditions", status.conditions.len());
 }
