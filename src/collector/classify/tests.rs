@@ -1,3 +1,5 @@
+//! One row of the table a test.
+
 use super::*;
 
 fn server(code: i32) -> Class {
