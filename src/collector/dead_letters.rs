@@ -7,8 +7,11 @@
 
 mod objects;
 
+use super::headers;
 use crate::pipeline::jetstream::told;
 use async_nats::{HeaderMap, HeaderName, Message, Request, RequestErrorKind};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jiff::Timestamp;
 use objects::Objects;
@@ -259,7 +262,7 @@ impl DeadLetters {
 }
 
 /// The headers of a dead letter. The original's are left out, and that is said, where they alone measure more than
-/// `longest`.
+/// `longest`; lines of them that cannot be read are there as they came, in base64.
 fn describe(poison: &Poison<'_>, stream: &str, longest: usize) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Stream", stream);
@@ -278,10 +281,14 @@ fn describe(poison: &Poison<'_>, stream: &str, longest: usize) -> HeaderMap {
     headers.insert("Sluice-Attempts", poison.attempts.to_string());
     headers.insert("Sluice-Redelivered", poison.redelivered.to_string());
     let Some(originals) = &poison.message.headers else { return headers };
-    let measure = wire_length(originals);
+    let unreadable = STANDARD.encode(headers::raw(originals));
+    let measure = wire_length(originals) + unreadable.len();
     if measure > longest {
         headers.insert("Sluice-Original-Omitted", measure.to_string());
         return headers;
+    }
+    if !unreadable.is_empty() {
+        headers.insert("Sluice-Unreadable-Headers", unreadable);
     }
     for (name, values) in originals.iter() {
         // A header that cannot be written again was never readable.

@@ -49,9 +49,10 @@ impl Identities {
     /// Of a message with a `Nats-Msg-Id`: 12 bytes of hash (tag, stream, id, payload). No time is in it: what a publisher
     /// sends again in the next second, after a restart of the server forgot its id, is the same message; the same id with
     /// another payload is another one.
-    pub fn with_message_id(&self, id: &str, payload: &[u8]) -> Identity {
+    /// The id is bytes, since a producer may send any.
+    pub fn with_message_id(&self, id: impl AsRef<[u8]>, payload: &[u8]) -> Identity {
         let mut hash = self.with_id.clone();
-        field(&mut hash, id.as_bytes());
+        field(&mut hash, id.as_ref());
         field(&mut hash, payload);
         let hash = hash.finalize();
         let mut identity = [0; 12];

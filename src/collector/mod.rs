@@ -28,6 +28,7 @@ pub mod dead_letters;
 mod driver;
 pub mod former;
 mod gate;
+pub mod headers;
 pub mod identity;
 pub mod ledger;
 pub mod payload;

@@ -2,6 +2,7 @@
 //! Written by the driver, by batch; read by reports, health, metrics and state requests.
 
 use crate::pipeline::report::{Counters, EffectiveLimits, ExecutionPhase, StreamRole, Trouble};
+use crate::pipeline::status::Reason;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,6 +31,7 @@ pub struct ExecutionState {
     expired: AtomicU64,
     buffered: AtomicU64,
     lost_tails: AtomicU64,
+    unreadable_headers: AtomicU64,
     proven: AtomicBool,
     last_pull_ms: AtomicU64,
     last_write_ms: AtomicU64,
@@ -56,6 +58,7 @@ impl ExecutionState {
             expired: self.expired.load(Relaxed),
             buffered: self.buffered.load(Relaxed),
             lost_tails: self.lost_tails.load(Relaxed),
+            unreadable_headers: self.unreadable_headers.load(Relaxed),
         }
     }
 
@@ -125,8 +128,11 @@ impl ExecutionState {
         shown.troubles = troubles;
     }
 
-    pub(super) fn advise(&self, advice: Vec<Trouble>) {
-        self.shown().advice = advice;
+    /// Says `advice` in the place of what was advised for this reason.
+    pub(super) fn advise(&self, reason: Reason, advice: Vec<Trouble>) {
+        let mut shown = self.shown();
+        shown.advice.retain(|other| other.reason != reason);
+        shown.advice.extend(advice);
     }
 
     pub(super) fn show_role(&self, role: StreamRole) {
@@ -154,6 +160,7 @@ impl ExecutionState {
         self.redelivered.store(counters.redelivered, Relaxed);
         self.expired.store(counters.expired, Relaxed);
         self.lost_tails.store(counters.lost_tails, Relaxed);
+        self.unreadable_headers.store(counters.unreadable_headers, Relaxed);
         if self.buffered.swap(counters.buffered, Relaxed) == 0 && counters.buffered > 0 {
             self.held_since_ms.store(now_ms(), Relaxed);
         }

@@ -172,8 +172,9 @@ impl Controller {
 }
 
 /// Counters of what is said in the status as soon as it happens.
-fn told(report: &ExecutionReport) -> (u64, u64) {
-    (report.counters.dead_lettered, report.counters.lost_tails)
+fn told(report: &ExecutionReport) -> (u64, u64, u64) {
+    let counters = &report.counters;
+    (counters.dead_lettered, counters.lost_tails, counters.unreadable_headers)
 }
 
 /// Whether the other processes need not hear of the change: an idle pull's answer is none.

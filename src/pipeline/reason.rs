@@ -149,6 +149,8 @@ reasons! {
     PayloadsNotBson => "publish BSON documents: the message says what the payloads look like; they wait in the stream meanwhile, and become dead letters once a good document is stored",
     /// Single documents are refused and lie in the dead letters.
     DocumentsRefused => "`sluice dlq list ID` shows them with their reasons",
+    /// Messages have headers or subjects that are not as NATS defines them.
+    HeadersUnreadable => "their documents are stored all the same; correct the producer: names of headers in visible ASCII without a colon, values and subjects in UTF-8, `NATS/1.0` as the first line",
     /// The dead letters are full or cannot be written.
     DeadLettersUnavailable => "do what the message says; the pipeline holds the messages until dead letters can be stored",
     /// NATS cannot be reached.

@@ -168,6 +168,9 @@ pub struct Counters {
     /// How often the stream had lost messages that were delivered from it; not messages.
     #[serde(default)]
     pub lost_tails: u64,
+    /// Received with headers or a subject that cannot be read.
+    #[serde(default)]
+    pub unreadable_headers: u64,
 }
 
 impl std::ops::AddAssign for Counters {
@@ -180,6 +183,7 @@ impl std::ops::AddAssign for Counters {
         self.expired = self.expired.saturating_add(other.expired);
         self.buffered = self.buffered.saturating_add(other.buffered);
         self.lost_tails = self.lost_tails.saturating_add(other.lost_tails);
+        self.unreadable_headers = self.unreadable_headers.saturating_add(other.unreadable_headers);
     }
 }
 

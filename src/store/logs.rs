@@ -5,11 +5,12 @@
 
 use super::api::TIMEOUT;
 use super::error::{StoreError, StoreErrorKind};
+use super::states::answerable;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::logs::{LogLine, LogsReply, LogsRequest};
 use crate::pipeline::names::Names;
 use crate::pipeline::subject::is_inbox;
-use async_nats::{Client, Subject, Subscriber};
+use async_nats::{Client, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use std::collections::HashSet;
@@ -79,7 +80,7 @@ impl Logs {
         let patience = |owing: &HashSet<_>| if owing.is_empty() { quiet } else { quiet.max(OWED.saturating_sub(begun.elapsed())) };
         while let Ok(Some(message)) = tokio::time::timeout(patience(&owing), answers.next()).await {
             // Without any listener the server says so at once.
-            if message.status.is_some() {
+            if message.status == Some(StatusCode::NO_RESPONDERS) {
                 break;
             }
             match serde_json::from_slice::<LogsReply>(&message.payload) {
@@ -116,7 +117,7 @@ impl Requests {
             let message = self.messages.next().await?;
             let id = message.subject.rsplit('.').next().and_then(|id| PipelineId::parse(id).ok());
             let request = serde_json::from_slice(&message.payload).ok();
-            let inbox = message.reply.filter(|reply| is_inbox(reply, &self.inboxes));
+            let inbox = message.reply.filter(|reply| answerable(reply) && is_inbox(reply, &self.inboxes));
             if let (Some(id), Some(request), Some(reply)) = (id, request, inbox) {
                 return Some(Asked { id, request, reply });
             }

@@ -75,6 +75,11 @@ impl States {
     }
 }
 
+/// Whether an answer would get to where it is asked for: the client cannot send to a subject that is no text.
+pub(super) fn answerable(reply: &str) -> bool {
+    !reply.contains('\u{fffd}')
+}
+
 /// The requests as they come.
 pub struct StateRequests {
     messages: Subscriber,
@@ -88,7 +93,7 @@ impl StateRequests {
         loop {
             let message = self.messages.next().await?;
             let id = std::str::from_utf8(&message.payload).ok().and_then(|id| PipelineId::parse(id).ok());
-            let inbox = message.reply.filter(|reply| is_inbox(reply, &self.inboxes));
+            let inbox = message.reply.filter(|reply| answerable(reply) && is_inbox(reply, &self.inboxes));
             if let (Some(id), Some(reply)) = (id, inbox) {
                 return Some(StateRequest { id, reply });
             }

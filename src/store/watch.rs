@@ -1,8 +1,10 @@
 //! Supervised watches over a bucket: they hint that a key changed, survive server restarts, recreated buckets and
 //! silence, and say whether they are alive.
 //!
-//! Each is one ephemeral push consumer of headers for new messages only, with heartbeats, numbered deliveries and an
-//! inbox of its own. Whatever is doubtful (an end, an error, silence, a gap in the numbers, a new connection) makes a
+//! Each is one ephemeral push consumer for new messages only, with heartbeats, numbered deliveries and an inbox of its own.
+//! (With their values, though none is looked at: nats-server 2.15 panics where a consumer of headers alone meets a message whose
+//! header block has one byte, which anybody may put.)
+//! Whatever is doubtful (an end, an error, silence, a gap in the numbers, a new connection) makes a
 //! new one, and [`WatchEvent::Restarted`] says so once it stands: who reads the bucket after that event has missed
 //! nothing. Hints are coalesced while the receiver is busy, so a slow receiver costs bounded memory and blocks nobody.
 
@@ -182,7 +184,6 @@ impl Watch {
             "deliver_policy": "new",
             "ack_policy": "none",
             "replay_policy": "instant",
-            "headers_only": true,
             "idle_heartbeat": u64::try_from(HEARTBEAT.as_nanos()).unwrap_or(u64::MAX),
             "inactive_threshold": 5_000_000_000_u64,
             "mem_storage": true,

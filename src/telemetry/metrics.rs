@@ -79,6 +79,7 @@ pub struct Metrics {
     duplicates: Family<PipelineLabel, Counter>,
     dead_lettered: Family<PipelineLabel, Counter>,
     redelivered: Family<PipelineLabel, Counter>,
+    unreadable_headers: Family<PipelineLabel, Counter>,
     batch_documents: Histograms,
     insert: Histograms,
     end_to_end: Histograms,
@@ -105,6 +106,8 @@ pub struct PipelineMetrics {
     pub dead_lettered: Counter,
     /// Messages received with a delivery count above 1.
     pub redelivered: Counter,
+    /// Messages received with headers or a subject that cannot be read.
+    pub unreadable_headers: Counter,
     /// Documents a batch.
     pub batch_documents: Histogram,
     /// Seconds an insert command took.
@@ -144,6 +147,7 @@ impl Metrics {
             duplicates: Family::default(),
             dead_lettered: Family::default(),
             redelivered: Family::default(),
+            unreadable_headers: Family::default(),
             batch_documents: histograms(documents),
             insert: histograms(seconds),
             end_to_end: histograms(seconds),
@@ -162,6 +166,8 @@ impl Metrics {
         registry.register("duplicate_documents", "Documents found to be stored already", metrics.duplicates.clone());
         registry.register("dead_lettered_messages", "Messages put into the dead letters", metrics.dead_lettered.clone());
         registry.register("redelivered_messages", "Messages received with a delivery count above 1", metrics.redelivered.clone());
+        let help = "Messages received with headers or a subject that cannot be read";
+        registry.register("unreadable_header_messages", help, metrics.unreadable_headers.clone());
         registry.register("batch_documents", "Documents a batch", metrics.batch_documents.clone());
         registry.register_with_unit("insert", "Time an insert command took", Unit::Seconds, metrics.insert.clone());
         registry.register_with_unit(
@@ -200,6 +206,7 @@ impl Metrics {
             duplicates: self.duplicates.get_or_create_owned(&label),
             dead_lettered: self.dead_lettered.get_or_create_owned(&label),
             redelivered: self.redelivered.get_or_create_owned(&label),
+            unreadable_headers: self.unreadable_headers.get_or_create_owned(&label),
             batch_documents: self.batch_documents.get_or_create_owned(&label),
             insert: self.insert.get_or_create_owned(&label),
             end_to_end: self.end_to_end.get_or_create_owned(&label),
@@ -212,7 +219,7 @@ impl Metrics {
     /// Removes the series of a pipeline that is gone.
     pub fn forget(&self, id: &PipelineId) {
         let label = PipelineLabel { pipeline: id.to_string() };
-        for family in [&self.received, &self.written, &self.duplicates, &self.dead_lettered, &self.redelivered] {
+        for family in [&self.received, &self.written, &self.duplicates, &self.dead_lettered, &self.redelivered, &self.unreadable_headers] {
             family.remove(&label);
         }
         for family in [&self.batch_documents, &self.insert, &self.end_to_end] {
@@ -269,6 +276,7 @@ mod tests {
         for counter in [&pipeline.received, &pipeline.written, &pipeline.duplicates, &pipeline.dead_lettered, &pipeline.redelivered] {
             counter.inc_by(3);
         }
+        pipeline.unreadable_headers.inc_by(4);
         for histogram in [&pipeline.batch_documents, &pipeline.insert, &pipeline.end_to_end] {
             histogram.observe(0.5);
         }
@@ -291,6 +299,7 @@ mod tests {
             r#"sluice_duplicate_documents_total{pipeline="metrics"} 3"#,
             r#"sluice_dead_lettered_messages_total{pipeline="metrics"} 3"#,
             r#"sluice_redelivered_messages_total{pipeline="metrics"} 3"#,
+            r#"sluice_unreadable_header_messages_total{pipeline="metrics"} 4"#,
             r#"sluice_batch_documents_count{pipeline="metrics"} 1"#,
             r#"sluice_insert_seconds_count{pipeline="metrics"} 1"#,
             r#"sluice_end_to_end_seconds_sum{pipeline="metrics"} 0.5"#,

@@ -34,6 +34,7 @@ mod kubernetes;
 mod layout;
 mod lint;
 mod nodes;
+mod odd_bytes;
 mod outliving;
 mod permissions;
 mod pipelines;

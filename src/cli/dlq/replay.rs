@@ -134,7 +134,9 @@ fn message(letter: &StreamMessage, stream: &str, originals: bool) -> HeaderMap {
             continue;
         }
         let Ok(name) = original.parse::<HeaderName>() else { continue };
-        values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
+        // What stands for bytes that are no text is not what was sent.
+        let text = values.iter().filter(|value| !value.as_str().contains('\u{fffd}'));
+        text.for_each(|value| headers.append(name.clone(), value.clone()));
     }
     let before = letter.headers.get(format!("{ORIGINAL}{REPLAY_OF}").as_str()).map(|value| value.as_str());
     headers.insert(REPLAY_OF, before.filter(|before| is_hex(before)).unwrap_or(identity));
@@ -180,6 +182,8 @@ mod tests {
             ("Sluice-Original-Trace", "b"),
             ("Sluice-Original-Nats-Msg-Id", "m1"),
             ("Sluice-Original-nats-rollup", "all"),
+            ("Sluice-Original-Name", "caf\u{fffd}e9"),
+            ("Sluice-Unreadable-Headers", "TmFtZTogY2Fm6Qo="),
         ]);
         let headers = message(&letter, "alpha_metrics", true);
         assert_eq!(headers.get_all("Trace").count(), 2);

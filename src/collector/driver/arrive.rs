@@ -4,6 +4,7 @@ use super::slots::{Note, Slot};
 use super::{AT_ONCE, Driver, nanos};
 use crate::collector::core::{Arrival, Event, Kind};
 use crate::collector::dead_letters::Reason;
+use crate::collector::headers;
 use crate::collector::identity::{self, Identities, Identity};
 use crate::collector::payload::{self, Fault};
 use crate::collector::sink::Collection;
@@ -76,6 +77,9 @@ impl Driver {
                 Some(series) => payload::inspect_measurement(&delivery.message.payload, series.meta_field.as_deref()),
                 None => payload::inspect(&delivery.message.payload),
             };
+            if let Some(what) = delivery.message.headers.as_deref().and_then(|some| headers::oddity(&delivery.message.subject, some)) {
+                self.odd.note(delivery.sequence, what);
+            }
             let id = match checked {
                 Ok(facts) if !facts.has_id => Some(identity_of(&identities, &delivery, measurements)),
                 _ => None,
@@ -106,6 +110,7 @@ impl Driver {
         self.redelivered += again;
         self.deps.metrics.received.inc_by(count);
         self.deps.metrics.redelivered.inc_by(again);
+        self.deps.metrics.unreadable_headers.inc_by(self.odd.speak(&self.job.stream));
         let arrivals = std::mem::take(&mut self.arrivals);
         self.feed(Event::Delivered { messages: &arrivals, pending });
         self.arrivals = arrivals;
@@ -155,9 +160,8 @@ pub(super) fn told(delivery: &Delivery) -> Delivered {
 
 /// What names a message's dead letter.
 pub(super) fn message_identity(identities: &Identities, delivery: &Delivery) -> Identity {
-    let id = delivery.message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID));
-    match id {
-        Some(id) => identities.with_message_id(id.as_str(), &delivery.message.payload),
+    match headers::message_id(delivery.message.headers.as_deref()) {
+        Some(id) => identities.with_message_id(id, &delivery.message.payload),
         None => identities.without_message_id(delivery.sequence, delivery.published_ns),
     }
 }

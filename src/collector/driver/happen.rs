@@ -275,7 +275,11 @@ impl Driver {
             expired: totals.expired,
             buffered: self.core.in_hand() + self.early.len() as u64 + self.suspects.messages,
             lost_tails: self.supervision.lost_tails,
+            unreadable_headers: self.odd.count(),
         };
+        if let Some(advice) = self.odd.news(&self.job.stream) {
+            self.state.advise(advice.reason, vec![advice]);
+        }
         self.show_lag(counters.buffered);
         self.state.count(counters, self.core.proven());
         if self.core.in_hand() == 0 {

@@ -65,6 +65,6 @@ impl Driver {
         self.keeper.at = Instant::now() + jittered(AGAIN);
         let wanted = self.job.output.time_series.as_ref().and_then(|series| series.expire_after);
         let advice = keeping.deletes(&self.job.target, Some(wanted)).into_iter();
-        self.state.advise(advice.map(|message| Trouble { reason: Reason::TargetUnsafe, message }).collect());
+        self.state.advise(Reason::TargetUnsafe, advice.map(|message| Trouble { reason: Reason::TargetUnsafe, message }).collect());
     }
 }

@@ -10,6 +10,7 @@ mod doubles;
 mod gate;
 mod happen;
 mod keeping;
+mod odd;
 mod slots;
 mod standing;
 mod supervise;
@@ -31,6 +32,7 @@ use crate::pipeline::report::{ExecutionPhase, StreamRole};
 use crate::pipeline::status::Reason;
 use async_nats::Subject;
 use keeping::Keeper;
+use odd::Odd;
 use slots::Slots;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -171,6 +173,7 @@ struct Driver {
     formers: Formers,
     supervision: Supervision,
     words: Words,
+    odd: Odd,
     showing: Showing,
     received: u64,
     redelivered: u64,
@@ -231,6 +234,7 @@ impl Driver {
             keeper: Keeper::new(),
             letters,
             words: Words::default(),
+            odd: Odd::default(),
             showing: Showing::default(),
             received: 0,
             redelivered: 0,

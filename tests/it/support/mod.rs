@@ -17,6 +17,7 @@ mod nats;
 mod nats_cluster;
 mod process;
 mod proxy;
+pub mod raw;
 mod serving;
 mod sluice;
 mod tools;
@@ -31,6 +32,7 @@ pub use nats::Nats;
 pub use nats_cluster::NatsCluster;
 pub use process::{Process, free_port};
 pub use proxy::{Proxy, Side, Tap};
+pub use raw::RawProducer;
 pub use sluice::{Run, Sluice};
 pub use tools::{missing, tool};
 

@@ -319,8 +319,8 @@ impl World<'_> {
             let publish = self.docs[delivery.message.doc].publish;
             let message = delivery.message;
             let identity = match message.id {
-                Some(id) if mutant == Some(Mutant::IdentityWithoutPayload) => identities.with_message_id(&id.to_string(), b""),
-                Some(id) => identities.with_message_id(&id.to_string(), &(message.doc as u64).to_be_bytes()),
+                Some(id) if mutant == Some(Mutant::IdentityWithoutPayload) => identities.with_message_id(id.to_string(), b""),
+                Some(id) => identities.with_message_id(id.to_string(), &(message.doc as u64).to_be_bytes()),
                 None if mutant == Some(Mutant::IdentityWithoutTime) => identities.without_message_id(delivery.sequence, 0),
                 None if mutant == Some(Mutant::IdentityOfTheDelivery) => identities.without_message_id(delivery.consumer_sequence, 0),
                 None => identities.without_message_id(delivery.sequence, message.published_ns),
