@@ -108,6 +108,7 @@ fn execution_deps(settings: &Settings, store: &Store, metrics: &Arc<Metrics>) ->
     let connections = settings.mongodb.connections.keys().cloned().collect();
     ExecutionDeps {
         nats: store.client.clone(),
+        link: store.link.clone(),
         configs: ConfigReader::new(store.configs.clone(), store.names.clone(), connections),
         databases: Arc::new(Databases::new(&settings.mongodb)),
         budget: Arc::new(ByteBudget::new(settings.limits.memory)),

@@ -7,12 +7,17 @@ use crate::pipeline::problem::Problem;
 use crate::pipeline::status::PipelineStatus;
 use crate::settings::Settings;
 use crate::settings::load::{self, Written};
-use crate::store::{EntryRecord, Operation, Store, StoreErrorKind, VersionInfo};
+use crate::store::{EntryRecord, Link, Operation, Store, StoreErrorKind, VersionInfo};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long a command waits for NATS before it says that nobody answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a command may still take that was not permitted something.
+const GRACE: Duration = Duration::from_millis(700);
 
 /// Settings and output of one command.
 pub struct Context {
@@ -28,6 +33,8 @@ pub struct Context {
     pub sources: Sources,
     /// What was written there.
     pub written: Written,
+    /// The connection, once there is one.
+    link: watch::Sender<Option<Arc<Link>>>,
 }
 
 /// What settings are made of.
@@ -49,19 +56,51 @@ impl Context {
         let loaded = load::load(file, &env, set)?;
         let sources = Sources { file: file.map(Path::to_path_buf), env, set: set.to_vec() };
         let load::Loaded { settings, warnings, file, written } = loaded;
-        Ok(Self { settings, file, warnings, out, sources, written })
+        Ok(Self { settings, file, warnings, out, sources, written, link: watch::Sender::new(None) })
     }
 
     /// Connects to NATS, or says after [`CONNECT_TIMEOUT`] that nobody answers.
     pub async fn connect(&self) -> Result<Store, Failure> {
         match tokio::time::timeout(CONNECT_TIMEOUT, Store::connect(&self.settings)).await {
-            Ok(Ok(store)) => Ok(store.without_consumers()),
+            Ok(Ok(store)) => {
+                self.link.send_replace(Some(store.link.clone()));
+                Ok(store.without_consumers())
+            }
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(Failure::new(
                 Exit::Unreachable,
                 format!(
                     "NATS does not answer at {} (start it, or correct `nats.urls` in {})",
                     self.settings.nats.urls.iter().map(|url| without_secrets(url)).collect::<Vec<_>>().join(", "),
+                    self.settings_place()
+                ),
+            )),
+        }
+    }
+
+    /// Runs `command`, but only until NATS says that something it needs is not permitted, rather than until it has waited for an
+    /// answer that never comes. What can do without goes on for a moment, and its own result counts.
+    pub async fn unless_forbidden(&self, command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+        let forbidden = async {
+            let mut link = self.link.subscribe();
+            let link = link.wait_for(Option::is_some).await.ok().and_then(|link| link.clone());
+            match link {
+                Some(link) => link.violated().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(command);
+        let violation = tokio::select! {
+            ended = &mut command => return ended,
+            violation = forbidden => violation,
+        };
+        match tokio::time::timeout(GRACE, command).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(failure)) if failure.exit() != Exit::Unreachable => Err(failure),
+            _ => Err(Failure::new(
+                Exit::NotPermitted,
+                format!(
+                    "{violation} (grant it to the user of `nats` in {}; `sluice doctor --permissions editor` prints all that commands need)",
                     self.settings_place()
                 ),
             )),

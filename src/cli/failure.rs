@@ -27,6 +27,8 @@ pub enum Exit {
     TimedOut = 6,
     /// NATS or MongoDB cannot be reached.
     Unreachable = 7,
+    /// NATS does not permit it to the user of the settings.
+    NotPermitted = 8,
 }
 
 impl From<Exit> for ExitCode {
@@ -109,8 +111,17 @@ mod tests {
 
     #[test]
     fn the_exit_codes_never_change() {
-        let codes = [Exit::Failed, Exit::Usage, Exit::Invalid, Exit::NotFound, Exit::Conflict, Exit::TimedOut, Exit::Unreachable];
-        assert_eq!(codes.map(|code| code as u8), [1, 2, 3, 4, 5, 6, 7]);
+        let codes = [
+            Exit::Failed,
+            Exit::Usage,
+            Exit::Invalid,
+            Exit::NotFound,
+            Exit::Conflict,
+            Exit::TimedOut,
+            Exit::Unreachable,
+            Exit::NotPermitted,
+        ];
+        assert_eq!(codes.map(|code| code as u8), [1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
     #[test]

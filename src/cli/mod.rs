@@ -49,6 +49,7 @@ Exit codes:
   5  somebody else edited meanwhile
   6  --wait ran out of time
   7  NATS or MongoDB cannot be reached
+  8  NATS does not permit it to the user of the settings
 
 Settings come from --settings, else $SLUICE_SETTINGS, config/sluice.yml or
 config/values.yml, else defaults; SLUICE_… variables override them, and --set both.
@@ -193,29 +194,30 @@ fn dispatch(cli: Cli, out: &Output) -> Result<(), Failure> {
         out.warn(warning);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let context = &context;
+    runtime.block_on(context.unless_forbidden(async {
         match cli.command {
             Command::Run | Command::Execute(_) | Command::Probe(_) | Command::Lint(_) | Command::Schema(_) | Command::Completions(_) => {
                 Ok(())
             }
-            Command::Publish(args) => publish::publish(&context, args).await,
-            Command::Pause(args) => edit::pause(&context, args).await,
-            Command::Draft(args) => edit::draft(&context, args).await,
-            Command::Delete(args) => edit::delete(&context, args).await,
-            Command::Rollback(args) => edit::rollback(&context, args).await,
-            Command::Restore(args) => restore::restore(&context, args).await,
-            Command::GiveUp(args) => give_up::give_up(&context, args).await,
-            Command::List => list::list(&context).await,
-            Command::Status(args) => status::status(&context, args).await,
-            Command::Logs(args) => logs::logs(&context, args).await,
-            Command::History(args) => history::history(&context, args).await,
-            Command::Diff(args) => diff::diff(&context, args).await,
-            Command::Config(command) => config::config(&context, command).await,
-            Command::Send(args) => send::send(&context, args).await,
-            Command::Dlq(command) => dlq::dlq(&context, command).await,
-            Command::Doctor(_) => doctor::doctor(&context).await,
+            Command::Publish(args) => publish::publish(context, args).await,
+            Command::Pause(args) => edit::pause(context, args).await,
+            Command::Draft(args) => edit::draft(context, args).await,
+            Command::Delete(args) => edit::delete(context, args).await,
+            Command::Rollback(args) => edit::rollback(context, args).await,
+            Command::Restore(args) => restore::restore(context, args).await,
+            Command::GiveUp(args) => give_up::give_up(context, args).await,
+            Command::List => list::list(context).await,
+            Command::Status(args) => status::status(context, args).await,
+            Command::Logs(args) => logs::logs(context, args).await,
+            Command::History(args) => history::history(context, args).await,
+            Command::Diff(args) => diff::diff(context, args).await,
+            Command::Config(command) => config::config(context, command).await,
+            Command::Send(args) => send::send(context, args).await,
+            Command::Dlq(command) => dlq::dlq(context, command).await,
+            Command::Doctor(_) => doctor::doctor(context).await,
         }
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -230,7 +232,7 @@ mod tests {
     #[test]
     fn the_help_lists_every_exit_code() {
         let help = Cli::command().render_long_help().to_string();
-        for code in 0..=7 {
+        for code in 0..=8 {
             assert!(help.contains(&format!("\n  {code}  ")), "{code}: {help}");
         }
     }

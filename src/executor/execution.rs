@@ -5,6 +5,7 @@
 use super::config_reader::{ConfigError, ConfigReader};
 use crate::collector::{self, ByteBudget, CollectorError, ExecutionState, Job, former::Way, sink::ConnectionError, sink::Databases};
 use crate::pipeline::{names::Names, spec::ExecutionSpec, status::Reason};
+use crate::store::Link;
 use crate::telemetry::metrics::Metrics;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -15,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 pub struct ExecutionDeps {
     /// The one NATS connection.
     pub nats: async_nats::Client,
+    /// What that says of itself.
+    pub link: Arc<Link>,
     /// Configs.
     pub configs: ConfigReader,
     /// MongoDB clients.

@@ -10,6 +10,7 @@ use crate::pipeline::backoff::Backoff;
 use crate::pipeline::report::{ExecutionPhase, ExecutionReport, Trouble};
 use crate::pipeline::spec::ExecutionSpec;
 use crate::pipeline::status::Reason;
+use crate::store::Link;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,6 +49,7 @@ pub(super) struct Running {
     pub ran: Arc<AtomicBool>,
     state: Arc<ExecutionState>,
     failure: Arc<Mutex<Option<Trouble>>>,
+    link: Arc<Link>,
     live: watch::Sender<u32>,
     stop: CancellationToken,
 }
@@ -72,6 +74,12 @@ impl Running {
     pub fn report(&self) -> ExecutionReport {
         let mut troubles = self.state.troubles();
         troubles.extend(self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let violations = self.link.violations();
+        let own = violations.iter().filter(|violation| violation.is_about(&self.spec.stream, self.spec.id.as_str()));
+        troubles.extend(own.take(5).map(|violation| {
+            let message = format!("{violation}: grant it to the role execution (`sluice doctor --permissions execution` prints all)");
+            Trouble::new(Reason::NotPermitted, &message)
+        }));
         let (last_pull_ms, last_write_ms) = self.state.last_activity();
         let phase = match self.state.phase() {
             _ if self.ending() => ExecutionPhase::Stopping,
@@ -118,6 +126,7 @@ impl<L: Life> Supervisor<L> {
             ran: Arc::default(),
             state: Arc::default(),
             failure: Arc::default(),
+            link: deps.link.clone(),
             live,
             stop: CancellationToken::new(),
         };

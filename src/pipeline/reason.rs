@@ -153,6 +153,8 @@ reasons! {
     HeadersUnreadable => "their documents are stored all the same; correct the producer: names of headers in visible ASCII without a colon, values and subjects in UTF-8, `NATS/1.0` as the first line",
     /// The dead letters are full or cannot be written.
     DeadLettersUnavailable => "do what the message says; the pipeline holds the messages until dead letters can be stored",
+    /// NATS does not permit something that the pipeline needs.
+    NotPermitted => "grant the subject of the message to the user of the process; `sluice doctor --permissions ROLE` prints what each role needs",
     /// NATS cannot be reached.
     NatsUnavailable => "nothing is lost; reading goes on by itself when NATS is back",
     /// The byte budget of the process is used up.

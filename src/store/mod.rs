@@ -35,7 +35,7 @@ pub use entries::{Deletion, Entries, EntryRecord, Operation};
 pub use error::{StoreError, StoreErrorKind};
 pub use lease::{Lease, LeaseHolder, LeaseStore};
 pub use letters::LetterStream;
-pub use link::Link;
+pub use link::{Link, Violation};
 pub use payloads::Payloads;
 pub use places::{Glimpse, UnsafePlace};
 pub use reports::Reports;
@@ -136,7 +136,14 @@ impl Store {
     /// Whether NATS is connected now, and for people how it is.
     pub fn connection(&self) -> (bool, String) {
         match self.connected() {
-            true => (true, "connected".to_owned()),
+            // Said and not red: what does not work for the lack of it is red itself.
+            true => (
+                true,
+                std::iter::once("connected".to_owned())
+                    .chain(self.link.violations().iter().take(10).map(ToString::to_string))
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            ),
             false => (false, self.link.trouble()),
         }
     }

@@ -58,6 +58,7 @@ impl World {
         created.create_consumer(pull::Config { durable_name: Some("default".into()), ..Default::default() }).await.unwrap();
         let deps = ExecutionDeps {
             nats: store.client.clone(),
+            link: store.link.clone(),
             configs: ConfigReader::new(store.configs.clone(), store.names.clone(), vec!["default".into()]),
             databases: Arc::new(Databases::new(&settings.mongodb)),
             budget: Arc::new(ByteBudget::new(256 << 20)),

@@ -37,6 +37,7 @@ mod nodes;
 mod odd_bytes;
 mod outliving;
 mod permissions;
+mod permissions_lost;
 mod pipelines;
 mod readme;
 mod reserved;

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 pub const SOON: Duration = Duration::from_secs(40);
-const ROLES: [&str; 3] = ["editor", "producer", "controller,execution"];
+pub const ROLES: [&str; 3] = ["editor", "producer", "controller,execution"];
 
 /// The inboxes of those who ask for states and log lines: of a producer, of the editor.
 const ASKING: &str = "_INBOX, _INBOX_editor";
@@ -74,7 +74,7 @@ pub async fn client(nats: &Nats, user: &str, inbox: &str) -> async_nats::Client 
     options.require_tls(true).add_root_certificates(certificate("ca.pem")).connect(nats.url()).await.unwrap()
 }
 
-fn env(role: &str) -> Vec<(String, String)> {
+pub fn env(role: &str) -> Vec<(String, String)> {
     let ca = certificate("ca.pem").display().to_string();
     let pairs = [
         ("SLUICE_NATS_USER", user(role)),
@@ -88,7 +88,7 @@ fn env(role: &str) -> Vec<(String, String)> {
 }
 
 /// A command of the binary as one of the roles.
-async fn as_role(dir: PathBuf, role: &str, arguments: &[&str]) -> String {
+pub async fn as_role(dir: PathBuf, role: &str, arguments: &[&str]) -> String {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sluice"));
     command.args(arguments).envs(env(role)).env("SLUICE_SETTINGS", dir.join("sluice.yml")).current_dir(&dir);
     let output = command.kill_on_drop(true).output().await.unwrap();
