@@ -102,7 +102,7 @@ async fn a_stream_of_json_is_not_emptied_into_the_dead_letters() {
     let world = World::start(10_000).await;
     world.publish_bytes((0..50).map(|n| format!("{{\"n\": {n}}}").into_bytes())).await;
     let running = world.run(world.output(), false).await;
-    eventually("the trouble is told", SOON, || async { running.state.troubles().iter().any(|t| t.reason == Reason::NothingStoredYet) })
+    eventually("the trouble is told", SOON, || async { running.state.troubles().iter().any(|t| t.reason == Reason::PayloadsNotBson) })
         .await;
     assert_eq!(world.dead().await, 0);
     // One good document proves the config: now the others are about themselves.

@@ -198,7 +198,7 @@ async fn buckets_and_streams_that_are_mirrors_are_refused_by_name_at_the_start_a
         let error = store.prepare().await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Refused, "{error}");
         let named = |name: &&str| error.to_string().contains(&format!("stream {name} cannot serve: it is a mirror of origin"));
-        let at = mirrors.iter().position(|name| named(name)).unwrap_or_else(|| panic!("{error}"));
+        let at = mirrors.iter().position(named).unwrap_or_else(|| panic!("{error}"));
         jetstream.delete_stream(mirrors.swap_remove(at)).await.unwrap();
     }
     store.prepare().await.unwrap();
