@@ -87,7 +87,7 @@ async fn what_is_no_document_either_is_a_dead_letter_with_all_its_bytes_and_can_
             None => assert!(raw.starts_with(b"alpha.metrics.\xff "), "{shown}"),
         }
     }
-    scene.sluice.cli_ok(&["dlq", "replay", "metrics", "--yes"]).await;
+    scene.sluice.cli_ok(&["dlq", "replay", "metrics"]).await;
     eventually("all of them are refused again", SOON, || async { letters().await.len() == odd.len() + 1 }).await;
     scene.still_connected().await;
 }
