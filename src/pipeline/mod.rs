@@ -44,6 +44,7 @@ pub mod plan;
 pub mod problem;
 #[cfg(feature = "server")]
 pub mod reason;
+#[cfg(feature = "server")]
 pub mod report;
 #[cfg(feature = "server")]
 pub mod reserved;
