@@ -40,6 +40,7 @@ mod permissions;
 mod permissions_lost;
 mod pipelines;
 mod readme;
+mod replies;
 mod reserved;
 mod scene;
 mod series;

@@ -18,6 +18,7 @@ mod nats_cluster;
 mod process;
 mod proxy;
 pub mod raw;
+pub mod replies;
 mod serving;
 mod sluice;
 mod tools;

@@ -5,7 +5,7 @@ use super::{Process, Proxy, eventually, free_port, random_name, temp_dir, tool};
 use futures_util::TryStreamExt;
 use mongodb::bson::{Document, doc};
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -130,6 +130,22 @@ impl Mongo {
     /// The same through a proxy in front of it.
     pub fn url_through(&self, proxy: &Proxy) -> String {
         format!("mongodb://{}/?directConnection=true", proxy.address())
+    }
+
+    /// Where a proxy can stand in front of it: `None` where the server of `SLUICE_TEST_MONGO_URL` asks for TLS or a password, or is
+    /// found by other means than its address.
+    pub async fn direct(&self) -> Option<SocketAddr> {
+        if let Some(own) = &self.own {
+            return Some((own.host, own.port).into());
+        }
+        let options = mongodb::options::ClientOptions::parse(&self.url).await.ok()?;
+        if options.tls.is_some_and(|tls| matches!(tls, mongodb::options::Tls::Enabled(_))) || options.credential.is_some() {
+            return None;
+        }
+        // The one that takes writes, by the name that it knows itself by.
+        let hello = self.client().await.database("admin").run_command(doc! {"hello": 1}).await.ok()?;
+        let named = hello.get_str("primary").map(str::to_owned).or_else(|_| options.hosts.first().map(ToString::to_string).ok_or(()));
+        tokio::net::lookup_host(named.ok()?).await.ok()?.next()
     }
 
     /// The port; only of a server that this test started.
