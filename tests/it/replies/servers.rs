@@ -3,6 +3,8 @@
 
 use super::*;
 use serde::Deserialize;
+use sluice::collector::sink::Sharding;
+use sluice::pipeline::moves::Series;
 use sluice::pipeline::report::StreamRole;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -148,4 +150,28 @@ async fn what_each_server_answers_costs_no_document_and_doubles_none() {
         async move { hold(ground, &file, server).await }
     };
     futures_util::stream::iter(cases).for_each_concurrent(16, hold).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_a_collection_lies_behind_a_mongos_and_whether_its_measurements_can_be_repaired_is_told_to_doctor() {
+    require!("database");
+    let mongo = Mongo::start().await;
+    let Some(server) = mongo.direct().await else { return crate::support::skipped("a proxy needs a server without TLS and passwords") };
+    let look = async |file: &str| {
+        let rules = read::<Server>(fixtures().join("servers").join(file)).replies;
+        let proxy = Replies::start(server, "m", rules).await;
+        let connection = MongoConnection { url: Secret::new(proxy.url()), ..MongoConnection::default() };
+        let databases = Databases::new(&MongoSettings { connections: BTreeMap::from([("default".to_owned(), connection)]) });
+        let target = databases.target("default", Some(mongo.database()), "m").unwrap();
+        let database = databases.get("default").await.unwrap();
+        let series = Series { time_field: "ts".into(), meta_field: Some("device".into()) };
+        (database.sharding(&target).await.unwrap(), database.repairs(&target, &series).await.unwrap())
+    };
+    assert_eq!(look("mongos_sharded_series.yml").await, (Sharding::By(vec!["meta".into()]), true));
+    assert_eq!(look("mongos_unsharded_series.yml").await, (Sharding::Whole, true));
+    assert_eq!(look("mongos_series_nobody_may_look.yml").await, (Sharding::Hidden, true));
+    assert_eq!(look("mongodb_80.yml").await, (Sharding::Whole, true));
+    assert_eq!(look("mongodb_70_at_fcv_60.yml").await, (Sharding::Whole, false));
+    assert_eq!(look("mongodb_60.yml").await, (Sharding::Whole, false));
+    assert_eq!(look("user_may_not_remove.yml").await, (Sharding::Whole, false));
 }
