@@ -286,7 +286,7 @@ impl Rule {
                     Which::Company => of_users > 1,
                 }
         };
-        let (refused, sent): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|index| hit(&all[*index]));
+        let (refused, sent): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|index| hit(all[*index]));
         if refused.is_empty() {
             return None;
         }
