@@ -5,8 +5,10 @@
 //! a command blames none of them, and what is in doubt is tried alone before it is a dead letter. Called by the driver, which
 //! hands the class to the core.
 
+#[path = "classify/codes.rs"]
 mod codes;
 #[cfg(test)]
+#[path = "classify/tests.rs"]
 mod tests;
 
 pub use codes::{DOCUMENT, OPERATOR, TRANSIENT};

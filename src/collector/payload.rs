@@ -4,6 +4,7 @@
 //! Pure. Every element is walked (lengths, types, UTF-8, depth) on a stack of fixed size: no allocation, no recursion, no
 //! panic on any bytes. Payloads come from anybody who may publish. Called once for each message.
 
+#[path = "payload/appearance.rs"]
 mod appearance;
 
 pub use appearance::describe;
