@@ -161,6 +161,10 @@ impl View for Shown {
         Health { live: true, ready: false, holder: None, checks: vec![check] }
     }
 
+    fn pipelines(&self) -> Health {
+        self.view.get().map_or_else(|| self.health(), |view| view.pipelines())
+    }
+
     fn ids(&self) -> Vec<PipelineId> {
         self.view.get().map(|view| view.ids()).unwrap_or_default()
     }

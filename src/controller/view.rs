@@ -1,7 +1,8 @@
 //! What the HTTP API sees of a controller: health that tells the truth, statuses, executions.
 //!
-//! Read from memory only: a request never makes a call. Ready turns red where a watch is silent, the resync is late, a
-//! reconcile does not end, or a pipeline is not what it should be; the check names the pipeline.
+//! Read from memory only: a request never makes a call. Ready is the controller's own: it turns red where NATS is away, a watch is
+//! silent, the resync is late, or nobody decides. A pipeline that is not what it should be, does not move, or is reconciled without
+//! end is red among the pipelines, by name: one bad entry must not keep a new release from being rolled out.
 
 use super::{Controller, ENDLESS, resync::RESYNC};
 use crate::pipeline::health::{Check, Health, View, execution_check};
@@ -28,6 +29,12 @@ impl View for Controller {
             self.lease_check(),
         ];
         checks.extend(self.dead.get().map(|died| Check { name: "tasks".into(), ok: false, message: died.to_string(), pipeline: None }));
+        let ready = checks.iter().all(|check| check.ok);
+        Health { live: self.dead.get().is_none(), ready, holder: Some(self.holding.epoch().is_some()), checks }
+    }
+
+    fn pipelines(&self) -> Health {
+        let mut checks = Vec::new();
         checks.extend(self.own().iter().filter_map(|(report, since)| execution_check(report, since.elapsed(), now_ms())));
         checks.extend(self.queue.longer_than(ENDLESS).into_iter().map(|(id, age)| endless_check(id, age)));
         let mut wrong: Vec<_> = {

@@ -304,6 +304,11 @@ impl View for Standalone {
         Health { live, ready: live && checks.iter().all(|check| check.ok), holder: None, checks }
     }
 
+    fn pipelines(&self) -> Health {
+        // All that this process is for is one pipeline.
+        self.health()
+    }
+
     fn ids(&self) -> Vec<PipelineId> {
         self.status().iter().map(|status| status.id.clone()).collect()
     }

@@ -61,7 +61,10 @@ impl Shared {
 
     /// Health, as much of it as a request with these headers may see.
     fn health(&self, headers: &HeaderMap) -> Health {
-        let mut health = self.view.health();
+        self.shown(self.view.health(), headers)
+    }
+
+    fn shown(&self, mut health: Health, headers: &HeaderMap) -> Health {
         if !self.admits(headers) {
             return Health { holder: None, checks: Vec::new(), ..health };
         }
@@ -90,14 +93,19 @@ pub fn router(token: Option<&Secret>, view: Arc<dyn View>, metrics: Arc<Metrics>
         .route("/api/v1/executions", get(executions))
         .fallback(nothing_here)
         .layer(middleware::from_fn_with_state(shared.clone(), guard));
-    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready)).merge(guarded).with_state(shared)
+    health_routes().merge(guarded).with_state(shared)
 }
 
 /// Health alone, for whoever asks.
 pub fn health(view: Arc<dyn View>) -> Router {
     // What was checked is left out for everybody.
     let shared = Shared { view, metrics: Metrics::shared(), copies: Arc::default(), token: Known::Nobody };
-    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready)).with_state(shared)
+    health_routes().with_state(shared)
+}
+
+fn health_routes() -> Router<Shared> {
+    let router = Router::new().route("/health/live", get(live)).route("/health/ready", get(ready));
+    router.route("/health/pipelines", get(pipelines_health))
 }
 
 async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
@@ -142,6 +150,11 @@ async fn live(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoResp
 async fn ready(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoResponse {
     let health = shared.health(&headers);
     (status(health.live && health.ready), Json(health))
+}
+
+async fn pipelines_health(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoResponse {
+    let health = shared.shown(shared.view.pipelines(), &headers);
+    (status(health.ready), Json(health))
 }
 
 fn status(good: bool) -> StatusCode {
@@ -211,7 +224,7 @@ async fn executions(State(shared): State<Shared>, query: Asked) -> Response {
 }
 
 async fn nothing_here() -> Response {
-    let there = "there are /metrics, /health/live, /health/ready, /api/v1/pipelines, /api/v1/pipelines/{id}, \
+    let there = "there are /metrics, /health/live, /health/ready, /health/pipelines, /api/v1/pipelines, /api/v1/pipelines/{id}, \
                  /api/v1/pipelines/{id}/history, /api/v1/executions";
     problem(StatusCode::NOT_FOUND, there)
 }

@@ -17,7 +17,7 @@ const WRITE: Duration = Duration::from_secs(20);
 pub struct Health {
     /// `false`: only a restart helps.
     pub live: bool,
-    /// Whether it does what it is for: connected, watches alive, pipelines as admitted.
+    /// Whether it does what it is for: connected, watches alive. Of pipelines: whether all are as they should be.
     pub ready: bool,
     /// Whether this process holds the lease; `None` while it does not know.
     pub holder: Option<bool>,
@@ -43,6 +43,8 @@ pub struct Check {
 pub trait View: Send + Sync {
     /// Whether the process lives and is ready, and why not.
     fn health(&self) -> Health;
+    /// Whether the pipelines are as they should be, and which are not: their own business, not the process's.
+    fn pipelines(&self) -> Health;
     /// The pipelines that have a status, in any order: their documents together may be large, and are asked for one by one.
     fn ids(&self) -> Vec<PipelineId>;
     /// The status document of one pipeline.

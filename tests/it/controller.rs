@@ -93,7 +93,7 @@ async fn reconciles_that_never_end_are_found_within_a_minute_keep_nobody_waiting
     eventually("they hang", SOON, || async { calls() == hung.len() }).await;
     let begun = std::time::Instant::now();
     let red = || {
-        let checks = rig.controller.health().checks;
+        let checks = rig.controller.pipelines().checks;
         let mut red: Vec<_> = checks.into_iter().filter(|check| check.name == "reconcile").filter_map(|check| check.pipeline).collect();
         red.sort();
         red
@@ -106,7 +106,7 @@ async fn reconciles_that_never_end_are_found_within_a_minute_keep_nobody_waiting
     within("they are found", Duration::from_secs(58), || async { red() == wanted }).await;
     eventually("others go on", SOON, || async { rig.fake.observe(&healthy).await.unwrap().is_some() }).await;
     println!("found after {:?}", begun.elapsed());
-    assert!(!rig.controller.health().ready && !red().contains(&healthy));
+    assert!(rig.controller.health().ready && !rig.controller.pipelines().ready && !red().contains(&healthy));
     // Nor do they keep it from ending.
     tokio::time::timeout(SOON, rig.end()).await.expect("it ends");
 }
@@ -123,7 +123,7 @@ async fn a_bucket_that_comes_back_empty_stops_and_deletes_nothing() {
         invalid(status, Reason::EntryMissing) && status.admitted.phase == Phase::Run
     })
     .await;
-    assert!(!rig.controller.health().ready, "{:?}", rig.controller.health());
+    assert!(!rig.controller.pipelines().ready, "{:?}", rig.controller.pipelines());
     assert!(!rig.stopped_anything(), "{:?}", rig.fake.calls());
     // Any client's marker in the new bucket says nothing of what was published in the old one.
     rig.store.entries.delete(&id, &Default::default(), 0).await.unwrap();

@@ -23,6 +23,9 @@ impl View for Fake {
     fn health(&self) -> Health {
         self.health.lock().unwrap().clone()
     }
+    fn pipelines(&self) -> Health {
+        self.health()
+    }
     fn ids(&self) -> Vec<PipelineId> {
         self.status.iter().map(|status| status.id.clone()).collect()
     }

@@ -26,6 +26,9 @@ impl View for Many {
         let own = Check { name: "nats".into(), ok: true, message: "connected".into(), pipeline: None };
         Health { live: true, ready: true, holder: Some(true), checks: std::iter::once(own).chain((0..self.0).map(check)).collect() }
     }
+    fn pipelines(&self) -> Health {
+        self.health()
+    }
     fn ids(&self) -> Vec<PipelineId> {
         (0..self.0).rev().map(id).collect()
     }

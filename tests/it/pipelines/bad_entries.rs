@@ -60,13 +60,14 @@ async fn bad_entries_and_configs_touch_their_own_pipeline_alone() {
     for id in ["healthy", "victim"] {
         stage.exactly(id, 0..sent).await;
     }
-    let (code, body) = stage.sluice.get("/health/ready").await;
+    let (code, body) = stage.sluice.get("/health/pipelines").await;
     assert!(code == 503 && body.contains("victim") && !body.contains("healthy"), "{body}");
+    assert_eq!(stage.sluice.get("/health/ready").await.0, 200, "the controller itself is well");
     let shown = stage.sluice.cli_ok(&["status", "victim"]).await;
     assert!(shown.contains("DigestDiffers") && shown.contains("publish a new version"), "{shown}");
     entries.put("victim", r#"{"status":"published","version":"target"}"#.into()).await.unwrap();
     stage.says("victim", "Valid", true, "AsDesired").await;
-    eventually("it is ready again", SOON, || async { stage.sluice.get("/health/ready").await.0 == 200 }).await;
+    eventually("it is ready again", SOON, || async { stage.sluice.get("/health/pipelines").await.0 == 200 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,9 +127,9 @@ async fn a_bucket_that_is_deleted_and_created_again_stops_nothing() {
     stage.says("metrics", "Valid", false, "EntryMissing").await;
     stage.exactly("metrics", 0..20_000).await;
     assert_eq!(stage.running().await, 1);
-    assert_eq!(stage.sluice.get("/health/ready").await.0, 503);
+    assert_eq!(stage.sluice.get("/health/pipelines").await.0, 503);
     stage.publish_plain("metrics").await;
-    eventually("it is ready again", SOON, || async { stage.sluice.get("/health/ready").await.0 == 200 }).await;
+    eventually("it is ready again", SOON, || async { stage.sluice.get("/health/pipelines").await.0 == 200 }).await;
     stage.send("alpha.metrics", 20_000..20_100).await;
     stage.exactly("metrics", 0..20_100).await;
 }

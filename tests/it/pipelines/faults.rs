@@ -54,7 +54,7 @@ async fn nats_killed_three_times_in_the_middle_of_a_load_loses_and_doubles_nothi
     stage.exactly("metrics", 0..12_000).await;
     stage.settled("metrics").await;
     assert_each_once(&stage.mongo, "metrics", 0..12_000).await;
-    eventually("it is ready again", SOON, || async { stage.sluice.get("/health/ready").await.0 == 200 }).await;
+    eventually("it is ready again", SOON, || async { stage.sluice.get("/health/pipelines").await.0 == 200 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

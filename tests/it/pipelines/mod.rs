@@ -160,19 +160,17 @@ fn memory(pid: u32) -> u64 {
     line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// What is wrong according to `/health/ready`: the pipelines that are named, and everything else.
+/// What is wrong: the pipelines that `/health/pipelines` names, and what `/health/ready` does.
 async fn wrong(stage: &Stage) -> (Vec<String>, Vec<String>) {
-    let (_, body) = stage.sluice.get("/health/ready").await;
-    let health: Value = serde_json::from_str(&body).unwrap();
-    let checks = health["checks"].as_array().cloned().unwrap_or_default();
-    let (mut pipelines, mut others) = (Vec::new(), Vec::new());
-    for check in checks.into_iter().filter(|check| check["ok"] == false) {
-        match check["pipeline"].as_str() {
-            Some(id) => pipelines.push(id.to_owned()),
-            None => others.push(check.to_string()),
-        }
-    }
-    (pipelines, others)
+    let checks = async |path| {
+        let (_, body) = stage.sluice.get(path).await;
+        let health: Value = serde_json::from_str(&body).unwrap();
+        let checks = health["checks"].as_array().cloned().unwrap_or_default();
+        checks.into_iter().filter(|check| check["ok"] == false).collect::<Vec<_>>()
+    };
+    let pipelines = checks("/health/pipelines").await;
+    let pipelines = pipelines.iter().filter_map(|check| Some(check["pipeline"].as_str()?.to_owned())).collect();
+    (pipelines, checks("/health/ready").await.iter().map(ToString::to_string).collect())
 }
 
 /// Publishes what `make` makes of each of `numbers`, waits for every acknowledgement, and counts them in `done`.

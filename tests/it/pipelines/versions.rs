@@ -16,13 +16,13 @@ async fn a_version_whose_target_is_of_another_kind_is_named_and_documents_go_on_
     tokio::time::sleep(Duration::from_secs(11)).await;
     stage.send("alpha.metrics", 100..300).await;
     stage.exactly("metrics", 0..300).await;
-    let (code, body) = stage.sluice.get("/health/ready").await;
+    let (code, body) = stage.sluice.get("/health/pipelines").await;
     assert!(code == 503 && body.contains("CollectionKindDiffers"), "{body}");
     stage.sluice.cli_ok(&["rollback", "metrics"]).await;
     stage.says("metrics", "Ready", true, "AsDesired").await;
     stage.send("alpha.metrics", 300..400).await;
     stage.exactly("metrics", 0..400).await;
-    eventually("it is ready again", SOON, || async { stage.sluice.get("/health/ready").await.0 == 200 }).await;
+    eventually("it is ready again", SOON, || async { stage.sluice.get("/health/pipelines").await.0 == 200 }).await;
     eventually("one execution is left", SOON, || async { stage.running().await == 1 }).await;
 }
 
