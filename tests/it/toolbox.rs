@@ -70,6 +70,8 @@ async fn a_restricted_pod_runs_to_its_end_and_reaches_a_server_of_this_machine()
     require!("nats-server", "kubernetes");
     let cluster = Cluster::shared().await;
     let (nats, image) = (Nats::start_on(cluster.gateway()).await, cluster.image().await);
+    let bucket = async_nats::jetstream::kv::Config { bucket: "alpha".into(), ..Default::default() };
+    nats.jetstream().await.create_key_value(bucket).await.unwrap();
     let namespace = cluster.namespace().await;
     let settings = format!("{{namespace: alpha, nats: {{urls: ['{}']}}}}", nats.url());
     let manifests = format!(
