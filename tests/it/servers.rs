@@ -128,9 +128,6 @@ async fn killed(server: Server) {
 
 async fn outage(server: Server) {
     let mut world = world(server).await;
-    if !world.mongo.is_own() {
-        return crate::support::skipped("a proxy needs a server of this test's own");
-    }
     let proxy = Proxy::start(world.mongo.port()).await;
     world.mongo_url = Some(world.mongo.url_through(&proxy));
     let running = world.run(world.output(), true).await;

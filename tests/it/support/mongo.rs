@@ -15,6 +15,8 @@ use std::{
 pub struct Mongo {
     process: Option<Process>,
     own: Option<Own>,
+    /// In front of a server that is there already, so that proxies of tests reach it on loopback, too.
+    forward: Option<Proxy>,
     url: String,
     database: String,
 }
@@ -103,7 +105,11 @@ impl Mongo {
     async fn build_server(server: Server, host: IpAddr, arguments: &[&str]) -> Self {
         let database = random_name("it");
         if let (Server::Database, Ok(url)) = (server, std::env::var("SLUICE_TEST_MONGO_URL")) {
-            return Self { process: None, own: None, url, database };
+            let mut mongo = Self { process: None, own: None, forward: None, url, database };
+            if let Some(server) = mongo.direct().await {
+                mongo.forward = Some(Proxy::start_on(Ipv4Addr::LOCALHOST.into(), server).await);
+            }
+            return mongo;
         }
         let temp = temp_dir("mongo");
         let own = Own {
@@ -117,7 +123,7 @@ impl Mongo {
         };
         // Direct, so that a driver behind a proxy stays behind it.
         let url = format!("mongodb://{}:{}/?directConnection=true", own.host, own.port);
-        let mut mongo = Self { process: None, own: Some(own), url, database };
+        let mut mongo = Self { process: None, own: Some(own), forward: None, url, database };
         mongo.restart().await;
         mongo
     }
@@ -148,9 +154,12 @@ impl Mongo {
         tokio::net::lookup_host(named.ok()?).await.ok()?.next()
     }
 
-    /// The port; only of a server that this test started.
+    /// The port at which this machine reaches it.
     pub fn port(&self) -> u16 {
-        self.own().port
+        match &self.forward {
+            Some(forward) => forward.address().port(),
+            None => self.own().port,
+        }
     }
 
     /// Whether this test started the server, and so may kill it.
