@@ -54,7 +54,7 @@ async fn a_status_that_the_server_does_not_take_is_said_by_health_the_log_and_a_
     let entry = serde_json::json!({ "status": "draft", "labels": { "quotes": "\"".repeat(30_000) } });
     entries.put("metrics", entry.to_string().into()).await.unwrap();
     eventually("health says so", SOON, || async {
-        let (code, body) = stage.sluice.get("/health/ready").await;
+        let (code, body) = stage.sluice.get("/health/pipelines").await;
         let health: Value = serde_json::from_str(&body).unwrap();
         let check =
             health["checks"].as_array().unwrap().iter().find(|check| check["name"] == "status" && check["pipeline"] == "metrics").cloned();
@@ -68,5 +68,5 @@ async fn a_status_that_the_server_does_not_take_is_said_by_health_the_log_and_a_
     stage.send("alpha.healthy", 0..100).await;
     stage.exactly("healthy", 0..100).await;
     entries.put("metrics", r#"{"status":"draft"}"#.into()).await.unwrap();
-    eventually("it is written", SOON, || async { stage.sluice.get("/health/ready").await.0 == 200 }).await;
+    eventually("it is written", SOON, || async { stage.sluice.get("/health/pipelines").await.0 == 200 }).await;
 }

@@ -153,6 +153,8 @@ async fn the_original_stored_after_all_and_its_replay_are_one_document() {
     let send =
         async || jetstream.publish_with_headers("alpha.metrics", headers.clone(), payload.clone().into()).await.unwrap().await.unwrap();
     send().await;
+    // Blamed once another one is stored after it.
+    stage.send("alpha.metrics", 20..21).await;
     eventually("it is a dead letter", LONG, || async { stage.dead_letters("metrics").await == 2 }).await;
     correct(&stage).await;
     // The producer sends it once more, as does a server that lost the end of the first delivery.
@@ -172,6 +174,7 @@ async fn a_payload_kept_by_reference_is_shown_replayed_and_removed_with_its_lett
     let filling = "x".repeat(stage.nats.client().await.max_payload() - 400);
     let payload = doc! {"m": 1_i64, "filling": filling}.to_vec().unwrap();
     jetstream.publish("alpha.metrics", payload.into()).await.unwrap().await.unwrap();
+    stage.send("alpha.metrics", 20..21).await;
     eventually("it is a dead letter", LONG, || async { stage.dead_letters("metrics").await == 2 }).await;
     let objects = async || jetstream.get_stream("OBJ_alpha-dlq-payloads").await.unwrap().get_info().await.unwrap().state.messages;
     assert!(objects().await > 1);
@@ -180,6 +183,7 @@ async fn a_payload_kept_by_reference_is_shown_replayed_and_removed_with_its_lett
     assert!(shown.contains("filling") && shown.contains("Sluice-Object"), "{}", &shown[..500]);
     // Refused again, it is by reference again, under its new identity.
     assert_eq!(replay(&stage).await["done"], 2);
+    stage.send("alpha.metrics", 21..22).await;
     eventually("it is refused again", LONG, || async {
         let now = letters(&stage).await;
         now.len() == 2 && now.iter().all(|(_, now)| *now > sequence)
