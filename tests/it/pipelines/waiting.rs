@@ -59,7 +59,7 @@ async fn delete_with_wait_says_what_is_kept() {
     stage.send("alpha.metrics", 0..7).await;
     let output = stage.sluice.cli(&["delete", "metrics", "--wait"]).await;
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && error.contains("publish the pipeline again to write what waits"), "{error}");
+    assert!(output.status.success() && error.contains("sluice restore metrics"), "{error}");
     stage.publish("kept", &format!("{}on_delete: keep\n", plain("kept"))).await;
     let output = stage.sluice.cli(&["delete", "kept", "--wait"]).await;
     let error = String::from_utf8_lossy(&output.stderr);
