@@ -61,7 +61,7 @@ endurance: ## the long forms: half an hour without a database, 10,000 entries, a
 		cargo test --locked --test it -- --nocapture --test-threads 1 pipelines::outages pipelines::scale::thousands pipelines::shared
 
 lint: ## formatting, clippy, licences, banned crates, sources, advisories
-	cargo fmt --check
+	cargo fmt --check --all
 	cargo fmt --check --manifest-path benches/hot_path/Cargo.toml
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo clippy --lib --example produce --no-default-features --features transfer --locked -- -D warnings

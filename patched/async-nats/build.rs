@@ -61,14 +61,16 @@ fn ask_cargo(out: &Path, version: &str) -> Result<PathBuf> {
     fs::create_dir_all(&package)?;
     let manifest = package.join("Cargo.toml");
     let dependency = format!("async-nats = {{ version = \"={version}\", default-features = false, features = [\"ring\"] }}");
-    let text = format!("[package]\nname = \"find\"\nedition = \"2021\"\n[lib]\npath = \"lib.rs\"\n[dependencies]\n{dependency}\n[workspace]\n");
+    let text =
+        format!("[package]\nname = \"find\"\nedition = \"2021\"\n[lib]\npath = \"lib.rs\"\n[dependencies]\n{dependency}\n[workspace]\n");
     fs::write(&manifest, text)?;
     fs::write(package.join("lib.rs"), "")?;
     // With the versions of the build that this is a part of, since those are there.
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    let lock = out.ancestors().chain(here.ancestors()).map(|above| above.join("Cargo.lock")).find(|lock| {
-        fs::read_to_string(lock).is_ok_and(|text| text.contains(&format!("name = \"async-nats\"\nversion = \"{version}\"")))
-    });
+    let lock =
+        out.ancestors().chain(here.ancestors()).map(|above| above.join("Cargo.lock")).find(|lock| {
+            fs::read_to_string(lock).is_ok_and(|text| text.contains(&format!("name = \"async-nats\"\nversion = \"{version}\"")))
+        });
     if let Some(lock) = lock {
         fs::write(package.join("Cargo.lock"), fs::read(lock)?)?;
     }
