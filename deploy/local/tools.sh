@@ -104,21 +104,25 @@ secantusd() {
   echo "$CACHE/secantus-$SECANTUS_VERSION/bin/secantusd-rs"
 }
 
-# A second server that speaks MongoDB's protocol, written by others. Named by its source: go.sum pins the rest.
-install_ferretdb() {
-  command -v go >/dev/null || die "put Go on the PATH, to build FerretDB with"
-  say "building FerretDB $(sed -n 's#^require github.com/FerretDB/FerretDB ##p' "$HERE/ferretdb/go.mod") (2 minutes, once)"
-  (
-    cd "$HERE/ferretdb"
-    CGO_ENABLED=0 GOFLAGS="-modcacherw -trimpath -buildvcs=false -mod=readonly" go build -ldflags "-s -w" -o "$1/ferretdb" .
-  )
+# build_go PROGRAM: a Go program of ours, named by the digest of its sources (go.sum pins the rest), and where it is.
+build_go() {
+  local program=$1 source=$HERE/$1 digest
+  install_go() {
+    command -v go >/dev/null || die "put Go on the PATH, to build $program with"
+    say "building $program (1 to 2 minutes, once)"
+    (
+      cd "$source"
+      CGO_ENABLED=0 GOFLAGS="-modcacherw -trimpath -buildvcs=false -mod=readonly" go build -ldflags "-s -w" -o "$1/$program" .
+    )
+  }
+  digest=$(cd "$source" && cat go.mod go.sum main.go | sha256sum | cut -c 1-8)
+  once "$CACHE/$program-$digest" "$program" install_go
+  echo "$CACHE/$program-$digest/$program"
 }
 
+# A second server that speaks MongoDB's protocol, written by others.
 ferretdb() {
-  local digest
-  digest=$(cd "$HERE/ferretdb" && cat go.mod go.sum main.go | sha256sum | cut -c 1-8)
-  once "$CACHE/ferretdb-$digest" ferretdb install_ferretdb
-  echo "$CACHE/ferretdb-$digest/ferretdb"
+  build_go ferretdb
 }
 
 install_nats_cli() {
@@ -151,21 +155,9 @@ helm() {
   echo "$CACHE/helm-$HELM_VERSION/helm"
 }
 
-# Holds a ServiceMonitor against the Prometheus operator's own types. Named by its source: go.sum pins the rest.
-install_servicemonitor() {
-  command -v go >/dev/null || die "put Go on the PATH, to build the check of ServiceMonitors with"
-  say "building the check of ServiceMonitors (1 minute, once)"
-  (
-    cd "$HERE/servicemonitor"
-    CGO_ENABLED=0 GOFLAGS="-modcacherw -trimpath -buildvcs=false -mod=readonly" go build -ldflags "-s -w" -o "$1/servicemonitor" .
-  )
-}
-
+# Holds a ServiceMonitor against the Prometheus operator's own types.
 servicemonitor() {
-  local digest
-  digest=$(cd "$HERE/servicemonitor" && cat go.mod go.sum main.go | sha256sum | cut -c 1-8)
-  once "$CACHE/servicemonitor-$digest" servicemonitor install_servicemonitor
-  echo "$CACHE/servicemonitor-$digest/servicemonitor"
+  build_go servicemonitor
 }
 
 install_cargo_deny() {

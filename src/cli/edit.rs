@@ -84,7 +84,7 @@ pub async fn delete(context: &Context, args: DeleteArgs) -> Result<(), Failure> 
     };
     let there = record.as_ref().is_some_and(|record| record.operation == Operation::Put);
     if !there && status.is_none() {
-        context.installed(&store, id).await?;
+        context.must_be_installed(&store).await?;
         return Err(context.no_pipeline(id));
     }
     // A marker that is there already counts only where no bucket was made anew since; a second one does no harm.
@@ -227,7 +227,12 @@ pub async fn write(context: &Context, store: &Store, id: &PipelineId, record: Op
         context.out.note(&format!("the entry of '{id}' says so already: nothing to do"));
         return Ok(record.revision);
     }
-    store.entries.put(id, value, record.map_or(0, |record| record.revision)).await.map_err(|error| match error.kind() {
+    put(context, store, id, value, record.map_or(0, |record| record.revision)).await
+}
+
+/// Puts an entry where its newest revision is still `expected`, and returns the new one.
+pub async fn put(context: &Context, store: &Store, id: &PipelineId, value: Bytes, expected: u64) -> Result<u64, Failure> {
+    store.entries.put(id, value, expected).await.map_err(|error| match error.kind() {
         StoreErrorKind::Conflict => {
             let message = format!("pipeline '{id}' was edited by somebody else meanwhile; nothing was changed (look with `sluice status {id}`, then try again)");
             Failure::new(Exit::Conflict, message)

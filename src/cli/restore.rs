@@ -6,12 +6,13 @@
 //! `--revision N` exactly that revision is put back, which also undoes a good edit.
 
 use super::context::Context;
-use super::edit::{author, done};
+use super::edit::{author, done, put};
 use super::failure::{Exit, Failure};
+use super::publish::entry_of;
 use super::wait::{DEFAULT_WAIT, Goal, parse_duration, wait};
 use crate::pipeline::entry::{Edit, Entry, EntryStatus, edited};
 use crate::pipeline::id::PipelineId;
-use crate::store::{EntryRecord, Operation, StoreErrorKind};
+use crate::store::EntryRecord;
 use bytes::Bytes;
 use clap::Args;
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub async fn restore(context: &Context, args: RestoreArgs) -> Result<(), Failure
     }
     let restored = match args.revision {
         Some(revision) => Some(chosen(id, &history, revision)?),
-        None => match newest.filter(|record| readable(record).is_some()) {
+        None => match newest.filter(|record| entry_of(record).is_some()) {
             Some(record) => {
                 let message = format!(
                     "the entry of '{id}' can be read (revision {}): nothing to restore (`sluice history {id}` shows earlier ones, --revision N puts one back)",
@@ -48,7 +49,7 @@ pub async fn restore(context: &Context, args: RestoreArgs) -> Result<(), Failure
                 );
                 return nothing(context, &message);
             }
-            None => history.iter().rev().find(|record| readable(record).is_some()).map(|record| record.value.clone()),
+            None => history.iter().rev().find(|record| entry_of(record).is_some()).map(|record| record.value.clone()),
         },
     };
     let kept = || status.as_ref().and_then(|status| status.kept.entry.clone()).map(Bytes::from);
@@ -60,15 +61,7 @@ pub async fn restore(context: &Context, args: RestoreArgs) -> Result<(), Failure
     };
     let entry = Entry::parse(&value).map_err(|error| Failure::new(Exit::Invalid, format!("the entry that was kept of '{id}': {error}")))?;
     let value = Bytes::from(edited(Some(&value), &Edit { author: Some(author()), ..Edit::default() }));
-    let written = store.entries.put(id, value, newest.map_or(0, |record| record.revision)).await;
-    let revision = written.map_err(|error| match error.kind() {
-        StoreErrorKind::Conflict => {
-            let message =
-                format!("pipeline '{id}' was edited by somebody else meanwhile; nothing was changed (look with `sluice history {id}`)");
-            Failure::new(Exit::Conflict, message)
-        }
-        _ => error.into(),
-    })?;
+    let revision = put(context, &store, id, value, newest.map_or(0, |record| record.revision)).await?;
     if let Some(version) = &entry.version
         && !context.versions(&store, id).await?.iter().any(|stored| stored.version == *version)
     {
@@ -91,18 +84,13 @@ fn nothing(context: &Context, message: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The entry of `record`, where it is a value that can be acted on.
-fn readable(record: &EntryRecord) -> Option<Entry> {
-    (record.operation == Operation::Put).then(|| Entry::parse(&record.value).ok())?
-}
-
 /// The value of the revision that was asked for, which must be one that can be read.
 fn chosen(id: &PipelineId, history: &[EntryRecord], revision: u64) -> Result<Bytes, Failure> {
     let record = history.iter().find(|record| record.revision == revision).ok_or_else(|| {
         let kept = history.iter().map(|record| record.revision.to_string()).collect::<Vec<_>>().join(", ");
         Failure::new(Exit::NotFound, format!("the history of '{id}' has no revision {revision} (kept: {kept})"))
     })?;
-    if readable(record).is_none() {
+    if entry_of(record).is_none() {
         let message = format!("revision {revision} of '{id}' is no entry that can be read (`sluice history {id}` says why)");
         return Err(Failure::new(Exit::Invalid, message));
     }

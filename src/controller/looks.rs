@@ -8,6 +8,7 @@
 use super::Controller;
 use super::desire::Finding;
 use super::memory::Memory;
+use crate::pipeline::backoff::jittered;
 use crate::pipeline::id::PipelineId;
 use crate::pipeline::status::{ConditionType, Kept, Phase, PipelineStatus, Reason, StreamLoss, StreamSeen};
 use crate::store::{Glimpse, StoreError};
@@ -75,7 +76,7 @@ impl Controller {
     pub(super) async fn look_at_streams(self: Arc<Self>, stop: CancellationToken) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(TICK.mul_f64(0.8 + 0.4 * rand::random::<f64>())) => {}
+                () = tokio::time::sleep(jittered(TICK, rand::random())) => {}
                 () = stop.cancelled() => return,
             }
             if self.holding.epoch().is_none() || !self.deps.store.connected() {

@@ -28,6 +28,11 @@ impl Backoff {
     }
 }
 
+/// `every` within a fifth more or less, by a `random` number in `0..1`: what many do at intervals is not to fall together.
+pub fn jittered(every: Duration, random: f64) -> Duration {
+    every.mul_f64(0.8 + 0.4 * random)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

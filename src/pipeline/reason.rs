@@ -48,7 +48,10 @@ macro_rules! reasons {
             /// command in it can be copied as it is. `FILE` stays: only its reader knows which.
             pub fn remedy_for(self, id: &str, version: Option<&str>) -> String {
                 let filled = fill(self.remedy(), "ID", id);
-                version.map_or_else(|| filled.clone(), |version| fill(&filled, "VERSION", version))
+                match version {
+                    Some(version) => fill(&filled, "VERSION", version),
+                    None => filled,
+                }
             }
 
             /// The name as it stands in the status, in `CamelCase`.

@@ -1,28 +1,16 @@
 //! The collector where its stream, its consumer or its permissions are not as they should be, and where it panics.
 
-use crate::collector_support::{STREAM, SUBJECT, World};
+use crate::collector_support::{STREAM, SUBJECT, World, holding, numbers};
 use crate::support::{Nats, eventually};
 use async_nats::jetstream::consumer::{PullConsumer, pull};
-use mongodb::bson::{Document, doc};
 use sluice::collector::{self, ExecutionState};
-use sluice::pipeline::config::{Batching, OutputConfig};
 use sluice::pipeline::report::ExecutionPhase;
 use sluice::pipeline::status::Reason;
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_secs(30);
-
-fn numbers(range: Range<i64>) -> impl Iterator<Item = Document> {
-    range.map(|n| doc! { "n": n })
-}
-
-/// Batches that wait for a minute: what arrives is held.
-fn holding(world: &World) -> OutputConfig {
-    let output = world.output();
-    OutputConfig { batching: Batching { period: Duration::from_secs(60), ..output.batching }, ..output }
-}
 
 /// Makes the durable anew, with limits of its own.
 async fn replace_durable(world: &World, change: impl FnOnce(&mut pull::Config)) {

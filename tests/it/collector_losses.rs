@@ -1,26 +1,13 @@
 //! What a stream lost and what others have acknowledged look alike from here: the one is said, the other never.
 
-use crate::collector_support::{STREAM, World};
+use crate::collector_support::{STREAM, World, holding, numbers};
 use crate::support::{Nats, Proxy, eventually};
 use async_nats::jetstream::consumer::pull;
 use futures_util::StreamExt;
-use mongodb::bson::{Document, doc};
-use sluice::pipeline::config::{Batching, OutputConfig};
-use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
-
-fn numbers(range: Range<i64>) -> impl Iterator<Item = Document> {
-    range.map(|n| doc! { "n": n })
-}
-
-/// Batches that wait for a minute: what arrives is held.
-fn holding(world: &World) -> OutputConfig {
-    let output = world.output();
-    OutputConfig { batching: Batching { period: Duration::from_secs(60), ..output.batching }, ..output }
-}
 
 fn durable(ack_wait: Duration) -> pull::Config {
     pull::Config { durable_name: Some("default".into()), ack_wait, max_ack_pending: 10_000, ..pull::Config::default() }

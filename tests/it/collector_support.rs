@@ -3,13 +3,13 @@
 use crate::support::{Mongo, Nats, eventually};
 use async_nats::jetstream::{self, consumer::pull, stream};
 use futures_util::{TryStreamExt, future::ready};
-use mongodb::bson::{Document, RawDocumentBuf};
+use mongodb::bson::{Document, RawDocumentBuf, doc};
 use sluice::collector::{self, ByteBudget, Deps, ExecutionState, Job, sink::Databases};
 use sluice::pipeline::config::{Batching, OutputConfig, WriteConcern};
 use sluice::pipeline::id::{PipelineId, VersionName};
 use sluice::settings::{MongoConnection, MongoSettings, Secret};
 use sluice::telemetry::metrics::Metrics;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,44 @@ pub struct World {
     pub jetstream: jetstream::Context,
 }
 
+/// A work queue as a controller makes it, with its durable.
+pub async fn work_queue(jetstream: &jetstream::Context, name: &str, subject: &str, max_ack_pending: i64) {
+    let config = stream::Config {
+        name: name.into(),
+        subjects: vec![subject.into()],
+        retention: stream::RetentionPolicy::WorkQueue,
+        discard: stream::DiscardPolicy::New,
+        ..Default::default()
+    };
+    let created = jetstream.create_stream(config).await.expect("the stream");
+    let consumer = pull::Config { durable_name: Some("default".into()), max_ack_pending, ..Default::default() };
+    created.create_consumer(consumer).await.expect("the durable");
+}
+
+/// The stream of the dead letters as a controller makes it.
+pub async fn dead_letters(jetstream: &jetstream::Context) {
+    let config = stream::Config {
+        name: "it-dlq".into(),
+        subjects: vec!["it-dlq.>".into()],
+        max_messages_per_subject: 1,
+        discard: stream::DiscardPolicy::New,
+        discard_new_per_subject: true,
+        ..Default::default()
+    };
+    jetstream.create_stream(config).await.expect("the stream of the dead letters");
+}
+
+/// `{n}` for each of `range`.
+pub fn numbers(range: Range<i64>) -> impl Iterator<Item = Document> {
+    range.map(|n| doc! { "n": n })
+}
+
+/// Batches that wait for a minute: what arrives is held.
+pub fn holding(world: &World) -> OutputConfig {
+    let output = world.output();
+    OutputConfig { batching: Batching { period: Duration::from_secs(60), ..output.batching }, ..output }
+}
+
 impl World {
     pub async fn start(max_ack_pending: i64) -> Self {
         Self::on(Nats::start().await, max_ack_pending).await
@@ -41,25 +79,8 @@ impl World {
     pub async fn with(nats: Nats, mongo: Mongo, max_ack_pending: i64) -> Self {
         let client = nats.client().await;
         let jetstream = jetstream::new(client.clone());
-        let config = stream::Config {
-            name: STREAM.into(),
-            subjects: vec![SUBJECT.into()],
-            retention: stream::RetentionPolicy::WorkQueue,
-            discard: stream::DiscardPolicy::New,
-            ..Default::default()
-        };
-        let created = jetstream.create_stream(config).await.expect("the stream");
-        let consumer = pull::Config { durable_name: Some("default".into()), max_ack_pending, ..Default::default() };
-        created.create_consumer(consumer).await.expect("the durable");
-        let config = stream::Config {
-            name: "it-dlq".into(),
-            subjects: vec!["it-dlq.>".into()],
-            max_messages_per_subject: 1,
-            discard: stream::DiscardPolicy::New,
-            discard_new_per_subject: true,
-            ..Default::default()
-        };
-        jetstream.create_stream(config).await.expect("the stream of the dead letters");
+        work_queue(&jetstream, STREAM, SUBJECT, max_ack_pending).await;
+        dead_letters(&jetstream).await;
         Self { nats, mongo, mongo_url: None, client, jetstream }
     }
 

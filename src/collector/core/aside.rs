@@ -4,7 +4,8 @@
 //! after its dead letter is stored; how many wait here is bounded, since pulling stops above the bound. Part of the core.
 
 use super::Core;
-use super::group::{Group, Puzzle, Settled, Stage};
+use super::group::{Group, Settled, Stage};
+use super::refusal::Puzzle;
 use super::types::{Effect, Entry, GroupId, Nanos, SECOND, Target};
 use crate::pipeline::backoff::Backoff;
 use std::time::Duration;

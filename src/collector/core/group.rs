@@ -3,6 +3,7 @@
 //! What always holds: `lease_ends` is no later than the lease of any of its entries; an entry is renewed only by a reply
 //! that came before its old lease ended. Used by the rest of the core only.
 
+use super::refusal::Puzzle;
 use super::types::{Entry, Nanos};
 use crate::collector::classify::Class;
 
@@ -66,24 +67,6 @@ pub(super) enum Settled {
     Stored,
     /// Its dead letters are stored.
     Buried,
-}
-
-/// What is known of documents that were refused.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Puzzle {
-    /// How it was refused last: other refusals say nothing about this one.
-    pub(super) class: Option<Class>,
-    /// Refusals of it alone, with others stored between them.
-    pub(super) tries: u32,
-    /// When it was refused first.
-    pub(super) since: Nanos,
-    /// How many documents the pipeline had stored when it was refused last, or before the command in which others were;
-    /// `None`: it never was.
-    pub(super) stored: Option<u64>,
-    /// Whether it was ever refused alone.
-    pub(super) alone: bool,
-    /// Whether a whole command was refused, rather than documents.
-    pub(super) of_command: bool,
 }
 
 /// A group of messages that share their fate for now.

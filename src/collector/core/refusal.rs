@@ -9,7 +9,7 @@
 //! - Where a whole command is refused, as long as it may be because of one document, it is halved until that one is left.
 
 use super::Core;
-use super::group::{Group, Puzzle, Stage};
+use super::group::{Group, Stage};
 use super::types::{Effect, Entry, GroupId, Nanos, SECOND};
 use crate::collector::classify::Class;
 
@@ -32,6 +32,24 @@ pub(super) struct Refused {
     pub(super) stored_before: u64,
     /// Whether others of the same command were stored, or the refusal is proven otherwise.
     pub(super) certain: bool,
+}
+
+/// What is known of documents that were refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Puzzle {
+    /// How it was refused last: other refusals say nothing about this one.
+    pub(super) class: Option<Class>,
+    /// Refusals of it alone, with others stored between them.
+    pub(super) tries: u32,
+    /// When it was refused first.
+    pub(super) since: Nanos,
+    /// How many documents the pipeline had stored when it was refused last, or before the command in which others were;
+    /// `None`: it never was.
+    pub(super) stored: Option<u64>,
+    /// Whether it was ever refused alone.
+    pub(super) alone: bool,
+    /// Whether a whole command was refused, rather than documents.
+    pub(super) of_command: bool,
 }
 
 impl Puzzle {

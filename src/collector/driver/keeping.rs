@@ -3,6 +3,7 @@
 use super::Driver;
 use super::work::{self, Done};
 use crate::collector::sink::{CommandFailure, Keeping};
+use crate::pipeline::backoff::jittered;
 use crate::pipeline::report::Trouble;
 use crate::pipeline::status::Reason;
 use std::time::{Duration, Instant};
@@ -23,17 +24,13 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new() -> Self {
-        Self { at: Instant::now() + jittered(FIRST), asking: false }
+        Self { at: Instant::now() + jittered(FIRST, rand::random()), asking: false }
     }
 
     /// When it is time; `None` while it is being asked.
     pub(super) fn deadline(&self) -> Option<Instant> {
         (!self.asking).then_some(self.at)
     }
-}
-
-fn jittered(every: Duration) -> Duration {
-    every.mul_f64(0.8 + 0.4 * rand::random::<f64>())
 }
 
 impl Driver {
@@ -58,11 +55,11 @@ impl Driver {
             Ok(keeping) => keeping,
             Err(error) => {
                 tracing::debug!(%error, "the collection's options could not be looked at");
-                self.keeper.at = Instant::now() + jittered(FAILED);
+                self.keeper.at = Instant::now() + jittered(FAILED, rand::random());
                 return;
             }
         };
-        self.keeper.at = Instant::now() + jittered(AGAIN);
+        self.keeper.at = Instant::now() + jittered(AGAIN, rand::random());
         let wanted = self.job.output.time_series.as_ref().and_then(|series| series.expire_after);
         let advice = keeping.deletes(&self.job.target, Some(wanted)).into_iter();
         self.state.advise(Reason::TargetUnsafe, advice.map(|message| Trouble { reason: Reason::TargetUnsafe, message }).collect());

@@ -9,7 +9,7 @@ use crate::collector::core::{Event, Limits, Target};
 use crate::collector::identity::Identities;
 use crate::collector::sink::{Age, Collection, OpenError};
 use crate::collector::source::{ConsumerFacts, Glance, SourceError, SourceErrorKind};
-use crate::pipeline::backoff::Backoff;
+use crate::pipeline::backoff::{Backoff, jittered};
 use crate::pipeline::report::{EffectiveLimits, StreamRole};
 use crate::pipeline::status::Reason;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -120,10 +120,6 @@ impl Supervision {
     }
 }
 
-fn jittered(every: Duration) -> Duration {
-    every.mul_f64(0.8 + 0.4 * rand::random::<f64>())
-}
-
 impl Driver {
     /// Asks what is due.
     pub(super) fn supervise(&mut self) {
@@ -177,7 +173,7 @@ impl Driver {
             messages == 0 && created_ns == self.supervision.stream_created_ns && last_sequence >= self.supervision.asked_above
         };
         if answer.as_ref().is_ok_and(same) && !self.supervision.doubted {
-            self.supervision.ask_at = Instant::now() + jittered(GLANCE);
+            self.supervision.ask_at = Instant::now() + jittered(GLANCE, rand::random());
         } else {
             self.supervision.glances = 0;
             self.supervision.ask_at = Instant::now();
@@ -211,8 +207,8 @@ impl Driver {
         let idle = facts.num_pending == 0 && facts.num_ack_pending == 0 && self.core.in_hand() == 0;
         let again = match (self.source.mute(), idle) {
             (true, _) => ASK_MUTE.min(facts.ack_wait / 8),
-            (false, true) => jittered(GLANCE),
-            (false, false) => jittered(RESYNC),
+            (false, true) => jittered(GLANCE, rand::random()),
+            (false, false) => jittered(RESYNC, rand::random()),
         };
         self.supervision.glances = if idle && !self.source.mute() { GLANCES } else { 0 };
         self.supervision.asked = Some(Instant::now());
@@ -352,7 +348,7 @@ impl Driver {
                 self.collection = Some(collection);
                 self.supervision.open_failures = 0;
                 self.words.target = None;
-                (Target::Good, jittered(self.supervision.open_every))
+                (Target::Good, jittered(self.supervision.open_every, rand::random()))
             }
             Err(error @ (OpenError::KindDiffers(_) | OpenError::NoSeries(_))) => {
                 let differs = matches!(error, OpenError::KindDiffers(_));

@@ -5,9 +5,10 @@
 mod codes;
 mod servers;
 
+use crate::collector_support::{dead_letters, work_queue};
 use crate::support::replies::{MARK, Replies, Rule};
 use crate::support::{Mongo, Nats, eventually};
-use async_nats::jetstream::{self, consumer::pull, stream};
+use async_nats::jetstream;
 use futures_util::StreamExt;
 use mongodb::bson::{DateTime, Document, doc};
 use serde::de::DeserializeOwned;
@@ -33,15 +34,7 @@ impl Ground {
     async fn new() -> Option<Self> {
         let (nats, mongo) = tokio::join!(Nats::start(), Mongo::start());
         let server = mongo.direct().await?;
-        let dead_letters = stream::Config {
-            name: "it-dlq".into(),
-            subjects: vec!["it-dlq.>".into()],
-            max_messages_per_subject: 1,
-            discard: stream::DiscardPolicy::New,
-            discard_new_per_subject: true,
-            ..Default::default()
-        };
-        nats.jetstream().await.create_stream(dead_letters).await.expect("the stream of the dead letters");
+        dead_letters(&nats.jetstream().await).await;
         Some(Self { nats, mongo, server })
     }
 }
@@ -71,16 +64,7 @@ impl Lane {
         let proxy = Replies::start(ground.server, name, rules).await;
         let client = ground.nats.client().await;
         let jetstream = jetstream::new(client.clone());
-        let config = stream::Config {
-            name: name.into(),
-            subjects: vec![name.into()],
-            retention: stream::RetentionPolicy::WorkQueue,
-            discard: stream::DiscardPolicy::New,
-            ..Default::default()
-        };
-        let created = jetstream.create_stream(config).await.expect("the stream");
-        let durable = pull::Config { durable_name: Some("default".into()), max_ack_pending: 2_000, ..Default::default() };
-        created.create_consumer(durable).await.expect("the durable");
+        work_queue(&jetstream, name, name, 2_000).await;
         let connection = MongoConnection { url: Secret::new(proxy.url()), ..MongoConnection::default() };
         let databases = Databases::new(&MongoSettings { connections: BTreeMap::from([("default".to_owned(), connection)]) });
         let series = TimeSeries { time_field: "ts".into(), meta_field: Some("device".into()), granularity: None, expire_after: None };
