@@ -29,6 +29,8 @@ impl Controller {
         let mut delay = Duration::ZERO;
         loop {
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 () = tokio::time::sleep(delay) => {}
                 () = self.resync_wanted.notified() => {}
                 changed = held.changed() => {
@@ -41,9 +43,15 @@ impl Controller {
                         memory.hinted();
                     });
                 }
-                () = stop.cancelled() => return,
             }
-            delay = match self.resync().await {
+            // Each of its questions takes its whole time limit where NATS is away, and a process that is to end waits for none:
+            // what was half done is done anew by whoever resyncs next.
+            let done = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                done = self.resync() => done,
+            };
+            delay = match done {
                 Ok(()) => RESYNC.mul_f64(0.9 + 0.2 * rand::random::<f64>()),
                 Err(error) => {
                     warn!(%error, "resync failed and is tried again");
