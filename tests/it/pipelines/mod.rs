@@ -140,9 +140,16 @@ impl Stage {
 
     /// How many executions run in the process.
     async fn running(&self) -> usize {
-        let (_, body) = self.sluice.get("/api/v1/executions").await;
-        let executions: Vec<Value> = serde_json::from_str(&body).unwrap_or_default();
-        executions.iter().filter(|execution| execution["phase"] == "running").count()
+        let (mut running, mut after) = (0, String::new());
+        loop {
+            let (_, body) = self.sluice.get(&format!("/api/v1/executions?after={after}")).await;
+            let page: Vec<Value> = serde_json::from_str(&body).unwrap_or_default();
+            running += page.iter().filter(|execution| execution["phase"] == "running").count();
+            match page.last().and_then(|last| last["id"].as_str()) {
+                Some(last) => after = last.to_owned(),
+                None => return running,
+            }
+        }
     }
 
     /// Dead letters of `id`.
